@@ -1,0 +1,30 @@
+from .bounds import Bound as Bound
+from .calibration import Calibration as Calibration
+from .calibration import calibrate as calibrate
+from .data import Demonstration as Demonstration
+from .data import Pool as Pool
+from .data import Query as Query
+from .data import Schema as Schema
+from .data import read_jsonl as read_jsonl
+from .embedding import CallableEmbedder as CallableEmbedder
+from .embedding import Embedder as Embedder
+from .embedding import SentenceTransformerEmbedder as SentenceTransformerEmbedder
+from .errors import EmbeddingError as EmbeddingError
+from .errors import KDPromptError as KDPromptError
+from .errors import MissingKeyError as MissingKeyError
+from .errors import ModelNotFoundError as ModelNotFoundError
+from .errors import PoolError as PoolError
+from .errors import QueryError as QueryError
+from .explanation import Explanation as Explanation
+from .objective import Penalties as Penalties
+from .ordering import ByObjective as ByObjective
+from .ordering import NearestFirst as NearestFirst
+from .ordering import NearestLast as NearestLast
+from .prompt import PromptTemplate as PromptTemplate
+from .prompt import to_messages as to_messages
+from .selection import Selection as Selection
+from .selector import DistillationSelector as DistillationSelector
+from .settings import Quota as Quota
+from .settings import Settings as Settings
+
+__version__: str

@@ -1,0 +1,146 @@
+"""From a query's neighbours to its demonstrations in reading order: the rooms above, called in turn."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdprompt.calibration import Calibration
+from kdprompt.features import Features, Requests, allowed_rows, duplicates
+from kdprompt.objective import Objective, blocks
+from kdprompt.search import Constraints, best_prefix, greedy, refine
+from kdprompt.settings import Quota, Settings
+from kdprompt.target import Target, neighbours
+
+__all__ = ["Candidates", "candidates", "choose", "nearest_rows", "static_candidates"]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Rows that J is searched over: ``index: [b, L]`` ascending, ``valid: [b, L]``."""
+
+    index: Tensor
+    valid: Tensor
+
+
+def candidates(features: Features, wanted: Requests, settings: Settings) -> Candidates:
+    """The nearest rows of each query and, where a quota asks for an output, the nearest rows with that output."""
+    near = neighbours(features, wanted, settings.shortlist)
+    index, valid = [near.index], [near.valid]
+    _, least = _limits(features, settings.quota)
+    group, names = _groups(features)
+    if any(least):
+        similarity = (wanted.q @ features.x.T).masked_fill(~allowed_rows(features, wanted), -torch.inf)
+        for code in range(len(names)):
+            inside = similarity.masked_fill(group != code, -torch.inf)
+            top = inside.topk(min(least[code], len(features)), dim=-1)
+            fresh = ~(top.indices[..., None] == near.index[:, None, :]).any(-1)
+            index.append(top.indices)
+            valid.append(top.values.isfinite() & fresh)
+    merged, ok = torch.cat(index, -1), torch.cat(valid, -1)
+    order = torch.where(ok, merged, len(features)).argsort(dim=-1, stable=True)
+    return Candidates(merged.gather(-1, order), ok.gather(-1, order))
+
+
+def static_candidates(features: Features, wanted: Requests, size: int) -> Candidates:
+    """Rows for one prompt that serves many queries: all that may serve one of them, or the nearest of each in turn.
+
+    Args:
+        features: ``n`` rows.
+        wanted: The queries, ``m`` of them.
+        size: Most rows.
+
+    Returns:
+        One problem with at most ``size`` candidates.
+    """
+    allowed = allowed_rows(features, wanted)
+    if int(allowed.any(0).sum()) <= size:
+        rows = allowed.any(0).nonzero().squeeze(-1)
+    else:
+        depth = -(-size // len(wanted))
+        similarity = (wanted.q @ features.x.T).masked_fill(~allowed, -torch.inf)
+        turns = similarity.topk(min(4 * depth, len(features)), dim=-1).indices.T.flatten().tolist()
+        rows = torch.tensor(sorted(list(dict.fromkeys(turns))[:size]), device=features.x.device)
+    return Candidates(rows[None], torch.ones_like(rows, dtype=torch.bool)[None])
+
+
+def nearest_rows(features: Features, wanted: Requests, k: int) -> Tensor:
+    """The k rows nearest to the queries on average, nearest last, ``[1, k]``: what a plain selector would show."""
+    similarity = (wanted.q @ features.x.T).mean(0, keepdim=True)
+    similarity = similarity.masked_fill(~allowed_rows(features, wanted).any(0), -torch.inf)
+    return similarity.topk(min(k, len(features)), dim=-1).indices.flip(-1)
+
+
+def choose(
+    features: Features,
+    options: Candidates,
+    target: Target,
+    calibration: Calibration,
+    settings: Settings,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """Greedy, prefix, swaps, order.
+
+    Args:
+        features: The pool.
+        options: Candidates of ``b`` problems.
+        target: Their targets.
+        calibration: Settings in force.
+        settings: How many, and under which limits.
+        lengths: Tokens of each row ``[n]``; needed for a budget.
+
+    Returns:
+        Feature rows in reading order ``[b, K]``, −1 pads last.
+    """
+    trial, index = calibration.chosen, options.index
+    parts = blocks(trial.kernel, features.x[index], features.v[index], target, features.radius)
+    objective = Objective.of(parts, trial.share, trial.penalties)
+    rules = _constraints(features, options, settings, lengths)
+    path = greedy(objective, rules, settings.most)
+    chosen = best_prefix(path, objective.tolerance) if settings.k == "auto" else path.chosen
+    arranged = settings.order.arrange(objective, refine(objective, rules, chosen))
+    return torch.where(arranged >= 0, index.gather(-1, arranged.clamp_min(0)), -1)
+
+
+def _constraints(features: Features, options: Candidates, settings: Settings, lengths: Tensor | None) -> Constraints:
+    device, index = options.index.device, options.index
+    group, most, least = None, None, None
+    if settings.quota is not None:
+        group = _groups(features)[0][index]
+        limits = _limits(features, settings.quota)
+        most, least = (torch.tensor(limit, dtype=torch.long, device=device) for limit in limits)
+    return Constraints(
+        valid=options.valid,
+        duplicate=duplicates(features, index, settings.near_duplicate),
+        cost=None if settings.budget is None or lengths is None else lengths[index],
+        budget=settings.budget or 0,
+        group=group,
+        most=most,
+        least=least,
+    )
+
+
+def _groups(features: Features) -> tuple[Tensor, list[str]]:
+    """Code of each row's output whatever its task ``[n]``, −1 for none, and the codes' names."""
+    names = sorted({output for _, output in features.labels})
+    table = torch.tensor([names.index(output) for _, output in features.labels] + [-1], device=features.x.device)
+    return table[features.label], names
+
+
+def _limits(features: Features, quota: Quota | None) -> tuple[list[int], list[int]]:
+    """Largest and smallest number of each output."""
+    names = _groups(features)[1]
+    most, least = (quota.most, quota.least) if quota is not None else (None, None)
+    return _by_output(most, names, 1 << 30, "most"), _by_output(least, names, 0, "least")
+
+
+def _by_output(value: int | Mapping[str, int] | None, names: list[str], free: int, what: str) -> list[int]:
+    if isinstance(value, Mapping):
+        unknown = sorted(set(value) - set(names))
+        if unknown:
+            raise ValueError(
+                f"quota.{what} names the output {unknown[0]!r}, which the pool does not have; it has {names[:20]}"
+            )
+        return [value.get(name, free) for name in names]
+    return [free if value is None else value] * len(names)

@@ -1,0 +1,263 @@
+r"""J, the waist of the house: what is minimised, reported and explained, and the only place that knows its terms.
+
+J(S, w) = bias·MMD_κ⊗(S, Q) + complexity·R3(S, w) + interference·R6(S, w)            (R8)
+
+It is evaluated from Gram matrices alone. Batches of ``b`` problems with ``L`` candidates each are leading
+dimensions; sets are index tensors ``chosen: [b, K]``, padded with −1. Every way to change a set (add, swap, reweight)
+goes through one ``_combine``, so that search, order, explanation and report read the same number.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdprompt.bounds import complexity_of_trace
+from kdprompt.kernels import Kernel
+from kdprompt.mmd import mix
+from kdprompt.target import Target
+
+__all__ = ["Blocks", "Objective", "Penalties", "State", "Terms", "blocks"]
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """The weights of J's three terms, each ≥ 0."""
+
+    bias: float = 1.0
+    complexity: float = 0.0
+    interference: float = 0.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of J, unweighted, and J itself; tensors of one shape.
+
+    Attributes:
+        bias: MMD to the target (R2).
+        complexity: R3.
+        interference: R6, scaled by the support of v̂.
+        total: J.
+    """
+
+    bias: Tensor
+    complexity: Tensor
+    interference: Tensor
+    total: Tensor
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Everything about candidates and target that does not depend on J's settings (but for the kernel κ).
+
+    Attributes:
+        inputs_ss: κ among candidates ``[b, L, L]``.
+        inputs_st: κ of candidates with target points ``[b, L, m]``.
+        inputs_tt: κ among target points ``[b, m, m]``.
+        values_ss: ⟨v, v′⟩ among candidates ``[b, L, L]``.
+        values_st: ⟨v, v̂⟩ with target points ``[b, L, m]``.
+        values_tt: ⟨v̂, v̂′⟩ among target points ``[b, m, m]``.
+        conflict: support(q)·‖v_i − v̂(q)‖ at the queries ``[b, L, q]``.
+        radius: B of R3, ``[b]``.
+        width: d of R3, the number of value dimensions.
+        target: The target.
+    """
+
+    inputs_ss: Tensor
+    inputs_st: Tensor
+    inputs_tt: Tensor
+    values_ss: Tensor
+    values_st: Tensor
+    values_tt: Tensor
+    conflict: Tensor
+    radius: Tensor
+    width: int
+    target: Target
+
+
+def blocks(kernel: Kernel, x: Tensor, v: Tensor, target: Target, value_radius: float) -> Blocks:
+    """Computes the Gram blocks of candidates with a target.
+
+    Args:
+        kernel: κ of the inputs.
+        x: Inputs of the candidates ``[b, L, d]``.
+        v: Their values ``[b, L, c]``.
+        target: ``b`` targets.
+        value_radius: max‖v‖ over the pool, for R3; κ_max is the target's.
+    """
+    inner_st = v @ target.v.transpose(-1, -2)
+    at = target.queries
+    squared = v.square().sum(-1)[..., None] + target.v[:, :at].square().sum(-1)[:, None, :] - 2 * inner_st[..., :at]
+    return Blocks(
+        inputs_ss=kernel(x, x),
+        inputs_st=kernel(x, target.x),
+        inputs_tt=kernel(target.x, target.x),
+        values_ss=v @ v.transpose(-1, -2),
+        values_st=inner_st,
+        values_tt=target.v @ target.v.transpose(-1, -2),
+        conflict=squared.clamp_min(0).sqrt() * target.support[:, None, :],
+        radius=value_radius * kernel.diagonal(target.x).amax(-1).sqrt(),
+        width=v.shape[-1],
+        target=target,
+    )
+
+
+@dataclass(frozen=True)
+class State:
+    """A set in each problem with the sums that J needs, for uniform weights.
+
+    Attributes:
+        chosen: Candidate indices ``[b, K]``, −1 where a slot is empty; filled slots come first.
+        count: Number chosen ``[b]``.
+        quad: Σ_ij κ⊗(z_i, z_j) over the set ``[b]``.
+        linear: Σ_i μ_Q(z_i) ``[b]``.
+        trace: Σ_i κ(x_i, x_i) ``[b]``.
+        overlap: Σ_i κ⊗(z, z_i) for every candidate z ``[b, L]``.
+        numer: Σ_i κ(x_i, q)·conflict_i(q) ``[b, q]``.
+        denom: Σ_i κ(x_i, q) ``[b, q]``.
+    """
+
+    chosen: Tensor
+    count: Tensor
+    quad: Tensor
+    linear: Tensor
+    trace: Tensor
+    overlap: Tensor
+    numer: Tensor
+    denom: Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    """J for ``b`` problems with ``L`` candidates each.
+
+    Attributes:
+        gram: κ⊗ among candidates ``[b, L, L]``.
+        cross: μ_Q at the candidates ``[b, L]``.
+        self_term: ‖μ_Q‖² ``[b]``.
+        diagonal: κ(x, x) of the candidates ``[b, L]``.
+        attention: κ(x_i, q) clipped at zero ``[b, L, q]``.
+        pull: attention·conflict ``[b, L, q]``.
+        query_weights: Weights of the queries in R6 ``[b, q]``, summing to 1.
+        radius: B of R3 ``[b]``.
+        width: d of R3.
+        penalties: Weights of the terms.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    self_term: Tensor
+    diagonal: Tensor
+    attention: Tensor
+    pull: Tensor
+    query_weights: Tensor
+    radius: Tensor
+    width: int
+    penalties: Penalties
+
+    @classmethod
+    def of(cls, parts: Blocks, share: float, penalties: Penalties) -> "Objective":
+        """J for Gram blocks, an output-kernel share ρ in [0, 1] and weights of the terms."""
+        w = parts.target.weights
+        at = parts.target.queries
+        joint_tt = parts.inputs_tt * mix(parts.values_tt, share)
+        attention = parts.inputs_st[..., :at].clamp_min(0)
+        return cls(
+            gram=parts.inputs_ss * mix(parts.values_ss, share),
+            cross=(parts.inputs_st * mix(parts.values_st, share) @ w[..., None]).squeeze(-1),
+            self_term=(w * (joint_tt @ w[..., None]).squeeze(-1)).sum(-1),
+            diagonal=parts.inputs_ss.diagonal(dim1=-2, dim2=-1),
+            attention=attention,
+            pull=attention * parts.conflict,
+            query_weights=parts.target.own[..., :at],
+            radius=parts.radius,
+            width=parts.width,
+            penalties=penalties,
+        )
+
+    def rows(self, keep: Tensor) -> "Objective":
+        """The problems ``keep`` (indices or mask ``[b]``) alone."""
+        fields = {name: value[keep] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return Objective(**fields, width=self.width, penalties=self.penalties)
+
+    @property
+    def tolerance(self) -> float:
+        """Differences of J below this are ties: rounding of the dtype."""
+        return 32 * torch.finfo(self.gram.dtype).eps
+
+    def _combine(self, sums: tuple[Tensor, Tensor, Tensor], numer: Tensor, denom: Tensor, count: Tensor) -> Terms:
+        """J from Σ κ⊗, Σ μ_Q, Σ κ(x, x) (each ``[b, …]``), R6's sums ``[b, …, q]``, and the divisor of the weights."""
+        quad, linear, trace = sums
+        shape = (-1,) + (1,) * (quad.ndim - 1)
+        divisor = count.clamp_min(1).to(quad.dtype)
+        squared = quad / divisor.square() - 2 * linear / divisor + self.self_term.view(shape)
+        bias = squared.clamp_min(0).sqrt()
+        complexity = complexity_of_trace(trace / divisor.square(), self.radius.view(shape), self.width)
+        ratio = numer / denom.clamp_min(torch.finfo(denom.dtype).tiny)
+        weights = self.query_weights.view(shape[0], *shape[1:], self.query_weights.shape[-1])
+        interference = (ratio * weights).sum(-1)
+        p = self.penalties
+        total = p.bias * bias + p.complexity * complexity + p.interference * interference
+        return Terms(bias, complexity, interference, total)
+
+    def state(self, chosen: Tensor) -> State:
+        """The state of the sets ``chosen: [b, K]`` (−1 pads)."""
+        mask = (chosen >= 0).to(self.gram.dtype)
+        index = chosen.clamp_min(0)
+        rows = self.gram.gather(1, index[..., None].expand(-1, -1, self.gram.shape[-1])) * mask[..., None]
+        overlap = rows.sum(1)
+        by_query = index[..., None].expand(-1, -1, self.attention.shape[-1])
+        return State(
+            chosen=chosen,
+            count=(chosen >= 0).sum(-1),
+            quad=(overlap.gather(-1, index) * mask).sum(-1),
+            linear=(self.cross.gather(-1, index) * mask).sum(-1),
+            trace=(self.diagonal.gather(-1, index) * mask).sum(-1),
+            overlap=overlap,
+            numer=(self.pull.gather(1, by_query) * mask[..., None]).sum(1),
+            denom=(self.attention.gather(1, by_query) * mask[..., None]).sum(1),
+        )
+
+    def terms(self, state: State) -> Terms:
+        """The terms of the sets, each ``[b]``; the empty set predicts nothing: J(∅) = bias·‖W_Q‖."""
+        return self._combine((state.quad, state.linear, state.trace), state.numer, state.denom, state.count)
+
+    def terms_with(self, state: State) -> Terms:
+        """The terms of S ∪ {i} for every candidate i, each ``[b, L]``."""
+        sums = (
+            state.quad[:, None] + 2 * state.overlap + self.gram.diagonal(dim1=-2, dim2=-1),
+            state.linear[:, None] + self.cross,
+            state.trace[:, None] + self.diagonal,
+        )
+        count = (state.count + 1)[:, None]
+        return self._combine(sums, state.numer[:, None] + self.pull, state.denom[:, None] + self.attention, count)
+
+    def without(self, state: State, slot: int) -> State:
+        """The state without the member in a slot; problems whose slot is empty stay as they are."""
+        chosen = state.chosen.clone()
+        chosen[:, slot] = -1
+        return self.state(chosen)
+
+    def terms_at(self, chosen: Tensor, weights: Tensor) -> Terms:
+        """The terms of the sets under given weights of their members.
+
+        Args:
+            chosen: ``[b, K]``, −1 pads.
+            weights: ``[b, P, K]`` for P weightings of each set; zero at pads; summing to 1 (or all 0: empty).
+
+        Returns:
+            Terms ``[b, P]``.
+        """
+        index = chosen.clamp_min(0)
+        size = index.shape[-1]
+        rows = self.gram.gather(1, index[..., None].expand(-1, -1, self.gram.shape[-1]))
+        gram = rows.gather(2, index[:, None, :].expand(-1, size, -1))
+        by_query = index[..., None].expand(-1, -1, self.attention.shape[-1])
+        sums = (
+            (weights @ gram * weights).sum(-1),
+            (weights * self.cross.gather(-1, index)[:, None, :]).sum(-1),
+            (weights.square() * self.diagonal.gather(-1, index)[:, None, :]).sum(-1),
+        )
+        numer = weights @ self.pull.gather(1, by_query)
+        denom = weights @ self.attention.gather(1, by_query)
+        return self._combine(sums, numer, denom, torch.ones_like(sums[0]))

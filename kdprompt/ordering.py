@@ -1,0 +1,215 @@
+r"""In which order: R7. Order acts through position weights alone, w_π(i) = ω_i for a profile ω.
+
+The distance between two orders of one set is an MMD between two weightings of the same points, so an order is
+chosen by J itself, without asking an LLM. Exact up to 7 demonstrations, by pair-swap descent beyond.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from itertools import combinations, permutations
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kdprompt.objective import Objective
+from kdprompt.search import lowest
+
+__all__ = [
+    "ByObjective",
+    "Custom",
+    "NearestFirst",
+    "NearestLast",
+    "Order",
+    "PrimacyRecency",
+    "Profile",
+    "Recency",
+    "Uniform",
+]
+
+EXACT = 7
+CHUNK = 32
+
+
+class Profile(ABC):
+    """Position weights ω: how much of the attention each place of the prompt gets."""
+
+    @abstractmethod
+    def raw(self, k: int) -> list[float]:
+        """Unnormalised weights of k places in reading order, ≥ 0."""
+
+    def weights(self, k: int) -> list[float]:
+        """ω of k places in reading order, summing to 1."""
+        raw = self.raw(k)
+        total = sum(raw)
+        return [value / total for value in raw]
+
+
+@dataclass(frozen=True)
+class Uniform(Profile):
+    """ω_i = 1/k: order does not matter."""
+
+    kind: Literal["uniform"] = "uniform"
+
+    def raw(self, k: int) -> list[float]:
+        return [1.0] * k
+
+
+@dataclass(frozen=True)
+class Recency(Profile):
+    """ω_i ∝ decay^(k − i): later places weigh more. ``decay`` in (0, 1]."""
+
+    decay: float = 0.8
+    kind: Literal["recency"] = "recency"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"decay must be in (0, 1], got {self.decay}")
+
+    def raw(self, k: int) -> list[float]:
+        return [self.decay ** (k - 1 - i) for i in range(k)]
+
+
+@dataclass(frozen=True)
+class PrimacyRecency(Profile):
+    """ω_i ∝ primacy·decay^(i − 1) + decay^(k − i): both ends weigh more, the middle is lost."""
+
+    primacy: float = 0.5
+    decay: float = 0.7
+    kind: Literal["primacy_recency"] = "primacy_recency"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"decay must be in (0, 1], got {self.decay}")
+        if self.primacy < 0:
+            raise ValueError(f"primacy must be at least 0, got {self.primacy}")
+
+    def raw(self, k: int) -> list[float]:
+        return [self.primacy * self.decay**i + self.decay ** (k - 1 - i) for i in range(k)]
+
+
+@dataclass(frozen=True)
+class Custom(Profile):
+    """Weights that were measured, last place last; shorter prompts take the last k of them.
+
+    Prompts longer than the profile repeat its first weight in front.
+    """
+
+    measured: tuple[float, ...]
+    kind: Literal["custom"] = "custom"
+
+    def __post_init__(self) -> None:
+        if not self.measured or min(self.measured) < 0 or self.measured[-1] <= 0:
+            raise ValueError(f"measured must be weights of at least 0, the last above 0, got {self.measured}")
+
+    def raw(self, k: int) -> list[float]:
+        front = [self.measured[0]] * (k - len(self.measured))
+        return [*front, *self.measured[max(len(self.measured) - k, 0) :]]
+
+
+class Order(ABC):
+    """A rule that puts sets into reading order, and the profile under which the prompt is then weighed."""
+
+    profile: Profile
+
+    @abstractmethod
+    def arrange(self, objective: Objective, chosen: Tensor) -> Tensor:
+        """Sets ``[b, K]`` (−1 pads, anywhere) to reading order, pads last, ``[b, K]``."""
+
+    def weights(self, arranged: Tensor, like: Tensor) -> Tensor:
+        """Position weights of arranged sets ``[b, K]``, zero at pads; dtype and device of ``like``."""
+        size = arranged.shape[1]
+        table = torch.zeros(size + 1, size, dtype=like.dtype, device=like.device)
+        for k in range(1, size + 1):
+            table[k, :k] = torch.tensor(self.profile.weights(k), dtype=like.dtype)
+        return table[(arranged >= 0).sum(-1)]
+
+
+def _by_attention(objective: Objective, chosen: Tensor, *, nearest_last: bool) -> Tensor:
+    attention = (objective.attention * objective.query_weights[:, None, :]).sum(-1)
+    near = attention.gather(-1, chosen.clamp_min(0))
+    near = near if nearest_last else -near
+    # Sorted by candidate first, then stably by attention: ties stand in the order of ids.
+    start = torch.where(chosen >= 0, chosen, chosen.new_tensor(torch.iinfo(chosen.dtype).max)).argsort(-1)
+    key = near.masked_fill(chosen < 0, torch.inf).gather(-1, start)
+    return chosen.gather(-1, start.gather(-1, key.argsort(dim=-1, stable=True)))
+
+
+@dataclass(frozen=True)
+class NearestLast(Order):
+    """Rising attention κ(x_i, q): the demonstration nearest to the query stands next to it."""
+
+    profile: Profile = field(default_factory=Uniform)
+    kind: Literal["nearest_last"] = "nearest_last"
+
+    def arrange(self, objective: Objective, chosen: Tensor) -> Tensor:
+        return _by_attention(objective, chosen, nearest_last=True)
+
+
+@dataclass(frozen=True)
+class NearestFirst(Order):
+    """Falling attention κ(x_i, q)."""
+
+    profile: Profile = field(default_factory=Uniform)
+    kind: Literal["nearest_first"] = "nearest_first"
+
+    def arrange(self, objective: Objective, chosen: Tensor) -> Tensor:
+        return _by_attention(objective, chosen, nearest_last=False)
+
+
+@dataclass(frozen=True)
+class ByObjective(Order):
+    """The order with the smallest J under the profile: R7, exact to 7 demonstrations, pair-swap descent beyond.
+
+    Orders that J does not tell apart (all of them under a uniform profile) stay nearest-last.
+    """
+
+    profile: Profile = field(default_factory=Recency)
+    kind: Literal["by_objective"] = "by_objective"
+
+    def arrange(self, objective: Objective, chosen: Tensor) -> Tensor:
+        start = _by_attention(objective, chosen, nearest_last=True)
+        result = start.clone()
+        sizes = (start >= 0).sum(-1)
+        for k in sorted(set(sizes.tolist())):
+            if k < 2:
+                continue
+            rows = (sizes == k).nonzero().squeeze(-1)
+            search = _enumerate if k <= EXACT else _descend
+            result[rows, :k] = search(objective.rows(rows), start[rows, :k], self.profile)
+        return result
+
+
+def _position_weights(orders: Tensor, profile: Profile, like: Tensor) -> Tensor:
+    """Weights by member for ``orders: [..., k]`` that list members in reading order, ``[..., k]``."""
+    omega = torch.tensor(profile.weights(orders.shape[-1]), dtype=like.dtype, device=like.device)
+    return torch.zeros(orders.shape, dtype=like.dtype, device=like.device).scatter(
+        -1, orders, omega.expand(orders.shape)
+    )
+
+
+def _enumerate(objective: Objective, start: Tensor, profile: Profile) -> Tensor:
+    orders = torch.tensor(list(permutations(range(start.shape[1]))), device=start.device)
+    weights = _position_weights(orders, profile, objective.gram)
+    best = []
+    for first in range(0, start.shape[0], CHUNK):
+        rows = torch.arange(first, min(first + CHUNK, start.shape[0]), device=start.device)
+        totals = objective.rows(rows).terms_at(start[rows], weights[None]).total
+        best.append(lowest(totals, objective.tolerance)[1])
+    return start.gather(-1, orders[torch.cat(best)])
+
+
+def _descend(objective: Objective, start: Tensor, profile: Profile) -> Tensor:
+    k = start.shape[1]
+    swaps = torch.arange(k, device=start.device).repeat(k * (k - 1) // 2 + 1, 1)
+    for row, (i, j) in enumerate(combinations(range(k), 2), start=1):  # row 0 changes nothing
+        swaps[row, i], swaps[row, j] = j, i
+    current = start.clone()
+    weights = _position_weights(swaps, profile, objective.gram)
+    active = torch.arange(start.shape[0], device=start.device)
+    while active.numel():
+        totals = objective.rows(active).terms_at(current[active], weights.expand(active.numel(), -1, -1)).total
+        _, best = lowest(totals, objective.tolerance)
+        current[active] = current[active].gather(-1, swaps[best])
+        active = active[best > 0]
+    return current

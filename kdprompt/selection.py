@@ -1,0 +1,109 @@
+"""What a selector answers: records, nothing but numbers and texts."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kdprompt.bounds import Bound
+from kdprompt.data import Demonstration, Query
+from kdprompt.objective import Penalties
+
+__all__ = ["Chosen", "Selection", "TermValues"]
+
+FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class TermValues(BaseModel):
+    """The terms of J, unweighted, and J.
+
+    Attributes:
+        bias: MMD between prompt and target under κ⊗ (R2), ≥ 0.
+        complexity: Rademacher complexity (R3), ≥ 0.
+        interference: R6, scaled by the support of the estimated outputs, ≥ 0.
+        total: J (R8), their weighted sum.
+    """
+
+    model_config = FROZEN
+
+    bias: float
+    complexity: float
+    interference: float
+    total: float
+
+
+class Chosen(BaseModel):
+    """One demonstration of a prompt and its part in J.
+
+    Attributes:
+        demonstration: The demonstration.
+        weight: Position weight w_i; they sum to 1.
+        attention: a_i(q) of R6, its share of the prompt's attention (mean over the queries); they sum to 1.
+        gain: J of the prompt up to here less J of the prompt before it, both with their own position weights, negated:
+            positive helps. The gains sum to J(∅) − J(D).
+        marginal: J without it, the others closing up, less J with it: positive helps.
+        interference: Its part of R6; the parts sum to the term.
+        other_task: Its task differs from the query's (given, else estimated; for a sample: most of the queries').
+    """
+
+    model_config = FROZEN
+
+    demonstration: Demonstration
+    weight: float
+    attention: float
+    gain: float
+    marginal: float
+    interference: float
+    other_task: bool
+
+
+class Selection(BaseModel):
+    """A prompt's demonstrations in reading order, and why.
+
+    Attributes:
+        query: The query, or None for a static prompt.
+        chosen: The demonstrations in reading order.
+        before: The terms of the empty prompt.
+        after: The terms of this prompt, under its position weights.
+        penalties: The weights of J's terms.
+        cross_task: The part of the interference that comes from other tasks.
+        label_conflict: The rest of it: same task, conflicting output.
+        support: How much the pool knows of the query (mean over the queries), in [0, 1); near 0 the outputs could
+            not be estimated and no interference is charged.
+        estimate: The three likeliest outputs of the query with their estimated shares; labels only.
+        bounds: Bounds with the theory's own constants, each saying whether it is a certificate or a regulariser.
+        tokens: Tokens of the demonstrations.
+        notes: What the caller should know, such as fewer demonstrations than asked for.
+    """
+
+    model_config = FROZEN
+
+    query: Query | None
+    chosen: tuple[Chosen, ...]
+    before: TermValues
+    after: TermValues
+    penalties: Penalties
+    cross_task: float
+    label_conflict: float
+    support: float
+    estimate: dict[str, float] = Field(default_factory=dict)
+    bounds: tuple[Bound, ...] = ()
+    tokens: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def demonstrations(self) -> tuple[Demonstration, ...]:
+        """The demonstrations in reading order."""
+        return tuple(chosen.demonstration for chosen in self.chosen)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Their ids."""
+        return tuple(chosen.demonstration.id for chosen in self.chosen)
+
+    @property
+    def examples(self) -> list[dict[str, Any]]:
+        """Copies of the original examples, in reading order."""
+        return [dict(chosen.demonstration.fields) for chosen in self.chosen]
+
+    def __len__(self) -> int:
+        return len(self.chosen)

@@ -1,0 +1,89 @@
+"""Everything that can be set, with documented defaults; frozen, validated once."""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from kdprompt.kernels import Kernel
+from kdprompt.objective import Penalties
+from kdprompt.ordering import NearestLast, Order
+from kdprompt.prompt import CountTokens, PromptTemplate, approximate_tokens
+
+__all__ = ["Quota", "Settings"]
+
+
+class Quota(BaseModel):
+    """How often an output may and must occur among the demonstrations of a prompt.
+
+    Attributes:
+        most: One number for every output, or numbers by output; outputs not named are free.
+        least: The same for the minimum.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    most: int | Mapping[str, int] | None = None
+    least: int | Mapping[str, int] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("most", "least"):
+            value = getattr(self, name)
+            numbers = value.values() if isinstance(value, Mapping) else [value]
+            if any(number is not None and number < 0 for number in numbers):
+                raise ValueError(f"{name} must be at least 0, got {value}")
+        return self
+
+
+class Settings(BaseModel):
+    """Settings of a selector. What is None here is calibrated from the pool, without an LLM.
+
+    Attributes:
+        k: Demonstrations a prompt, or ``"auto"``: the number that minimises J, which may be 0.
+        k_max: Most demonstrations that ``"auto"`` may answer.
+        budget: Most tokens that the demonstrations of a prompt may take together; None is no limit.
+        quota: Limits by output.
+        order: Reading order and position profile.
+        outputs: How outputs enter: as labels, as embedded text, not at all; ``auto`` looks at the pool.
+        kernel: The kernel κ of the inputs; None is the Gaussian with a calibrated temperature.
+        share: Share ρ of the output kernel in [0, 1].
+        neighbourhood: Share η in [0, 1] of a query's neighbourhood in its target.
+        penalties: Weights of J's terms.
+        shortlist: Candidates a query, the nearest ones; J is searched exactly over them.
+        static_shortlist: Candidates of a static prompt: the nearest ones of every query in turn.
+        static_queries: Most queries of the traffic that a static prompt looks at (a seeded sample).
+        near_duplicate: Cosine of two inputs from which they are duplicates and never shown together.
+        delta: Probability of failure δ of the bounds that are reported.
+        seed: Of everything that samples.
+        calibrate: Whether to calibrate what is None; otherwise it takes its default.
+        template: How a demonstration is written, for its length.
+        count_tokens: Length of a text in tokens; pass the model's own tokenizer where a budget is tight.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    k: int | Literal["auto"] = Field(default=8, ge=0)
+    k_max: int = Field(default=16, ge=1)
+    budget: int | None = Field(default=None, ge=0)
+    quota: Quota | None = None
+    order: Order = Field(default_factory=NearestLast)
+    outputs: Literal["auto", "labels", "text", "none"] = "auto"
+    kernel: Kernel | None = None
+    share: float | None = Field(default=None, ge=0, le=1)
+    neighbourhood: float | None = Field(default=None, ge=0, le=1)
+    penalties: Penalties | None = None
+    shortlist: int = Field(default=64, ge=1)
+    static_shortlist: int = Field(default=4096, ge=1)
+    static_queries: int = Field(default=512, ge=1)
+    near_duplicate: float = Field(default=0.97, gt=0)
+    delta: float = Field(default=0.05, gt=0, lt=1)
+    seed: int = 0
+    calibrate: bool = True
+    template: PromptTemplate = Field(default_factory=PromptTemplate)
+    count_tokens: CountTokens = approximate_tokens
+
+    @property
+    def most(self) -> int:
+        """The largest number of demonstrations that a prompt may get."""
+        return self.k_max if self.k == "auto" else self.k
