@@ -103,11 +103,12 @@ def calibrate(features: Features, settings: Settings, traffic: Tensor | None = N
     if len(options) == 1 and settings.k != "auto":
         return Calibration(options[0], regression, (), 0, "pinned by the settings")
     task = _Task.of(features, settings, regression, rows)
-    trials = task.try_all(options, min(settings.most, 8) if settings.k == "auto" else settings.most)
-    if settings.k == "auto" and settings.penalties is None:
+    adaptive = settings.k == "auto"
+    trials = task.try_all(options, settings.most, adaptive=adaptive)
+    if adaptive and settings.penalties is None:
         best = _best(trials)[0]
         deeper = [replace(best, penalties=replace(best.penalties, complexity=c)) for c in COMPLEXITIES]
-        trials = task.try_all(deeper, settings.k_max, adaptive=True)
+        trials += task.try_all(deeper, settings.most, adaptive=True)
     chosen = _best(trials)[0]
     source = f"calibrated on {rows.numel()} pool examples held out as pseudo-queries, {len(trials)} settings tried"
     return Calibration(chosen, regression, tuple(trial for trial, _ in trials), rows.numel(), source)
@@ -144,12 +145,11 @@ def _grid(settings: Settings, regression: Regression, *, default: bool) -> Itera
 
 
 def _held_out(features: Features, count: int, generator: torch.Generator, traffic: Tensor | None) -> Tensor:
-    order = torch.randperm(len(features), generator=generator).to(features.x.device)
+    """Rows to hold out: a uniform sample, or those nearest to the traffic."""
     if traffic is None:
-        return order[:count]
-    picks = traffic[torch.randint(traffic.shape[0], (count,), generator=generator).to(traffic.device)]
-    nearest = sorted(set((picks @ features.x.T).argmax(-1).tolist()))
-    return torch.tensor(nearest, device=features.x.device)
+        return torch.randperm(len(features), generator=generator)[:count].to(features.x.device)
+    seen = traffic[torch.randperm(traffic.shape[0], generator=generator)[:HELD_OUT].to(traffic.device)]
+    return (seen @ features.x.T).amax(0).topk(count).indices
 
 
 def _requests(features: Features, rows: Tensor) -> Requests:
@@ -205,7 +205,7 @@ class _Task:
             radius=features.radius,
         )
 
-    def try_all(self, options: list[Trial], k: int, *, adaptive: bool = False) -> list[tuple[Trial, Tensor]]:
+    def try_all(self, options: list[Trial], k: int, *, adaptive: bool) -> list[tuple[Trial, Tensor]]:
         """Every option with its loss filled in, and its loss on each pseudo-query ``[h]``."""
         parts: dict[Kernel, Blocks] = {}
         results = []

@@ -11,7 +11,7 @@ from kdprompt.features import Features, Requests, allowed_rows, duplicates
 from kdprompt.objective import Objective, blocks
 from kdprompt.search import Constraints, best_prefix, greedy, refine
 from kdprompt.settings import Quota, Settings
-from kdprompt.target import Target, neighbours
+from kdprompt.target import Neighbours, Target
 
 __all__ = ["Candidates", "candidates", "choose", "nearest_rows", "static_candidates"]
 
@@ -24,11 +24,12 @@ class Candidates:
     valid: Tensor
 
 
-def candidates(features: Features, wanted: Requests, settings: Settings) -> Candidates:
+def candidates(features: Features, wanted: Requests, near: Neighbours, quota: Quota | None) -> Candidates:
     """The nearest rows of each query and, where a quota asks for an output, the nearest rows with that output."""
-    near = neighbours(features, wanted, settings.shortlist)
+    if quota is None:
+        return Candidates(near.index, near.valid)
     index, valid = [near.index], [near.valid]
-    _, least = _limits(features, settings.quota)
+    _, least = _limits(features, quota)
     group, names = _groups(features)
     if any(least):
         similarity = (wanted.q @ features.x.T).masked_fill(~allowed_rows(features, wanted), -torch.inf)

@@ -16,11 +16,13 @@ class Explanation:
     Attributes:
         selection: The selection.
         nearest: The terms of as many nearest neighbours, nearest last, under the same J.
+        nearest_ids: Their ids.
         calibration: The settings in force and where they come from.
     """
 
     selection: Selection
     nearest: TermValues
+    nearest_ids: tuple[str, ...]
     calibration: Calibration
 
     def __str__(self) -> str:

@@ -232,6 +232,26 @@ class Objective:
         count = (state.count + 1)[:, None]
         return self._combine(sums, state.numer[:, None] + self.pull, state.denom[:, None] + self.attention, count)
 
+    def joined(self, state: State, slot: int, index: Tensor) -> State:
+        """The state with candidates ``index: [b]`` put into an empty slot; −1 leaves a problem as it is."""
+        joins, at = index >= 0, index.clamp_min(0)[:, None]
+        mask = joins.to(self.gram.dtype)
+        chosen = state.chosen.clone()
+        chosen[:, slot] = index
+        row = self.gram.gather(1, at[..., None].expand(-1, -1, self.gram.shape[-1])).squeeze(1)
+        by_query = at[..., None].expand(-1, -1, self.attention.shape[-1])
+        own = row.gather(-1, at).squeeze(-1)
+        return State(
+            chosen=chosen,
+            count=state.count + joins,
+            quad=state.quad + (2 * state.overlap.gather(-1, at).squeeze(-1) + own) * mask,
+            linear=state.linear + self.cross.gather(-1, at).squeeze(-1) * mask,
+            trace=state.trace + self.diagonal.gather(-1, at).squeeze(-1) * mask,
+            overlap=state.overlap + row * mask[:, None],
+            numer=state.numer + self.pull.gather(1, by_query).squeeze(1) * mask[:, None],
+            denom=state.denom + self.attention.gather(1, by_query).squeeze(1) * mask[:, None],
+        )
+
     def without(self, state: State, slot: int) -> State:
         """The state without the member in a slot; problems whose slot is empty stay as they are."""
         chosen = state.chosen.clone()

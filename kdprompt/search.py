@@ -122,11 +122,9 @@ def greedy(objective: Objective, constraints: Constraints, k: int) -> Path:
         allowed = constraints.addable(state.chosen, k - state.count)
         values = objective.terms_with(state).total.masked_fill(~allowed, torch.inf)
         least, index = lowest(values, objective.tolerance)
-        chosen = state.chosen.clone()
-        chosen[:, step] = torch.where(least.isfinite(), index, -1)
-        state = objective.state(chosen)
+        state = objective.joined(state, step, torch.where(least.isfinite(), index, -1))
         totals.append(torch.where(least.isfinite(), objective.terms(state).total, torch.inf))
-        satisfied.append(constraints.satisfied(chosen))
+        satisfied.append(constraints.satisfied(state.chosen))
     return Path(state.chosen, torch.stack(totals, -1), torch.stack(satisfied, -1))
 
 

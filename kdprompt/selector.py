@@ -18,13 +18,14 @@ from kdprompt.features import Requests, featurise, requests
 from kdprompt.prompt import lengths
 from kdprompt.selection import Chosen, Selection
 from kdprompt.settings import Settings
-from kdprompt.target import Target, neighbourhood_target, neighbours, sample_target
+from kdprompt.target import Neighbours, Target, neighbourhood_target, neighbours, query_target, sample_target
 
 __all__ = ["DistillationSelector"]
 
 AnyQuery = str | Mapping[str, Any] | Query
 Record = Mapping[str, Any] | Demonstration
 CHUNK = 128
+EXACT = (CPU, torch.float64)  # where and in what the reported numbers are computed
 
 
 @dataclass(frozen=True)
@@ -250,9 +251,10 @@ class DistillationSelector:
         wanted, notes = self._distribution(queries, task, outputs)
         own = Requests(wanted.q, wanted.task, torch.full_like(wanted.own, -1), wanted.permitted)
         options = static_candidates(self._features, own, self.settings.static_shortlist)
-        target = self._static_target(wanted, wanted.q.device, wanted.q.dtype)
+        near, regression = self._near(wanted), self.calibration.regression
+        target = sample_target(self._features, near, regression)
         rows = choose(self._features, options, target, self.calibration, self.settings, self._lengths)
-        exact = self._static_target(wanted, CPU, torch.float64)
+        exact = sample_target(self._features, near.to(*EXACT), regression)
         sampled = 0 if notes and notes[0] == FROM_POOL else len(wanted)
         report = audit(self._features, exact, rows, self._geometry(sampled), wanted.task[:1])
         return self._record(None, report[0], notes)
@@ -268,16 +270,17 @@ class DistillationSelector:
         if query is None:
             selection = self.select_static(task=task, outputs=outputs)
             wanted, _ = self._distribution(None, task, outputs)
-            exact = self._static_target(wanted, CPU, torch.float64)
+            exact = sample_target(self._features, self._near(wanted).to(*EXACT), self.calibration.regression)
         else:
             selection = self.select(query, task=task, outputs=outputs)
             parsed = self._parsed([query], task, outputs)
             wanted = requests(self._features, parsed, self._query_vectors(parsed, None))
-            exact = self._target(wanted, CPU, torch.float64)
+            exact = self._target(self._near(wanted).to(*EXACT))
         rows = nearest_rows(self._features, wanted, max(len(selection), 1))
         rows = rows if len(selection) else torch.full_like(rows, -1)
-        nearest = audit(self._features, exact, rows, self._geometry(), wanted.task[:1])[0].after
-        return Explanation(selection, nearest, self.calibration)
+        nearest = audit(self._features, exact, rows, self._geometry(), wanted.task[:1])[0]
+        ids = tuple(self._pool[self._features.members[member.row]].id for member in nearest.members)
+        return Explanation(selection, nearest.after, ids, self.calibration)
 
     def _parsed(
         self, queries: Sequence[AnyQuery], task: str | None, outputs: Iterable[str] | None
@@ -296,21 +299,20 @@ class DistillationSelector:
         self._check_width(found)
         return found
 
-    def _target(self, wanted: Requests, device: torch.device, dtype: torch.dtype) -> Target:
-        near = neighbours(self._features, wanted, self.settings.shortlist).to(device, dtype)
-        target = neighbourhood_target(self._features, near, self.calibration.regression)
-        return target.with_neighbourhood(self.calibration.chosen.neighbourhood)
+    def _near(self, wanted: Requests) -> Neighbours:
+        return neighbours(self._features, wanted, self.settings.shortlist)
 
-    def _static_target(self, wanted: Requests, device: torch.device, dtype: torch.dtype) -> Target:
-        near = neighbours(self._features, wanted, self.settings.shortlist).to(device, dtype)
-        return sample_target(self._features, near, self.calibration.regression)
+    def _target(self, near: Neighbours) -> Target:
+        regression, share = self.calibration.regression, self.calibration.chosen.neighbourhood
+        if share == 0:
+            return query_target(self._features, near, regression)
+        return neighbourhood_target(self._features, near, regression, share)
 
     def _select(self, queries: Sequence[Query], wanted: Requests) -> list[Selection]:
-        options = candidates(self._features, wanted, self.settings)
-        target = self._target(wanted, wanted.q.device, wanted.q.dtype)
-        rows = choose(self._features, options, target, self.calibration, self.settings, self._lengths)
-        exact = self._target(wanted, CPU, torch.float64)
-        audits = audit(self._features, exact, rows, self._geometry(), wanted.task)
+        near = self._near(wanted)
+        options = candidates(self._features, wanted, near, self.settings.quota)
+        rows = choose(self._features, options, self._target(near), self.calibration, self.settings, self._lengths)
+        audits = audit(self._features, self._target(near.to(*EXACT)), rows, self._geometry(), wanted.task)
         return [self._record(query, report, []) for query, report in zip(queries, audits, strict=True)]
 
     def _distribution(

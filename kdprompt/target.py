@@ -13,7 +13,7 @@ from torch import Tensor
 from kdprompt.features import Features, Requests, allowed_rows, shortlist
 from kdprompt.kernels import Kernel
 
-__all__ = ["Neighbours", "Regression", "Target", "neighbourhood_target", "neighbours", "sample_target"]
+__all__ = ["Neighbours", "Regression", "Target", "neighbourhood_target", "neighbours", "query_target", "sample_target"]
 
 CHUNK = 128
 
@@ -132,7 +132,19 @@ def _task_estimate(features: Features, weights: Tensor, index: Tensor) -> Tensor
     return torch.where(mass.sum(-1) > 0, mass.argmax(-1), -1)
 
 
-def neighbourhood_target(features: Features, near: Neighbours, regression: Regression) -> Target:
+def query_target(features: Features, near: Neighbours, regression: Regression) -> Target:
+    """One query alone, for a batch of ``b`` queries: ``b`` targets of one point. η = 0 of ``neighbourhood_target``."""
+    device, dtype = near.q.device, near.q.dtype
+    x = features.x.to(device)[near.index].to(dtype)
+    v = features.v.to(device)[near.index].to(dtype)
+    weights = regression.kernel(near.q[:, None, :], x) * near.valid[:, None, :]
+    value, support = regression(weights, v, features.prior(near.task, near.q))
+    own = torch.ones_like(support)
+    task = _task_estimate(features, weights.squeeze(1), near.index)[:, None]
+    return Target(near.q[:, None, :], value, own, own, support, task, queries=1)
+
+
+def neighbourhood_target(features: Features, near: Neighbours, regression: Regression, share: float = 0.0) -> Target:
     """One query and its neighbourhood, for a batch of queries.
 
     The neighbourhood is the neighbours weighted by κ(x_j, q), each with its own output estimated from the others
@@ -142,20 +154,20 @@ def neighbourhood_target(features: Features, near: Neighbours, regression: Regre
         features: The pool.
         near: Neighbours of ``b`` queries.
         regression: Estimates the outputs.
+        share: η, the share of the neighbourhood.
 
     Returns:
         ``b`` targets of 1 + L points.
     """
+    query = query_target(features, near, regression)
     device, dtype = near.q.device, near.q.dtype
     x = features.x.to(device)[near.index].to(dtype)
     v = features.v.to(device)[near.index].to(dtype)
     valid = near.valid.to(dtype)
-    prior = features.prior(near.task, near.q)
     to_query = regression.kernel(near.q[:, None, :], x) * valid[:, None, :]
-    value, support = regression(to_query, v, prior)
     among = regression.kernel(x, x) * valid[:, None, :]
     among = among - torch.diag_embed(among.diagonal(dim1=-2, dim2=-1))
-    others, _ = regression(among, v, prior)
+    others, _ = regression(among, v, features.prior(near.task, near.q))
     pull = to_query.squeeze(1).clamp_min(0)
     mass = pull.sum(-1, keepdim=True)
     own = torch.cat([torch.ones_like(mass), torch.zeros_like(pull)], -1)
@@ -163,12 +175,13 @@ def neighbourhood_target(features: Features, near: Neighbours, regression: Regre
     nearby = torch.where(mass > 0, spread, own)
     return Target(
         x=torch.cat([near.q[:, None, :], x], 1),
-        v=torch.cat([value, others], 1),
+        v=torch.cat([query.v, others], 1),
         own=own,
         nearby=nearby,
-        support=support,
-        task=_task_estimate(features, pull, near.index)[:, None],
+        support=query.support,
+        task=query.task,
         queries=1,
+        neighbourhood=share,
     )
 
 

@@ -1,0 +1,36 @@
+"""The command ``kdprompt``."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from kdprompt.cli.demo import demo
+from kdprompt.cli.select import select
+from kdprompt.errors import KDPromptError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Chooses which demonstrations go into a prompt, how many, and in which order.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(select)
+app.command()(demo)
+
+
+def main() -> None:
+    """Runs the command; errors that name what is wrong are printed without a traceback, exit code 2."""
+    try:
+        app()
+    except (KDPromptError, ValueError, OSError) as error:
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True)
+        sys.exit(2)
+
+
+def _plain(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

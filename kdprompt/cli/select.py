@@ -1,0 +1,171 @@
+"""``kdprompt select``: demonstrations for queries from a pool file."""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+__all__ = ["select"]
+
+Option = typer.Option
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of the selector."""
+
+    queries: list[Any]
+    static: bool
+    task: str | None
+    outputs: list[str] | None
+
+
+def select(  # noqa: PLR0913 - a command's options are its interface
+    pool: Annotated[Path, Option(help="Examples, one JSON object a line.", exists=True, dir_okay=False)],
+    query: Annotated[list[str] | None, Option(help="A query; may be given several times.")] = None,
+    queries: Annotated[
+        Path | None, Option(help="Queries, one JSON object a line with the input keys.", exists=True, dir_okay=False)
+    ] = None,
+    static: Annotated[
+        bool, Option("--static", help="One prompt for all queries (without queries: for inputs like the pool's).")
+    ] = False,
+    k: Annotated[str, Option(help="Demonstrations a prompt, or 'auto'.")] = "8",
+    budget: Annotated[int | None, Option(help="Most tokens that the demonstrations may take.", min=0)] = None,
+    output: Annotated[Path | None, Option(help="Write selections here, one JSON object a line.")] = None,
+    task: Annotated[str | None, Option(help="Choose from this task alone.")] = None,
+    permit: Annotated[list[str] | None, Option(help="Choose from examples with this output; repeatable.")] = None,
+    order: Annotated[
+        Literal["nearest-last", "nearest-first", "by-objective"], Option(help="Reading order.")
+    ] = "nearest-last",
+    input_key: Annotated[list[str] | None, Option(help="Key of the input; repeatable. Default: input.")] = None,
+    output_key: Annotated[list[str] | None, Option(help="Key of the output; repeatable. Default: output.")] = None,
+    model: Annotated[str | None, Option(help="sentence-transformers model. Default: all-MiniLM-L6-v2.")] = None,
+    device: Annotated[str | None, Option(help="cpu, cuda, mps, … Default: the best there is.")] = None,
+) -> None:
+    """Choose demonstrations for each query of a file, for single queries, or one prompt for all of them.
+
+    One query is explained on the terminal; several give one JSON object a line, on standard output or in --output.
+    """
+    from kdprompt import DistillationSelector, Pool, QueryError, Schema, read_jsonl
+    from kdprompt.cli.embedding import ProgressEmbedder
+    from kdprompt.embedding import embed_documents
+
+    log = Console(stderr=True, highlight=False)
+    schema = Schema(inputs=tuple(input_key or ("input",)), outputs=tuple(output_key or ("output",)))
+    loaded = Pool.from_jsonl(pool, schema)
+    asked = _Asked([*(query or ()), *(read_jsonl(queries) if queries else ())], static, task, permit)
+    if not asked.queries and not static:
+        raise QueryError("nothing to select for: give --query, --queries, or --static")
+    _check(loaded, asked)
+    settings = _settings(k, budget, order)
+    clock = _Clock(log)
+    embedder = ProgressEmbedder(model, device=device)
+    vectors = embed_documents(embedder, [example.input for example in loaded]) if len(loaded) else None
+    clock.lap(f"embedded {len(loaded):,} examples")
+    traffic = asked.queries if static else None
+    selector = DistillationSelector.from_examples(loaded, embedder, queries=traffic, settings=settings, vectors=vectors)
+    clock.lap("prepared the pool and calibrated")
+    if output is None and (static or len(asked.queries) == 1):
+        _explain(selector, asked)
+    else:
+        _write(_run(selector, asked, clock), output, log)
+
+
+def _check(pool: Any, asked: _Asked) -> None:
+    """Reads every query before anything costs time, so that a bad one at the end loses nothing."""
+    for i, query in enumerate(asked.queries):
+        line = getattr(query, "line", None)
+        pool.query(query, f"query {i}" + (f" (line {line})" if line else ""))
+
+
+def _settings(k: str, budget: int | None, order: str) -> Any:
+    from kdprompt import ByObjective, NearestFirst, NearestLast, Settings
+
+    if k != "auto" and not k.isdecimal():
+        raise ValueError(f"--k must be a whole number from 0 or 'auto', got {k!r}")
+    orders = {"nearest-last": NearestLast, "nearest-first": NearestFirst, "by-objective": ByObjective}
+    return Settings(k="auto" if k == "auto" else int(k), budget=budget, order=orders[order]())
+
+
+class _Clock:
+    """Says on standard error how long each step took."""
+
+    def __init__(self, log: Console) -> None:
+        self.log = log
+        self.last = time.perf_counter()
+
+    def lap(self, what: str) -> None:
+        now = time.perf_counter()
+        self.log.print(f"{what} in {now - self.last:.2f} s", style="dim")
+        self.last = now
+
+
+def _explain(selector: Any, asked: _Asked) -> None:
+    from kdprompt.cli.view import show
+
+    query = None if asked.static else asked.queries[0]
+    explanation = selector.explain(query, task=asked.task, outputs=asked.outputs)
+    selection = explanation.selection
+    text = selection.query.text if selection.query else "{the query}"
+    show(Console(), explanation, selector.settings.template.text(selection.demonstrations, text))
+
+
+def _run(selector: Any, asked: _Asked, clock: _Clock) -> list[Any]:
+    from kdprompt.cli.embedding import progress_bar
+    from kdprompt.embedding import embed_queries
+
+    if asked.static:
+        found = [selector.select_static(task=asked.task, outputs=asked.outputs)]
+        clock.lap("selected one prompt")
+        return found
+    texts = [selector.pool.query(query).text for query in asked.queries]
+    vectors = embed_queries(selector.embedder, texts)
+    clock.lap(f"embedded {len(texts):,} queries")
+    with progress_bar() as progress:
+        bar = progress.add_task("selecting", total=len(texts))
+        selections: list[Any] = selector.select_batch(
+            asked.queries,
+            task=asked.task,
+            outputs=asked.outputs,
+            vectors=vectors,
+            progress=lambda done: progress.advance(bar, done),
+        )
+    clock.lap(f"selected for {len(texts):,} queries")
+    return selections
+
+
+def _write(selections: Iterable[Any], output: Path | None, log: Console) -> None:
+    lines = [json.dumps(_row(selection), ensure_ascii=False) + "\n" for selection in selections]
+    if output is None:
+        typer.echo("".join(lines), nl=False)
+        return
+    # Beside the file first, then in its place: a run that dies leaves the old file whole.
+    handle, name = tempfile.mkstemp(dir=output.resolve().parent, prefix=f".{output.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.writelines(lines)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, output)
+    except BaseException:
+        os.unlink(name)
+        raise
+    log.print(f"wrote {len(lines):,} selections to {output}", style="dim")
+
+
+def _row(selection: Any) -> dict[str, Any]:
+    """What is written of a selection: the query, the original examples in reading order, and the numbers."""
+    whole = selection.model_dump(mode="json", exclude={"chosen"})
+    chosen = [
+        {"id": item.demonstration.id, **item.model_dump(mode="json", exclude={"demonstration"})}
+        for item in selection.chosen
+    ]
+    return {"query": whole.pop("query"), "examples": selection.examples, "chosen": chosen, **whole}
