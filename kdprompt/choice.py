@@ -13,7 +13,7 @@ from kdprompt.search import Constraints, best_prefix, greedy, refine
 from kdprompt.settings import Quota, Settings
 from kdprompt.target import Neighbours, Target
 
-__all__ = ["Candidates", "candidates", "choose", "nearest_rows", "static_candidates"]
+__all__ = ["Candidates", "candidates", "check_quota", "choose", "nearest_rows", "static_candidates"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,23 @@ def _limits(features: Features, quota: Quota | None) -> tuple[list[int], list[in
     names = _groups(features)[1]
     most, least = (quota.most, quota.least) if quota is not None else (None, None)
     return _by_output(most, names, 1 << 30, "most"), _by_output(least, names, 0, "least")
+
+
+def check_quota(features: Features, settings: Settings) -> None:
+    """Says what contradicts itself or the pool in a quota.
+
+    Raises:
+        ValueError: An output is not in the pool, asks for more than it allows, or the minima exceed k together.
+    """
+    most, least = _limits(features, settings.quota)
+    for name, low, high in zip(_groups(features)[1], least, most, strict=True):
+        if low > high:
+            raise ValueError(f"quota.least must be at most quota.most, got {low} and {high} for the output {name!r}")
+    if sum(least) > settings.most:
+        raise ValueError(
+            f"quota.least must ask for at most k = {settings.most} demonstrations together, got {sum(least)}; raise k "
+            "or lower the quota"
+        )
 
 
 def _by_output(value: int | Mapping[str, int] | None, names: list[str], free: int, what: str) -> list[int]:

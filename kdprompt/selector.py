@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdprompt.audit import CPU, Audit, Geometry, audit
 from kdprompt.calibration import Calibration, calibrate
-from kdprompt.choice import candidates, choose, nearest_rows, static_candidates
+from kdprompt.choice import candidates, check_quota, choose, nearest_rows, static_candidates
 from kdprompt.data import Demonstration, Pool, Query, Schema
 from kdprompt.embedding import Embedder, SentenceTransformerEmbedder, checked_vectors, embed_documents, embed_queries
 from kdprompt.errors import EmbeddingError, PoolError, QueryError
@@ -159,6 +159,7 @@ class DistillationSelector:
         _check_size(pool, len(pool), self.settings)
         features = featurise(pool, vectors, self._embed_outputs, self.settings.outputs)
         _check_size(pool, len(features), self.settings)
+        check_quota(features, self.settings)
         self._lengths: Tensor | None = None
         if self.settings.budget is not None:
             tokens = lengths([pool[i] for i in features.members], self.settings.template, self.settings.count_tokens)

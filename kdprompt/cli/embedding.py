@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -9,6 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from kdprompt.embedding import SentenceTransformerEmbedder
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 __all__ = ["ProgressEmbedder", "progress_bar"]
 
@@ -25,7 +29,17 @@ def progress_bar() -> Iterator[Progress]:
 
 
 class ProgressEmbedder(SentenceTransformerEmbedder):
-    """The sentence-transformers embedder, chunk by chunk with a progress bar."""
+    """The sentence-transformers embedder, chunk by chunk with a progress bar of its own."""
+
+    @property
+    def model(self) -> "SentenceTransformer":
+        """The loaded model; the libraries' own bars and reports stay off the terminal."""
+        if self._model is None:
+            from transformers.utils import logging
+
+            logging.disable_progress_bar()
+            logging.set_verbosity_error()
+        return super().model
 
     def _encode(self, texts: list[str], prompt_name: str | None) -> Tensor:
         if len(texts) <= CHUNK:

@@ -1,0 +1,123 @@
+"""The command line, run as users run it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kdprompt.cli.app import app
+from kdprompt.cli.embedding import ProgressEmbedder
+from kdprompt.resources import support_desk, support_desk_queries
+
+POOL = Path(__file__).resolve().parents[1] / "kdprompt" / "resources" / "support_desk.jsonl"
+pytestmark = pytest.mark.usefixtures("embedder")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from kdprompt.cli.app import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def queries(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "queries.jsonl"
+    path.write_text("".join(json.dumps({"input": q["input"]}) + "\n" for q in support_desk_queries()[:12]))
+    return path
+
+
+def invoke(*arguments: str):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_help_names_the_commands():
+    shown = run("--help")
+    assert shown.returncode == 0 and "select" in shown.stdout and "demo" in shown.stdout
+
+
+def test_demo_shows_demonstrations_terms_and_prompt():
+    shown = run("demo", "--k", "3")
+    assert shown.returncode == 0, shown.stderr
+    for part in ("Demonstrations in reading order", "bias: MMD", "the finished prompt", "Desk:", "regulariser"):
+        assert part in shown.stdout
+    assert "Traceback" not in shown.stderr and "Loading weights" not in shown.stderr
+
+
+def test_one_query_is_explained_on_the_terminal():
+    result = invoke("select", "--pool", POOL, "--query", "my invoice is wrong", "--k", "2", "--task", "support")
+    assert result.exit_code == 0 and "Input: my invoice is wrong" in result.stdout
+    assert "2 demonstrations" in result.stdout
+
+
+def test_many_queries_give_one_object_a_line(queries, tmp_path):
+    output = tmp_path / "selections.jsonl"
+    result = invoke("select", "--pool", POOL, "--queries", queries, "--k", "3", "--output", output)
+    assert result.exit_code == 0
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert len(rows) == 12 and all(len(row["examples"]) == len(row["chosen"]) == 3 for row in rows)
+    assert [row["query"]["text"] for row in rows] == [q["input"] for q in support_desk_queries()[:12]]
+    ids = {demonstration.id for demonstration in support_desk()}
+    assert all(row["chosen"][0]["id"] in ids and row["after"]["total"] >= 0 for row in rows)
+
+
+def test_without_output_the_lines_go_to_standard_output(queries):
+    result = invoke("select", "--pool", POOL, "--queries", queries, "--k", "1", "--task", "support")
+    rows = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    assert len(rows) == 12 and all(row["examples"][0]["task"] == "support" for row in rows)
+
+
+def test_static_serves_all_queries_with_one_prompt(queries, tmp_path):
+    output = tmp_path / "static.jsonl"
+    invoke("select", "--pool", POOL, "--queries", queries, "--static", "--k", "4", "--output", output)
+    (row,) = [json.loads(line) for line in output.read_text().splitlines()]
+    assert row["query"] is None and len(row["examples"]) == 4
+    assert any(bound["result"] == "R5" for bound in row["bounds"])
+
+
+def test_budget_is_kept(queries, tmp_path):
+    output = tmp_path / "budget.jsonl"
+    invoke("select", "--pool", POOL, "--queries", queries, "--budget", "60", "--output", output)
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert all(0 < row["tokens"] <= 60 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ('{"input": "a", "output": "b"}\n{"input": \n', "line 2"),
+        ('{"input": "a", "output": "b"}\n\n{"output": "b"}\n', "line 3"),
+        ("", "empty"),
+        ('{"input": "a", "output": "b"}\n', "k must be at most"),
+    ],
+    ids=["no JSON", "missing key", "empty pool", "k above the pool"],
+)
+def test_bad_pools_are_named_without_a_traceback(tmp_path, lines, expected):
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text(lines)
+    shown = run("select", "--pool", str(pool), "--query", "x")
+    assert shown.returncode == 2 and expected in shown.stderr and "Traceback" not in shown.stderr
+
+
+def test_a_bad_query_is_named_before_anything_is_written(tmp_path):
+    queries, output = tmp_path / "queries.jsonl", tmp_path / "out.jsonl"
+    queries.write_text('{"input": "fine"}\n{"inptu": "typo"}\n')
+    output.write_text("kept")
+    shown = run("select", "--pool", str(POOL), "--queries", str(queries), "--output", str(output))
+    assert shown.returncode == 2 and "line 2" in shown.stderr and "'input'" in shown.stderr
+    assert output.read_text() == "kept"
+
+
+def test_nothing_to_select_for_is_an_error():
+    shown = run("select", "--pool", str(POOL))
+    assert shown.returncode == 2 and "--static" in shown.stderr
+
+
+def test_progress_embedder_keeps_the_order(embedder):
+    texts = [f"{'word ' * (i % 7)}{i}" for i in range(300)]
+    whole, parts = embedder.embed_documents(texts), ProgressEmbedder(embedder.model).embed_documents(texts)
+    assert float((whole - parts).abs().max()) < 1e-5
