@@ -215,7 +215,7 @@ class _Task:
             part = replace(parts[option.kernel], target=self.target.with_neighbourhood(option.neighbourhood))
             objective = Objective.of(part, option.share, option.penalties)
             path = greedy(objective, self.constraints, k)
-            chosen = best_prefix(path, objective.tolerance) if adaptive else path.chosen
+            chosen = best_prefix(path) if adaptive else path.chosen
             results.append(self._score(option, self._read_out(objective, chosen)))
         return results
 

@@ -180,10 +180,16 @@ class Objective:
         fields = {name: value[keep] for name, value in vars(self).items() if isinstance(value, Tensor)}
         return Objective(**fields, width=self.width, penalties=self.penalties)
 
-    @property
-    def tolerance(self) -> float:
-        """Differences of J below this are ties: rounding of the dtype."""
-        return 32 * torch.finfo(self.gram.dtype).eps
+    def rounding(self, terms: Terms) -> Tensor:
+        """How far J may be off by rounding: smaller differences are ties; shape of the terms.
+
+        MMD² is a difference of sums of the size of ‖μ_Q‖² + κ⊗max, so its rounding does not shrink with it; the square
+        root turns an error e of MMD² into e/(2·MMD), and near zero into √e.
+        """
+        unit = 32 * torch.finfo(self.gram.dtype).eps
+        size = self.self_term + self.gram.diagonal(dim1=-2, dim2=-1).amax(-1)
+        error = unit * size.view((-1,) + (1,) * (terms.bias.ndim - 1))
+        return self.penalties.bias * error / (terms.bias + error.sqrt()) + unit * terms.total.abs().clamp_min(1)
 
     def _combine(self, sums: tuple[Tensor, Tensor, Tensor], numer: Tensor, denom: Tensor, count: Tensor) -> Terms:
         """J from Σ κ⊗, Σ μ_Q, Σ κ(x, x) (each ``[b, …]``), R6's sums ``[b, …, q]``, and the divisor of the weights."""
@@ -252,11 +258,11 @@ class Objective:
             denom=state.denom + self.attention.gather(1, by_query).squeeze(1) * mask[:, None],
         )
 
-    def without(self, state: State, slot: int) -> State:
-        """The state without the member in a slot; problems whose slot is empty stay as they are."""
-        chosen = state.chosen.clone()
-        chosen[:, slot] = -1
-        return self.state(chosen)
+    def without(self, chosen: Tensor, slot: int) -> State:
+        """The state of the sets ``chosen: [b, K]`` without the member in a slot."""
+        rest = chosen.clone()
+        rest[:, slot] = -1
+        return self.state(rest)
 
     def terms_at(self, chosen: Tensor, weights: Tensor) -> Terms:
         """The terms of the sets under given weights of their members.

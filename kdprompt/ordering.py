@@ -194,8 +194,9 @@ def _enumerate(objective: Objective, start: Tensor, profile: Profile) -> Tensor:
     best = []
     for first in range(0, start.shape[0], CHUNK):
         rows = torch.arange(first, min(first + CHUNK, start.shape[0]), device=start.device)
-        totals = objective.rows(rows).terms_at(start[rows], weights[None]).total
-        best.append(lowest(totals, objective.tolerance)[1])
+        part = objective.rows(rows)
+        terms = part.terms_at(start[rows], weights[None])
+        best.append(lowest(terms.total, part.rounding(terms))[1])
     return start.gather(-1, orders[torch.cat(best)])
 
 
@@ -208,8 +209,9 @@ def _descend(objective: Objective, start: Tensor, profile: Profile) -> Tensor:
     weights = _position_weights(swaps, profile, objective.gram)
     active = torch.arange(start.shape[0], device=start.device)
     while active.numel():
-        totals = objective.rows(active).terms_at(current[active], weights.expand(active.numel(), -1, -1)).total
-        _, best = lowest(totals, objective.tolerance)
+        part = objective.rows(active)
+        terms = part.terms_at(current[active], weights.expand(active.numel(), -1, -1))
+        _, best = lowest(terms.total, part.rounding(terms))
         current[active] = current[active].gather(-1, swaps[best])
         active = active[best > 0]
     return current

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.objective import Objective, State
+from kdprompt.objective import Objective
 
 __all__ = ["Constraints", "Path", "best_prefix", "greedy", "refine"]
 
@@ -89,19 +89,21 @@ class Path:
     Attributes:
         chosen: Candidates in the order of choice ``[b, K]``, −1 where nothing more was feasible.
         totals: J of each prefix ``[b, K + 1]``, the empty one first; +inf past the end.
+        rounding: How far each of them may be off ``[b, K + 1]``.
         satisfied: Whether each prefix meets the quotas' minima ``[b, K + 1]``.
     """
 
     chosen: Tensor
     totals: Tensor
+    rounding: Tensor
     satisfied: Tensor
 
 
-def lowest(values: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """The smallest of ``values: [b, L]`` and the first index within the tolerance of it."""
-    least = values.amin(-1)
-    limit = least + tolerance * least.abs().clamp_min(1)
-    return least, (values <= limit[:, None]).to(torch.uint8).argmax(-1)
+def lowest(values: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
+    """The first index of ``values: [b, L]`` whose value is within its rounding of the smallest; value and index."""
+    limit = (values + rounding).amin(-1, keepdim=True)
+    index = (values <= limit).to(torch.uint8).argmax(-1)
+    return values.gather(-1, index[:, None]).squeeze(-1), index
 
 
 def greedy(objective: Objective, constraints: Constraints, k: int) -> Path:
@@ -117,21 +119,24 @@ def greedy(objective: Objective, constraints: Constraints, k: int) -> Path:
     """
     b = objective.gram.shape[0]
     state = objective.state(torch.full((b, k), -1, dtype=torch.long, device=objective.gram.device))
-    totals, satisfied = [objective.terms(state).total], [constraints.satisfied(state.chosen)]
+    start = objective.terms(state)
+    totals, rounding, satisfied = [start.total], [objective.rounding(start)], [constraints.satisfied(state.chosen)]
     for step in range(k):
         allowed = constraints.addable(state.chosen, k - state.count)
-        values = objective.terms_with(state).total.masked_fill(~allowed, torch.inf)
-        least, index = lowest(values, objective.tolerance)
+        terms = objective.terms_with(state)
+        least, index = lowest(terms.total.masked_fill(~allowed, torch.inf), objective.rounding(terms))
         state = objective.joined(state, step, torch.where(least.isfinite(), index, -1))
-        totals.append(torch.where(least.isfinite(), objective.terms(state).total, torch.inf))
+        reached = objective.terms(state)
+        totals.append(torch.where(least.isfinite(), reached.total, torch.inf))
+        rounding.append(objective.rounding(reached))
         satisfied.append(constraints.satisfied(state.chosen))
-    return Path(state.chosen, torch.stack(totals, -1), torch.stack(satisfied, -1))
+    return Path(state.chosen, torch.stack(totals, -1), torch.stack(rounding, -1), torch.stack(satisfied, -1))
 
 
-def best_prefix(path: Path, tolerance: float) -> Tensor:
+def best_prefix(path: Path) -> Tensor:
     """The sets of the prefixes with the smallest J (the shorter one on ties), ``[b, K]``; 0 members are an answer."""
     totals = path.totals.masked_fill(~path.satisfied & path.satisfied.any(-1, keepdim=True), torch.inf)
-    _, size = lowest(totals, tolerance)
+    _, size = lowest(totals, path.rounding)
     place = torch.arange(path.chosen.shape[1], device=path.chosen.device)
     return torch.where(place < size[:, None], path.chosen, -1)
 
@@ -152,26 +157,39 @@ def refine(objective: Objective, constraints: Constraints, chosen: Tensor) -> Te
     active = active[(chosen >= 0).any(-1)]
     while active.numel():
         part, rules, sets = objective.rows(active), constraints.rows(active), chosen[active]
-        totals, slots, joins = _best_swap(part, rules, sets)
-        before = part.terms(part.state(sets)).total
-        better = totals < before - objective.tolerance * before.abs().clamp_min(1)
+        swap = _best_swap(part, rules, sets)
+        before = part.terms(part.state(sets))
+        better = swap.total < before.total - torch.maximum(swap.rounding, part.rounding(before))
         rows = active[better]
-        chosen[rows, slots[better]] = joins[better]
+        chosen[rows, swap.slot[better]] = swap.joins[better]
         active = rows
     return chosen
 
 
-def _best_swap(objective: Objective, constraints: Constraints, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """J after the best swap ``[b]``, the slot that leaves ``[b]``, the candidate that joins ``[b]``."""
-    state = objective.state(chosen)
-    values, joins = [], []
+@dataclass(frozen=True)
+class _Swap:
+    """The best swap of each set: J after it, its rounding, the slot that leaves, the candidate that joins; ``[b]``."""
+
+    total: Tensor
+    rounding: Tensor
+    slot: Tensor
+    joins: Tensor
+
+
+def _best_swap(objective: Objective, constraints: Constraints, chosen: Tensor) -> _Swap:
+    found = []
     for slot in range(chosen.shape[1]):
-        rest: State = objective.without(state, slot)
+        rest = objective.without(chosen, slot)
         allowed = constraints.addable(rest.chosen, torch.ones_like(rest.count))
         allowed &= (chosen[:, slot] >= 0)[:, None]
-        totals = objective.terms_with(rest).total.masked_fill(~allowed, torch.inf)
-        least, index = lowest(totals, objective.tolerance)
-        values.append(least)
-        joins.append(index)
-    least, slot_of = lowest(torch.stack(values, -1), objective.tolerance)
-    return least, slot_of, torch.stack(joins, -1).gather(-1, slot_of[:, None]).squeeze(-1)
+        terms = objective.terms_with(rest)
+        rounding = objective.rounding(terms)
+        least, index = lowest(terms.total.masked_fill(~allowed, torch.inf), rounding)
+        found.append((least, rounding.gather(-1, index[:, None]).squeeze(-1), index))
+    totals, roundings, joins = (torch.stack(values, -1) for values in zip(*found, strict=True))
+    least, slot = lowest(totals, roundings)
+
+    def at(values: Tensor) -> Tensor:
+        return values.gather(-1, slot[:, None]).squeeze(-1)
+
+    return _Swap(least, at(roundings), slot, at(joins))
