@@ -186,10 +186,11 @@ def _best_swap(objective: Objective, constraints: Constraints, chosen: Tensor) -
         rounding = objective.rounding(terms)
         least, index = lowest(terms.total.masked_fill(~allowed, torch.inf), rounding)
         found.append((least, rounding.gather(-1, index[:, None]).squeeze(-1), index))
-    totals, roundings, joins = (torch.stack(values, -1) for values in zip(*found, strict=True))
-    least, slot = lowest(totals, roundings)
+    columns = [torch.stack(values, -1) for values in zip(*found, strict=True)]
+    totals, roundings, joins = columns
+    least, leaves = lowest(totals, roundings)
 
     def at(values: Tensor) -> Tensor:
-        return values.gather(-1, slot[:, None]).squeeze(-1)
+        return values.gather(-1, leaves[:, None]).squeeze(-1)
 
-    return _Swap(least, at(roundings), slot, at(joins))
+    return _Swap(least, at(roundings), leaves, at(joins))
