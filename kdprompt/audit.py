@@ -119,7 +119,7 @@ def _parted(arranged: Tensor, order: Order, like: Tensor) -> Tensor:
     place = torch.arange(size)
     prefixes = torch.where(place <= place[:, None], arranged[:, None, :], -1)  # row t keeps places 0 … t
     without = arranged[:, None, :].expand(-1, size, -1).masked_fill(torch.eye(size, dtype=torch.bool), -1)
-    sets = torch.cat([prefixes, without], 1).reshape(-1, size)
+    sets = torch.cat([prefixes, without], 1).reshape(2 * b * size, size)
     closed = sets.ge(0).cumsum(-1) - 1  # the place of each kept member when the others close up
     table = order.weights(torch.where(place < sets.ge(0).sum(-1, keepdim=True), place, -1), like)
     weights = table.gather(-1, closed.clamp_min(0)) * sets.ge(0)

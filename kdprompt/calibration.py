@@ -99,7 +99,9 @@ def calibrate(features: Features, settings: Settings, traffic: Tensor | None = N
     rows = _held_out(features, min(PSEUDO_QUERIES, len(features) // 4), generator, traffic)
     why = _why_not(features, settings, rows)
     if why:
-        return Calibration(start, regression, (), 0, f"defaults: {why}")
+        if settings.kernel is None:
+            start = replace(start, kernel=Gaussian(median_temperature(features.x)))
+        return Calibration(start, regression, (), 0, f"defaults, temperature by the median heuristic: {why}")
     if len(options) == 1 and settings.k != "auto":
         return Calibration(options[0], regression, (), 0, "pinned by the settings")
     task = _Task.of(features, settings, regression, rows)

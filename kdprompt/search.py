@@ -78,7 +78,7 @@ class Constraints:
     def satisfied(self, chosen: Tensor) -> Tensor:
         """Whether every label has its smallest number ``[b]``."""
         if self.group is None or self.least is None:
-            return torch.ones_like(chosen[:, 0], dtype=torch.bool)
+            return torch.ones(chosen.shape[0], dtype=torch.bool, device=chosen.device)
         return (self.counts(chosen) >= self.least).all(-1)
 
 

@@ -1,7 +1,7 @@
 """Everything that can be set, with documented defaults; frozen, validated once."""
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -63,7 +63,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    k: int | Literal["auto"] = Field(default=8, ge=0)
+    k: Annotated[int, Field(ge=0)] | Literal["auto"] = 8
     k_max: int = Field(default=16, ge=1)
     budget: int | None = Field(default=None, ge=0)
     quota: Quota | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdprompt.kernels import Gaussian, squared_distances
+from kdprompt.kernels import squared_distances
 
 __all__ = ["LeaveOneOut", "leave_one_out", "median_temperature"]
 
@@ -71,10 +71,10 @@ def leave_one_out(similarities: Tensor, values: Tensor, own: Tensor, prior: Tens
         labels: Values are one-hot: score by likelihood, else by squared distance.
 
     Returns:
-        The pair with the smallest mean loss.
+        The largest temperature that comes within one standard error (paired) of the smallest mean loss, with its
+        best shrinkage: in a small pool, where little can be told apart, the smooth estimate.
     """
-    best: LeaveOneOut | None = None
-    prior_loss = float(_loss(prior.expand_as(own), own, labels).mean())
+    tried: list[tuple[float, float, Tensor]] = []
     for temperature in TEMPERATURES:
         weights = ((similarities - 1) / temperature).exp()
         mass = weights.sum(-1, keepdim=True)
@@ -82,19 +82,24 @@ def leave_one_out(similarities: Tensor, values: Tensor, own: Tensor, prior: Tens
         for relative in SHRINKAGES:
             shrinkage = relative * mass.median()
             estimate = (sums + shrinkage * prior) / (mass + shrinkage)
-            loss = float(_loss(estimate, own, labels).mean())
-            if best is None or loss < best.loss - 1e-9:
-                best = LeaveOneOut(temperature, float(shrinkage), loss, prior_loss)
-    assert best is not None  # the grids are not empty
-    return best
+            tried.append((temperature, float(shrinkage), _loss(estimate, own, labels)))
+    best = min(tried, key=lambda option: float(option[2].mean()))
+    smoothest = max(option[0] for option in tried if _within_one_error(option[2], best[2]))
+    temperature, shrinkage, loss = min(
+        (option for option in tried if option[0] == smoothest), key=lambda option: float(option[2].mean())
+    )
+    prior_loss = _loss(prior.expand_as(own), own, labels)
+    return LeaveOneOut(temperature, shrinkage, float(loss.mean()), float(prior_loss.mean()))
+
+
+def _within_one_error(loss: Tensor, best: Tensor) -> bool:
+    difference = loss - best
+    if len(difference) < 2:
+        return True
+    return bool(difference.mean() <= difference.std() / len(difference) ** 0.5 + 1e-12)
 
 
 def _loss(estimate: Tensor, own: Tensor, labels: bool) -> Tensor:
     if labels:
         return -(estimate * own).sum(-1).clamp_min(1e-9).log()
     return (estimate - own).square().sum(-1)
-
-
-def gaussian_by_median(x: Tensor) -> Gaussian:
-    """The Gaussian kernel with the median heuristic's temperature for points ``[n, d]``."""
-    return Gaussian(median_temperature(x))

