@@ -22,7 +22,7 @@ from kdprompt.objective import Blocks, Objective, Penalties, blocks
 from kdprompt.search import Constraints, best_prefix, greedy
 from kdprompt.settings import Settings
 from kdprompt.target import Regression, Target, neighbourhood_target, neighbours
-from kdprompt.temperature import leave_one_out, median_temperature
+from kdprompt.temperature import leave_one_out, median_temperature, within_one_error
 
 __all__ = ["Calibration", "Trial", "calibrate"]
 
@@ -246,10 +246,7 @@ class _Task:
 def _best(trials: list[tuple[Trial, Tensor]]) -> tuple[Trial, Tensor]:
     leader = min(trials, key=lambda result: result[0].loss)
 
-    def tied(result: tuple[Trial, Tensor]) -> bool:
-        difference = result[1] - leader[1]
-        return bool(difference.mean() <= difference.std() / len(difference) ** 0.5 + 1e-12)
-
     if isnan(leader[0].log_loss):
         return leader
-    return min(filter(tied, trials), key=lambda result: (result[0].log_loss, result[0].loss))
+    tied = (result for result in trials if within_one_error(result[1], leader[1]))
+    return min(tied, key=lambda result: (result[0].log_loss, result[0].loss))

@@ -80,11 +80,11 @@ def leave_one_out(similarities: Tensor, values: Tensor, own: Tensor, prior: Tens
         mass = weights.sum(-1, keepdim=True)
         sums = (weights[:, None, :] @ values).squeeze(1)
         for relative in SHRINKAGES:
-            shrinkage = relative * mass.median()
-            estimate = (sums + shrinkage * prior) / (mass + shrinkage)
-            tried.append((temperature, float(shrinkage), _loss(estimate, own, labels)))
+            pull = float(relative * mass.median())
+            estimate = (sums + pull * prior) / (mass + pull)
+            tried.append((temperature, pull, _loss(estimate, own, labels)))
     best = min(tried, key=lambda option: float(option[2].mean()))
-    smoothest = max(option[0] for option in tried if _within_one_error(option[2], best[2]))
+    smoothest = max(option[0] for option in tried if within_one_error(option[2], best[2]))
     temperature, shrinkage, loss = min(
         (option for option in tried if option[0] == smoothest), key=lambda option: float(option[2].mean())
     )
@@ -92,7 +92,8 @@ def leave_one_out(similarities: Tensor, values: Tensor, own: Tensor, prior: Tens
     return LeaveOneOut(temperature, shrinkage, float(loss.mean()), float(prior_loss.mean()))
 
 
-def _within_one_error(loss: Tensor, best: Tensor) -> bool:
+def within_one_error(loss: Tensor, best: Tensor) -> bool:
+    """Whether losses ``[h]`` are on average at most one standard error (paired) above those of the best ``[h]``."""
     difference = loss - best
     if len(difference) < 2:
         return True
