@@ -78,7 +78,7 @@ def audit(features: Features, target: Target, rows: Tensor, geometry: Geometry, 
         target: The targets, in float64 on the CPU, ``b`` of them.
         rows: Feature rows of the demonstrations in reading order ``[b, K]``, −1 pads last, K ≥ 1.
         geometry: The settings in force.
-        tasks: Task codes that the queries were given ``[b]``, −1 where none was.
+        tasks: Task codes that the queries were given ``[b, q]``, −1 where none was.
 
     Returns:
         One audit a prompt.
@@ -134,7 +134,7 @@ def _attention(objective: Objective, weights: Tensor) -> Tensor:
 def _other_task(features: Features, target: Target, index: Tensor, tasks: Tensor) -> Tensor:
     """Whether a demonstration's task differs from a query's, given or estimated, ``[b, K, q]``."""
     own = features.task.to(CPU)[index][..., None]
-    given = tasks.to(CPU)[:, None].expand_as(target.task)
+    given = tasks.to(CPU)
     task = torch.where(given >= 0, given, target.task)[:, None, :]
     return (own != task) & (own >= 0) & (task >= 0)
 
@@ -172,7 +172,7 @@ def _estimates(features: Features, target: Target) -> list[dict[str, float]]:
     if features.mode != "labels":
         return [{} for _ in range(target.x.shape[0])]
     mean = (target.v[:, : target.queries] * target.own[:, : target.queries, None]).sum(1)
-    several = len(features.tasks) > 1
+    several = len({task for task, _ in features.labels}) > 1
     names = [f"{task}: {output}" if several and task else output for task, output in features.labels]
     top = mean.topk(min(3, mean.shape[-1]), dim=-1)
     return [

@@ -61,7 +61,8 @@ def static_candidates(features: Features, wanted: Requests, size: int) -> Candid
     else:
         depth = -(-size // len(wanted))
         similarity = (wanted.q @ features.x.T).masked_fill(~allowed, -torch.inf)
-        turns = similarity.topk(min(4 * depth, len(features)), dim=-1).indices.T.flatten().tolist()
+        near = similarity.topk(min(4 * depth, len(features)), dim=-1)
+        turns = near.indices.T[near.values.T.isfinite()].tolist()
         rows = torch.tensor(sorted(list(dict.fromkeys(turns))[:size]), device=features.x.device)
     return Candidates(rows[None], torch.ones_like(rows, dtype=torch.bool)[None])
 

@@ -84,7 +84,7 @@ def featurise(
     texts = _codes(normalised(row.input) for row in rows)
     tasks = _codes(sorted({row.task for row in rows if row.task is not None}))
     labels = _codes(sorted({(row.task, row.output) for row in rows if row.output is not None}, key=_by_text))
-    mode = _mode(len(labels), sum(row.output is not None for row in rows)) if outputs == "auto" else outputs
+    mode = _mode(len(labels), sum(row.output is not None for row in rows), outputs)
     device = vectors.device
     dtype = torch.promote_types(vectors.dtype, torch.float32)
 
@@ -136,9 +136,11 @@ def _by_text(label: tuple[str | None, str]) -> tuple[str, str]:
     return label[0] or "", label[1]
 
 
-def _mode(distinct: int, given: int) -> OutputMode:
+def _mode(distinct: int, given: int, asked: Literal["auto", "labels", "text", "none"]) -> OutputMode:
     if given == 0:
         return "none"
+    if asked != "auto":
+        return asked
     return "labels" if distinct <= MAX_LABELS and given >= 2 * distinct else "text"
 
 
@@ -250,7 +252,13 @@ def shortlist(x: Tensor, q: Tensor, allowed: Tensor, size: int) -> tuple[Tensor,
         Row indices ``[b, L]`` and, where fewer than L rows are allowed, which of them are valid ``[b, L]``.
     """
     similarity = (q @ x.T).masked_fill(~allowed, -torch.inf)
-    index = similarity.topk(min(size, x.shape[0]), dim=-1).indices.sort(dim=-1).values
+    size = min(size, x.shape[0])
+    edge = similarity.topk(size, dim=-1).values[:, -1:]
+    rounding = 8 * torch.finfo(similarity.dtype).eps
+    inside = similarity > edge + rounding
+    tied = ~inside & (similarity >= edge - rounding)
+    inside |= tied & (tied.cumsum(-1) <= size - inside.sum(-1, keepdim=True))
+    index = inside.nonzero()[:, 1].view(-1, size)
     return index, allowed.gather(-1, index)
 
 

@@ -65,6 +65,8 @@ class DistillationSelector:
         self._traffic = traffic
         self._output_vectors: dict[str, Tensor] = {}
         self._adopt(pool, vectors)
+        if traffic is not None:
+            self._check_width(traffic.vectors)
         self.calibration = calibration or self._calibrated()
 
     @classmethod
@@ -160,11 +162,11 @@ class DistillationSelector:
         features = featurise(pool, vectors, self._embed_outputs, self.settings.outputs)
         _check_size(pool, len(features), self.settings)
         check_quota(features, self.settings)
-        self._lengths: Tensor | None = None
+        tokens: Tensor | None = None
         if self.settings.budget is not None:
-            tokens = lengths([pool[i] for i in features.members], self.settings.template, self.settings.count_tokens)
-            self._lengths = torch.tensor(tokens, device=features.x.device)
-        self._pool, self._vectors, self._features = pool, vectors, features
+            counts = lengths([pool[i] for i in features.members], self.settings.template, self.settings.count_tokens)
+            tokens = torch.tensor(counts, device=features.x.device)
+        self._pool, self._vectors, self._features, self._lengths = pool, vectors, features, tokens
 
     def _embed_outputs(self, texts: Sequence[str]) -> Tensor:
         known = self._output_vectors
@@ -257,7 +259,7 @@ class DistillationSelector:
         rows = choose(self._features, options, target, self.calibration, self.settings, self._lengths)
         exact = sample_target(self._features, near.to(*EXACT), regression)
         sampled = 0 if notes and notes[0] == FROM_POOL else len(wanted)
-        report = audit(self._features, exact, rows, self._geometry(sampled), wanted.task[:1])
+        report = audit(self._features, exact, rows, self._geometry(sampled), wanted.task[None])
         return self._record(None, report[0], notes)
 
     def explain(
@@ -279,7 +281,7 @@ class DistillationSelector:
             exact = self._target(self._near(wanted).to(*EXACT))
         rows = nearest_rows(self._features, wanted, max(len(selection), 1))
         rows = rows if len(selection) else torch.full_like(rows, -1)
-        nearest = audit(self._features, exact, rows, self._geometry(), wanted.task[:1])[0]
+        nearest = audit(self._features, exact, rows, self._geometry(), wanted.task[None])[0]
         ids = tuple(self._pool[self._features.members[member.row]].id for member in nearest.members)
         return Explanation(selection, nearest.after, ids, self.calibration)
 
@@ -313,7 +315,7 @@ class DistillationSelector:
         near = self._near(wanted)
         options = candidates(self._features, wanted, near, self.settings.quota)
         rows = choose(self._features, options, self._target(near), self.calibration, self.settings, self._lengths)
-        audits = audit(self._features, self._target(near.to(*EXACT)), rows, self._geometry(), wanted.task)
+        audits = audit(self._features, self._target(near.to(*EXACT)), rows, self._geometry(), wanted.task[:, None])
         return [self._record(query, report, []) for query, report in zip(queries, audits, strict=True)]
 
     def _distribution(
