@@ -286,7 +286,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     with Path(path).open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if line.strip():
+            if line.removeprefix(b"\xef\xbb\xbf").strip():
                 records.append(_Line(_parse_line(line, f"{path}, line {number}"), number))
     return records
 

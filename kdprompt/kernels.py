@@ -162,7 +162,8 @@ class Cosine(Kernel):
 
 
 def _unit(x: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(x, dim=-1, eps=torch.finfo(x.dtype).tiny)
+    scaled = x / x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)  # squares stay in the dtype
+    return torch.nn.functional.normalize(scaled, dim=-1)
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ class Polynomial(Kernel):
     def __post_init__(self) -> None:
         if self.degree < 1 or self.degree != int(self.degree):
             raise ValueError(f"degree must be a whole number from 1, got {self.degree}")
-        if self.offset < 0:
+        if not self.offset >= 0:
             raise ValueError(f"offset must be at least 0 (else not a kernel), got {self.offset}")
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:

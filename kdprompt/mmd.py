@@ -74,7 +74,7 @@ def mean_embedding(kernel: Kernel, at: Tensor, x: Tensor, weights: Tensor | None
         ``[..., p]``.
     """
     w = _uniform(x, weights)
-    batch = (at[..., 0, 0] + x[..., 0, 0] + w[..., 0]).shape if x.shape[-2] and at.shape[-2] else ()
+    batch = torch.broadcast_shapes(at.shape[:-2], x.shape[:-2], w.shape[:-1])
     rows = []
     for start in range(0, at.shape[-2], tile):
         part = at[..., start : start + tile, :]

@@ -81,7 +81,7 @@ class PrimacyRecency(Profile):
     def __post_init__(self) -> None:
         if not 0 < self.decay <= 1:
             raise ValueError(f"decay must be in (0, 1], got {self.decay}")
-        if self.primacy < 0:
+        if not self.primacy >= 0:
             raise ValueError(f"primacy must be at least 0, got {self.primacy}")
 
     def raw(self, k: int) -> list[float]:
@@ -99,7 +99,7 @@ class Custom(Profile):
     kind: Literal["custom"] = "custom"
 
     def __post_init__(self) -> None:
-        if not self.measured or min(self.measured) < 0 or self.measured[-1] <= 0:
+        if not all(value >= 0 for value in self.measured) or not self.measured or not self.measured[-1] > 0:
             raise ValueError(f"measured must be weights of at least 0, the last above 0, got {self.measured}")
 
     def raw(self, k: int) -> list[float]:

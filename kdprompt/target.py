@@ -137,7 +137,7 @@ def query_target(features: Features, near: Neighbours, regression: Regression) -
     device, dtype = near.q.device, near.q.dtype
     x = features.x.to(device)[near.index].to(dtype)
     v = features.v.to(device)[near.index].to(dtype)
-    weights = regression.kernel(near.q[:, None, :], x) * near.valid[:, None, :]
+    weights = regression.kernel(near.q[:, None, :], x).clamp_min(0) * near.valid[:, None, :]
     value, support = regression(weights, v, features.prior(near.task, near.q))
     own = torch.ones_like(support)
     task = _task_estimate(features, weights.squeeze(1), near.index)[:, None]
@@ -200,7 +200,7 @@ def sample_target(features: Features, near: Neighbours, regression: Regression) 
         index = near.index[part]
         x = features.x.to(near.q.device)[index].to(near.q.dtype)
         v = features.v.to(near.q.device)[index].to(near.q.dtype)
-        weights = regression.kernel(near.q[part, None, :], x) * near.valid[part, None, :]
+        weights = regression.kernel(near.q[part, None, :], x).clamp_min(0) * near.valid[part, None, :]
         value, support = regression(weights, v, prior[part])
         values.append(value.squeeze(1))
         supports.append(support.squeeze(1))

@@ -1,0 +1,321 @@
+"""Calibration: what is pinned stays, what is held out stays out, and the settings it keeps are the better ones."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from kdprompt import CallableEmbedder, DistillationSelector, Penalties, Pool, Settings
+from kdprompt.calibration import COMPLEXITIES, INTERFERENCES, NEIGHBOURHOODS, SHARES, _Task, calibrate
+from kdprompt.features import featurise
+from kdprompt.kernels import Gaussian, Laplace
+from kdprompt.objective import Objective, blocks
+from kdprompt.search import greedy
+from kdprompt.temperature import leave_one_out
+
+WIDTH = 8
+
+
+def world(seed=0, *, n=160, classes=4, spread=0.35, flipped=0.0, outputs="labels", tasks=None):
+    """Clustered inputs whose outputs follow their cluster, but for a share that is drawn anew."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(classes, WIDTH))
+    cluster = rng.integers(classes, size=n)
+    vectors = centres[cluster] + spread * rng.normal(size=(n, WIDTH)) * np.sqrt(WIDTH) / 2
+    wrong = rng.random(n) < flipped
+    label = np.where(wrong, rng.integers(classes, size=n), cluster)
+    records = []
+    for i in range(n):
+        record = {"id": f"{i:04d}", "input": f"text {i}"}
+        record |= {"labels": {"output": f"label {label[i]}"}, "text": {"output": f"answer {i}"}, "none": {}}[outputs]
+        record |= {} if tasks is None else {"task": tasks[i % len(tasks)]}
+        records.append(record)
+    return records, torch.tensor(vectors), torch.tensor(centres[label] + 0.3 * rng.normal(size=(n, WIDTH)))
+
+
+def featured(records, vectors, answers=None, mode="auto"):
+    rows = torch.ones(len(records), WIDTH) if answers is None else answers
+    known = {record.get("output"): row for record, row in zip(records, rows, strict=True)}
+    return featurise(Pool.from_records(records), vectors, lambda texts: torch.stack([known[t] for t in texts]), mode)
+
+
+def calibrated(seed=0, settings=None, device="cpu", dtype=torch.float64, **more):
+    records, vectors, _ = world(seed, **more)
+    return calibrate(featured(records, vectors.to(device, dtype)), settings or Settings(k=4))
+
+
+# -- what is pinned, what is tried --------------------------------------------------------------------------------
+
+PINS = {
+    "kernel": Laplace(0.7),
+    "share": 0.25,
+    "neighbourhood": 0.3,
+    "penalties": Penalties(1.0, 0.02, 0.4),
+}
+
+
+@pytest.mark.parametrize("name", PINS)
+def test_a_pinned_setting_stays_and_the_others_are_tried(name):
+    found = calibrated(settings=Settings(k=4, **{name: PINS[name]}))
+    assert {getattr(trial, name) for trial in found.trials} == {getattr(found.chosen, name)} == {PINS[name]}
+    for other in PINS.keys() - {name}:
+        assert len({getattr(trial, other) for trial in found.trials}) > 1
+
+
+def test_every_combination_is_tried_once_and_the_chosen_is_one_of_them():
+    found = calibrated()
+    tried = [(t.kernel, t.share, t.neighbourhood, t.penalties.interference) for t in found.trials]
+    assert len(set(tried)) == len(tried) == 3 * len(SHARES) * len(NEIGHBOURHOODS) * len(INTERFERENCES)
+    assert {t.kernel.temperature / found.regression.kernel.temperature for t in found.trials} == {1.0, 2.0, 4.0}
+    assert found.chosen in found.trials
+    assert found.source == f"calibrated on 40 pool examples held out as pseudo-queries, {len(tried)} settings tried"
+    assert found.pseudo_queries == 40
+
+
+def test_k_auto_calibrates_the_complexity():
+    found = calibrated(settings=Settings(k="auto", k_max=6))
+    assert {trial.penalties.complexity for trial in found.trials} == set(COMPLEXITIES)
+    assert found.chosen in found.trials
+    pinned = calibrated(settings=Settings(k="auto", k_max=6, penalties=Penalties(1.0, 0.5, 0.0)))
+    assert {trial.penalties for trial in pinned.trials} == {Penalties(1.0, 0.5, 0.0)}
+
+
+def test_all_pinned_leaves_nothing_to_try():
+    found = calibrated(settings=Settings(k=4, **PINS))
+    assert (found.trials, found.pseudo_queries, found.source) == ((), 0, "pinned by the settings")
+    assert {name: getattr(found.chosen, name) for name in PINS} == PINS
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"n": 60}, "a pool of 60 is too small to calibrate on"),
+        ({"n": 1}, "a pool of 1 is too small to calibrate on"),
+        ({"outputs": "none"}, "the pool has no outputs to calibrate on"),
+        ({"settings": Settings(k=4, calibrate=False)}, "calibration is switched off"),
+    ],
+)
+def test_without_calibration_the_defaults_stand_with_a_reason(more, reason):
+    found = calibrated(**more)
+    assert found.source.startswith("defaults") and found.source.endswith(reason)
+    assert (found.trials, found.pseudo_queries) == ((), 0)
+    chosen = found.chosen
+    assert (chosen.share, chosen.neighbourhood, chosen.penalties) == (0.5, 0.0, Penalties(1.0, 0.0, 0.25))
+    assert isinstance(chosen.kernel, Gaussian)
+    pins = calibrated(**{**more, "settings": Settings(k=4, calibrate=False, **PINS)})
+    assert {name: getattr(pins.chosen, name) for name in PINS} == PINS
+
+
+@pytest.mark.parametrize("outputs", ["labels", "text"])
+def test_outputs_that_are_named_but_absent_are_no_outputs(outputs):
+    records, vectors, _ = world(outputs="none")
+    selector = DistillationSelector.from_examples(
+        records,
+        CallableEmbedder(lambda texts: torch.ones(len(texts), WIDTH)),
+        settings=Settings(k=4, outputs=outputs),
+        vectors=vectors,
+    )
+    assert len(selector.select("query")) == 4
+
+
+# -- determinism --------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_calibration_bit_for_bit(device, dtype):
+    first = calibrated(3, device=device, dtype=dtype)
+    assert calibrated(3, device=device, dtype=dtype) == first
+
+
+def test_another_seed_holds_out_other_examples():
+    losses = [[trial.loss for trial in calibrated(3, Settings(k=4, seed=seed), flipped=0.4).trials] for seed in (0, 1)]
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("outputs", ["labels", "text"])
+def test_the_order_of_the_pool_and_duplicates_in_it_change_no_bit(outputs):
+    records, vectors, answers = world(4, outputs=outputs, n=120)
+    order = random.Random(0).sample(range(120), 120)
+    copies = [*range(120), *range(0, 120, 7)]
+    one = calibrate(featured(records, vectors, answers, outputs), Settings(k=4))
+    for rows in (order, copies):
+        again = [records[i] if j < 120 else {**records[i], "id": f"~{j}"} for j, i in enumerate(rows)]
+        two = calibrate(featured(again, vectors[rows], answers[rows], outputs), Settings(k=4))
+        assert repr(two) == repr(one)  # NaN is not equal to itself
+
+
+def test_the_random_state_of_others_is_left_alone():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    calibrated()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# -- what is held out ---------------------------------------------------------------------------------------------
+
+
+def pseudo_task(features, settings, rows):
+    regression = calibrate(features, settings).regression
+    return _Task.of(features, settings, regression, rows)
+
+
+@pytest.mark.parametrize("tasks", [None, ("left", "right")])
+def test_held_out_examples_and_their_texts_are_candidates_of_none(tasks):
+    records, vectors, _ = world(5, tasks=tasks)
+    rows = torch.arange(0, 160, 4)
+    # Row 1 has the text of row 0 in capitals: not held out itself, but no candidate of row 0.
+    records[1]["input"] = records[0]["input"].upper()
+    features = featured(records, vectors)
+    task = pseudo_task(features, Settings(k=4, shortlist=160), rows)
+    for i, row in enumerate(rows.tolist()):
+        candidates = task.x[i][task.constraints.valid[i]]
+        where = (candidates[:, None, :] == features.x[None]).all(-1).nonzero()[:, 1].tolist()
+        held = set(rows.tolist()) | ({1} if row == 0 else set())
+        same = [j for j in range(160) if tasks is None or features.task[j] == features.task[row]]
+        assert sorted(where) == [j for j in same if j not in held]
+
+
+def test_the_outputs_of_held_out_examples_are_hidden_from_their_estimates():
+    records, vectors, _ = world(6)
+    rows = torch.arange(0, 160, 4)
+    swapped = [dict(record) for record in records]
+    for a, b in zip(rows.tolist(), [*rows.tolist()[1:], 0], strict=True):
+        swapped[a]["output"] = records[b]["output"]  # held-out outputs change places; the prior stays
+    one, two = (featured(given, vectors) for given in (records, swapped))
+    assert not torch.equal(one.label[rows], two.label[rows])
+    regression = calibrate(one, Settings(k=4)).regression
+    first, second = (_Task.of(features, Settings(k=4), regression, rows) for features in (one, two))
+    assert torch.equal(first.target.v, second.target.v) and torch.equal(first.v, second.v)
+
+
+def test_with_traffic_the_examples_near_it_are_held_out():
+    """One half of the pool is predictable, the other is not; the loss is that of the half that the traffic is in."""
+    rng = np.random.default_rng(0)
+    side = np.arange(200) % 2
+    vectors = rng.normal(size=(200, WIDTH)) * 0.3
+    vectors[:, 0] += np.where(side == 0, 3, -3)
+    vectors[:, 1] += np.where(np.arange(200) % 4 < 2, 2, -2)
+    label = np.where(side == 0, np.arange(200) % 4 < 2, rng.random(200) < 0.5)
+    records = [{"id": f"{i:03d}", "input": f"text {i}", "output": f"{label[i]}"} for i in range(200)]
+    queries = torch.tensor(rng.normal(size=(20, WIDTH)) * 0.3)
+    losses = []
+    for place in (3.0, -3.0):
+        traffic = queries.clone()
+        traffic[:, 0] += place
+        traffic = torch.nn.functional.normalize(traffic, dim=-1)
+        losses.append(calibrate(featured(records, torch.tensor(vectors)), Settings(k=4), traffic).chosen.loss)
+    assert losses[0] < 0.05 and losses[1] > 0.3
+
+
+# -- what the numbers are -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outputs", ["labels", "text"])
+def test_the_regression_is_the_leave_one_out_optimum_over_neighbours_of_the_own_task(outputs):
+    records, vectors, answers = world(7, outputs=outputs, n=70, tasks=("left", "right"), flipped=0.3)
+    records[9]["input"] = records[7]["input"].upper()  # one text: neither helps the other
+    features = featured(records, vectors, answers, outputs)
+    found = calibrate(features, Settings(k=4, shortlist=16)).regression
+    x = features.x.numpy()
+    near, values = [], []
+    for i in range(70):
+        others = [j for j in range(70) if j != i and j % 2 == i % 2 and {i, j} != {7, 9}]
+        others = sorted(others, key=lambda j: -float(x[i] @ x[j]))[:16]
+        near.append(x[others] @ x[i])
+        values.append(features.v[others])
+    similarities, values = torch.tensor(np.array(near)), torch.stack(values)
+    prior = features.v.mean(0)
+    expected = leave_one_out(similarities, values, features.v, prior, labels=outputs == "labels")
+    assert found.kernel.temperature == expected.temperature
+    assert found.shrinkage == pytest.approx(expected.shrinkage, rel=1e-12)
+
+
+@pytest.mark.parametrize("outputs", ["labels", "text"])
+def test_losses_are_those_of_the_normalised_read_out(outputs):
+    records, vectors, answers = world(8, outputs=outputs, flipped=0.3)
+    features = featured(records, vectors, answers, outputs)
+    settings = Settings(k=4)
+    found = calibrate(features, settings)
+    rows = torch.arange(0, 160, 3)
+    task = _Task.of(features, settings, found.regression, rows)
+    option = found.trials[len(found.trials) // 2]
+    ((scored, losses),) = task.try_all([option], 4, adaptive=False)
+    part = blocks(option.kernel, task.x, task.v, replace(task.target, neighbourhood=option.neighbourhood), task.radius)
+    chosen = greedy(Objective.of(part, option.share, option.penalties), task.constraints, 4).chosen
+    temperature, x = option.kernel.temperature, features.x.numpy()
+    expected, read = [], []
+    for i, row in enumerate(rows.tolist()):
+        members = [task.x[i, c].numpy() for c in chosen[i].tolist()]
+        pull = np.array([np.exp(-((m - x[row]) ** 2).sum() / (2 * temperature)) for m in members])
+        read.append((pull / pull.sum()) @ task.v[i][chosen[i]].numpy())
+        true = features.v[row].numpy()
+        if outputs == "labels":
+            top = np.flatnonzero(read[-1] >= read[-1].max() - 1e-6)
+            expected.append(1 - (true.argmax() in top) / len(top))
+        else:
+            expected.append(((read[-1] - true) ** 2).sum())
+    assert losses.tolist() == pytest.approx(expected, abs=1e-12)
+    assert scored.loss == pytest.approx(np.mean(expected), abs=1e-12)
+    half = 1.96 * np.std(expected, ddof=1) / len(expected) ** 0.5
+    assert scored.interval == pytest.approx((scored.loss - half, scored.loss + half), abs=1e-12)
+    if outputs == "labels":
+        answers = features.v[rows].argmax(-1)
+        by_scale = [
+            -np.mean([np.log(np.exp(r / s)[a] / np.exp(r / s).sum()) for r, a in zip(read, answers, strict=True)])
+            for s in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+        ]
+        assert scored.log_loss == pytest.approx(min(by_scale), rel=1e-10)
+    else:
+        assert np.isnan(scored.log_loss)
+
+
+@pytest.mark.parametrize("flipped", [0.0, 0.5])
+def test_every_interval_contains_its_loss(flipped):
+    found = calibrated(9, flipped=flipped)
+    for trial in found.trials:
+        low, high = trial.interval
+        assert low <= trial.loss <= high and 0 <= trial.loss <= 1
+        assert (low < high) == (0 < trial.loss)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_loss_is_small_where_outputs_follow_inputs_and_at_chance_where_they_do_not(seed):
+    assert calibrated(seed, spread=0.15).chosen.loss < 0.03
+    assert calibrated(seed, flipped=1.0).chosen.loss > 0.6
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_with_flipped_outputs_the_joint_kernel_or_the_penalty_is_chosen_and_is_no_worse_than_neither(seed):
+    found = calibrated(seed, Settings(k=4), n=400, flipped=0.3)
+    chosen = found.chosen
+    assert chosen.share > 0 or chosen.penalties.interference > 0
+    neither = [t for t in found.trials if t.share == 0 and t.penalties.interference == 0]
+    assert len(neither) == 3 * len(NEIGHBOURHOODS)
+    assert chosen.loss <= min(trial.loss for trial in neither)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_chosen_is_within_one_paired_standard_error_of_the_smallest_loss(seed):
+    found = calibrated(seed, flipped=0.4)
+    best = min(found.trials, key=lambda trial: trial.loss)
+    error = (best.interval[1] - best.interval[0] + found.chosen.interval[1] - found.chosen.interval[0]) / (2 * 1.96)
+    assert found.chosen.loss <= best.loss + error
+    assert found.chosen.log_loss <= best.log_loss
+
+
+# -- in a selector ------------------------------------------------------------------------------------------------
+
+
+def test_a_selector_keeps_its_calibration_when_examples_come_until_it_is_asked():
+    records, vectors, _ = world(1, n=160)
+    lookup = dict(zip((record["input"] for record in records), vectors, strict=True))
+    embedder = CallableEmbedder(lambda texts: torch.stack([lookup[text] for text in texts]))
+    selector = DistillationSelector.from_examples(records[:120], embedder, settings=Settings(k=4))
+    before = selector.calibration
+    selector.add_examples(records[120:])
+    selector.remove(records[0]["id"])
+    assert selector.calibration is before and before.pseudo_queries == 30
+    after = selector.calibrate()
+    assert selector.calibration is after and after.pseudo_queries == 39
+    assert after == calibrate(featured(records[1:], vectors[1:]), Settings(k=4))

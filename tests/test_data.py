@@ -1,0 +1,335 @@
+"""Records in, pools out: what is accepted, how it is rendered, and which example, key or line an error names."""
+
+import json
+
+import pytest
+
+from kdprompt import (
+    Demonstration,
+    KDPromptError,
+    MissingKeyError,
+    Pool,
+    PoolError,
+    Query,
+    QueryError,
+    Schema,
+    read_jsonl,
+)
+from kdprompt.data import content_id, normalised, render
+
+RECORDS = [
+    {"input": "2 + 2", "output": 4, "task": "sums"},
+    {"input": "2 * 3", "output": 6, "task": "products"},
+    {"input": "no answer"},
+]
+
+
+def write(tmp_path, content):
+    path = tmp_path / "pool.jsonl"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+# -- what is accepted and how it is rendered ----------------------------------------------------------------------
+
+
+def test_records_become_demonstrations_in_their_order():
+    pool = Pool.from_records(RECORDS)
+    assert [d.input for d in pool] == ["2 + 2", "2 * 3", "no answer"]
+    assert [d.output for d in pool] == ["4", "6", None]
+    assert [d.task for d in pool] == ["sums", "products", None]
+    assert [d.fields for d in pool] == RECORDS
+    assert len(pool) == 3 and repr(pool) == "Pool(3 demonstrations)"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("as it is {}", "as it is {}"),
+        (7, "7"),
+        (0, "0"),
+        (2.5, "2.5"),
+        (True, "true"),
+        (None, "null"),
+        (["ä", 1], '["ä", 1]'),
+        ({"a": {"b": []}}, '{"a": {"b": []}}'),
+        ({1}, "{1}"),
+        (1j, "1j"),
+    ],
+)
+def test_values_that_are_no_strings_are_rendered(value, text):
+    assert render(value) == text
+    (demonstration,) = Pool.from_records([{"input": value, "output": value}])
+    assert (demonstration.input, demonstration.output) == (text, text)
+
+
+def test_several_keys_are_rendered_as_lines():
+    schema = Schema(inputs=("premise", "hypothesis"), outputs=("label", "why"))
+    record = {"premise": "It rains.", "hypothesis": ["wet"], "label": True, "why": "water"}
+    (demonstration,) = Pool.from_records([record], schema)
+    assert demonstration.input == 'premise: It rains.\nhypothesis: ["wet"]'
+    assert demonstration.output == "label: true\nwhy: water"
+
+
+def test_output_keys_none_take_all_that_is_left():
+    schema = Schema(inputs=("question",), outputs=None, task="kind", id="key")
+    record = {"question": "why?", "answer": "so", "kind": "k", "key": 5}
+    (demonstration,) = Pool.from_records([record], schema)
+    assert (demonstration.output, demonstration.task, demonstration.id) == ("so", "k", "5")
+    (two,) = Pool.from_records([{**record, "note": "n"}], schema)
+    assert two.output == "answer: so\nnote: n"
+    (none,) = Pool.from_records([{"question": "why?"}], schema)
+    assert none.output is None
+
+
+def test_empty_output_keys_mean_no_outputs():
+    (demonstration,) = Pool.from_records([{"input": "x", "output": "y"}], Schema(outputs=()))
+    assert demonstration.output is None
+
+
+def test_task_and_id_keys_can_be_ignored():
+    (demonstration,) = Pool.from_records([{**RECORDS[0], "id": "own"}], Schema(task=None, id=None))
+    assert demonstration.task is None
+    assert demonstration.id == content_id("2 + 2", "4", None)
+
+
+def test_tasks_are_rendered():
+    (demonstration,) = Pool.from_records([{"input": "x", "task": 3}])
+    assert demonstration.task == "3"
+
+
+def test_demonstrations_pass_through_unchanged():
+    own = Demonstration(id="mine", input="x", output="y", task="t", fields={"z": 1})
+    pool = Pool.from_records([own, RECORDS[0]])
+    assert pool[0] is own
+    assert pool.index("mine") == 0 and "mine" in pool and "other" not in pool
+
+
+def test_any_iterable_of_mappings_makes_a_pool():
+    assert [d.input for d in Pool.from_records(record for record in RECORDS)] == ["2 + 2", "2 * 3", "no answer"]
+
+
+def test_an_empty_pool_is_a_pool():
+    assert len(Pool.from_records([])) == 0
+
+
+def test_the_originals_are_neither_kept_nor_changed():
+    record = dict(RECORDS[0])
+    pool = Pool.from_records([record])
+    record["input"] = "changed"
+    record["more"] = 1
+    assert pool[0].fields == RECORDS[0] and pool[0].input == "2 + 2"
+
+
+def test_case_and_spacing_do_not_make_another_text():
+    assert normalised("  Straße \n A\tb ") == normalised("STRASSE a B")
+    assert normalised("a b") != normalised("ab")
+
+
+# -- ids ----------------------------------------------------------------------------------------------------------
+
+
+def test_content_ids_depend_on_content_alone():
+    alone = Pool.from_records([RECORDS[1]])[0].id
+    assert Pool.from_records(RECORDS)[1].id == Pool.from_records(RECORDS[::-1])[1].id == alone
+    assert Pool.from_records([{**RECORDS[1], "unused": 1}])[0].id == alone
+    others = [{**RECORDS[1], key: "other"} for key in ("input", "output", "task")]
+    assert len({d.id for d in Pool.from_records([RECORDS[1], *others])}) == 4
+
+
+def test_content_ids_stay_the_same_between_releases():
+    """People store ids; a pinned one notices a changed recipe."""
+    assert Pool.from_records(RECORDS)[0].id == "6cd7d5aeeb29"
+
+
+def test_parts_of_the_content_cannot_be_confused():
+    assert len({content_id("a", "b"), content_id("ab", None), content_id("a", None, "b"), content_id('a", "b')}) == 4
+
+
+def test_repeated_examples_get_numbered_ids():
+    pool = Pool.from_records([RECORDS[0]] * 3)
+    first = pool[0].id
+    assert [d.id for d in pool] == [first, f"{first}-2", f"{first}-3"]
+    assert [d.id for d in pool.with_records([RECORDS[0]])][-1] == f"{first}-4"
+
+
+def test_a_duplicate_id_names_both_positions():
+    records = [{"input": "a", "id": "x"}, {"input": "b"}, {"input": "c", "id": "y"}, {"input": "d", "id": "x"}]
+    with pytest.raises(PoolError, match=r"example 3 has the id 'x' that example 0 has already"):
+        Pool.from_records(records)
+    with pytest.raises(PoolError, match=r"example 1 has the id '1' that example 0 has already"):
+        Pool.from_records([{"input": "a", "id": 1}, {"input": "b", "id": "1"}])
+
+
+def test_a_duplicate_id_of_an_added_example_names_both_positions_in_the_pool():
+    pool = Pool.from_records([{"input": "a", "id": "x"}, {"input": "b", "id": "y"}])
+    with pytest.raises(PoolError, match=r"example 2 has the id 'y' that example 1 has already"):
+        pool.with_records([{"input": "c", "id": "y"}])
+
+
+# -- errors name the example, the key, the line ------------------------------------------------------------------
+
+
+def test_a_missing_input_key_names_the_example_and_the_key():
+    with pytest.raises(MissingKeyError, match=r"^example 1 has no input key 'question'; it has \['answer'\]"):
+        Pool.from_records([{"question": "?"}, {"answer": "!"}], Schema(inputs=("question",)))
+
+
+def test_a_missing_key_among_several_is_the_one_that_is_named():
+    schema = Schema(inputs=("a", "b"), outputs=("c", "d"))
+    with pytest.raises(MissingKeyError, match=r"example 0 has no input key 'b'.*input keys are \['a', 'b'\]"):
+        Pool.from_records([{"a": 1}], schema)
+    with pytest.raises(MissingKeyError, match=r"example 0 has no output key 'd'"):
+        Pool.from_records([{"a": 1, "b": 2, "c": 3}], schema)
+
+
+def test_from_a_file_the_line_is_named_too(tmp_path):
+    path = write(tmp_path, '{"input": "a"}\n\n\n{"inputs": "b"}\n')
+    with pytest.raises(MissingKeyError, match=r"^example 1 \(line 4\) has no input key 'input'"):
+        Pool.from_jsonl(path)
+
+
+def test_a_missing_key_is_a_key_error_and_a_value_error_and_prints_plainly():
+    for error in (KeyError, ValueError, KDPromptError, PoolError, QueryError):
+        with pytest.raises(error):
+            Pool.from_records([{}])
+    with pytest.raises(MissingKeyError) as caught:
+        Pool.from_records([{"text": 'it says "hi"\n'}])
+    assert str(caught.value) == caught.value.args[0]
+    assert str(caught.value).startswith("example 0 has no input key 'input'; it has ['text'].")
+    assert str(MissingKeyError()) == ""
+
+
+@pytest.mark.parametrize("blank", ["", "   ", "\n\t"])
+def test_an_empty_input_names_the_example(blank):
+    with pytest.raises(PoolError, match=r"example 1 has an empty input \(\['input'\]\)"):
+        Pool.from_records([RECORDS[0], {"input": blank, "output": "x"}])
+
+
+@pytest.mark.parametrize("record", ["text", 5, ["input", "x"], None, ("a", "b")])
+def test_what_is_no_mapping_is_named(record):
+    with pytest.raises(PoolError, match=rf"example 1 must be a mapping, got {type(record).__name__}"):
+        Pool.from_records([RECORDS[0], record])
+
+
+def test_unknown_ids_are_named():
+    pool = Pool.from_records(RECORDS)
+    with pytest.raises(PoolError, match="no example with the id 'nowhere'"):
+        pool.index("nowhere")
+    with pytest.raises(PoolError, match="no example with the id 'nowhere'; nothing was removed"):
+        pool.without([pool[0].id, "nowhere"])
+
+
+# -- nothing is lost ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda pool: pool.with_records([RECORDS[0], {"no": "input"}]),
+        lambda pool: pool.with_records([RECORDS[0], "no mapping"]),
+        lambda pool: pool.with_records([{"input": "x", "id": pool[0].id}]),
+        lambda pool: pool.without([pool[0].id, "nowhere"]),
+    ],
+    ids=["missing key", "no mapping", "id twice", "unknown id"],
+)
+def test_a_failed_change_loses_nothing(change):
+    pool = Pool.from_records(RECORDS)
+    before = list(pool)
+    with pytest.raises(PoolError):
+        change(pool)
+    assert list(pool) == before and all(pool[pool.index(d.id)] == d for d in before)
+
+
+def test_changes_make_a_new_pool_and_leave_the_old():
+    pool = Pool.from_records(RECORDS)
+    larger = pool.with_records([{"input": "new"}])
+    smaller = larger.without([pool[1].id])
+    assert [d.input for d in pool] == ["2 + 2", "2 * 3", "no answer"]
+    assert [d.input for d in larger] == ["2 + 2", "2 * 3", "no answer", "new"]
+    assert [d.input for d in smaller] == ["2 + 2", "no answer", "new"]
+    assert [smaller.index(d.id) for d in smaller] == [0, 1, 2]
+    assert smaller.schema == pool.schema
+
+
+def test_a_change_keeps_the_schema():
+    pool = Pool.from_records([{"q": "a"}], Schema(inputs=("q",)))
+    assert pool.with_records([{"q": "b"}])[1].input == "b"
+    with pytest.raises(MissingKeyError, match="'q'"):
+        pool.without([pool[0].id]).with_records([{"input": "b"}])
+
+
+# -- files --------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_gives_the_pool_of_its_records(tmp_path):
+    path = write(tmp_path, "".join(json.dumps(record) + "\n" for record in RECORDS))
+    assert list(Pool.from_jsonl(path)) == list(Pool.from_records(RECORDS))
+    assert list(Pool.from_jsonl(str(path))) == list(Pool.from_records(RECORDS))
+
+
+def test_blank_lines_bom_and_line_ends_are_passed_over(tmp_path):
+    path = write(tmp_path, b'\xef\xbb\xbf{"input": "a"}\r\n\r\n   \n{"input": "b"}')
+    assert read_jsonl(path) == [{"input": "a"}, {"input": "b"}]
+
+
+def test_a_bom_before_a_blank_line_is_blank_too(tmp_path):
+    assert read_jsonl(write(tmp_path, b'\xef\xbb\xbf\n{"input": "a"}\n')) == [{"input": "a"}]
+
+
+def test_files_are_utf_8(tmp_path):
+    text = "Größe — 大小 \U0001f600 \u2028 next"
+    path = write(tmp_path, json.dumps({"input": text}, ensure_ascii=False) + "\n" + json.dumps({"input": text}))
+    assert [d.input for d in Pool.from_jsonl(path)] == [text, text]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{'input': 'b'}", r"pool\.jsonl, line 3 is no JSON .*\{'input': 'b'\}"),
+        (b'{"input": "b"', r"line 3 is no JSON"),
+        (b'{"input": "b"} {"input": "c"}', r"line 3 is no JSON"),
+        (b'{"input": "\xff"}', r"line 3 is no JSON .*\\xff"),
+        (b'["input", "b"]', r"line 3 must hold a JSON object, got list"),
+        (b'"text"', r"line 3 must hold a JSON object, got str"),
+        (b"null", r"line 3 must hold a JSON object, got NoneType"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(tmp_path, line, message):
+    path = write(tmp_path, b'{"input": "a"}\n\n' + line + b"\n")
+    with pytest.raises(PoolError, match=message):
+        Pool.from_jsonl(path)
+
+
+def test_an_empty_file_is_an_empty_pool(tmp_path):
+    assert len(Pool.from_jsonl(write(tmp_path, ""))) == 0
+
+
+def test_no_file_is_said_so(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Pool.from_jsonl(tmp_path / "absent.jsonl")
+
+
+# -- queries ------------------------------------------------------------------------------------------------------
+
+
+def test_a_query_is_rendered_as_the_pool_is():
+    schema = Schema(inputs=("a", "b"))
+    record = {"a": 1, "b": ["x"], "task": 7, "output": "never read"}
+    pool = Pool.from_records([record], schema)
+    assert pool.query(record) == Query(text=pool[0].input, task=pool[0].task)
+    assert Pool.from_records(RECORDS).query("a text") == Query(text="a text")
+    own = Query(text="q", task="t", outputs=frozenset({"a"}))
+    assert pool.query(own) is own
+
+
+def test_a_query_that_is_none_is_named():
+    pool = Pool.from_records(RECORDS)
+    with pytest.raises(QueryError, match=r"^query 3 is empty"):
+        pool.query("  ", "query 3")
+    with pytest.raises(QueryError, match=r"^the query is empty"):
+        pool.query({"input": ""})
+    with pytest.raises(QueryError, match=r"^the query must be text, a mapping or a Query, got int: 5"):
+        pool.query(5)
+    with pytest.raises(MissingKeyError, match=r"^query 2 has no input key 'input'; it has \['text'\]"):
+        pool.query({"text": "x"}, "query 2")

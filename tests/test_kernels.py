@@ -1,0 +1,162 @@
+"""Laws of every kernel, sums, products and multiples included, against textbook formulas in float64 Python loops."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from kdprompt.kernels import Cosine, Gaussian, Laplace, Linear, Polynomial, RationalQuadratic, Scaled
+
+
+def dot(a, b):
+    return sum(p * q for p, q in zip(a, b, strict=True))
+
+
+def distance(a, b):
+    return math.sqrt(sum((p - q) ** 2 for p, q in zip(a, b, strict=True)))
+
+
+def cosine(a, b):
+    norms = math.sqrt(dot(a, a)) * math.sqrt(dot(b, b))
+    return dot(a, b) / norms if norms > 0 else 0.0
+
+
+CASES = {
+    "gaussian": (Gaussian(0.5), lambda a, b: math.exp(-(distance(a, b) ** 2) / (2 * 0.5))),
+    "laplace": (Laplace(0.7), lambda a, b: math.exp(-distance(a, b) / 0.7)),
+    "rational_quadratic": (
+        RationalQuadratic(0.8, 1.5),
+        lambda a, b: (1 + distance(a, b) ** 2 / (2 * 1.5 * 0.8)) ** -1.5,
+    ),
+    "linear": (Linear(), dot),
+    "cosine": (Cosine(), cosine),
+    "polynomial": (Polynomial(3, 0.5), lambda a, b: (dot(a, b) + 0.5) ** 3),
+    "homogeneous": (Polynomial(2, 0.0), lambda a, b: dot(a, b) ** 2),
+    "sum": (Laplace(2.0) + Linear(), lambda a, b: math.exp(-distance(a, b) / 2) + dot(a, b)),
+    "product": (
+        Gaussian(2.0) * Polynomial(2, 1.0),
+        lambda a, b: math.exp(-(distance(a, b) ** 2) / 4) * (dot(a, b) + 1) ** 2,
+    ),
+    "scaled": (Cosine() * 0.3, lambda a, b: 0.3 * cosine(a, b)),
+    "nested": (
+        (2 * Linear() + Cosine() * Gaussian(1.0)) * Laplace(1.0),
+        lambda a, b: (2 * dot(a, b) + cosine(a, b) * math.exp(-(distance(a, b) ** 2) / 2)) * math.exp(-distance(a, b)),
+    ),
+}
+every_kernel = pytest.mark.parametrize(("kernel", "textbook"), CASES.values(), ids=CASES)
+drawn = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@st.composite
+def samples(draw):
+    """Two samples of up to five points on a grid: zeros and coinciding points occur, rounding of inputs does not."""
+    d = draw(st.integers(1, 4))
+    grid = st.integers(-16, 16).map(lambda i: i / 8)
+    return tuple(draw(arrays(np.float64, (draw(st.integers(1, 5)), d), elements=grid)) for _ in range(2))
+
+
+def tensor(points, device, dtype):
+    return torch.as_tensor(points, device=device, dtype=dtype)
+
+
+def assert_close(actual, expected, dtype):
+    rtol, atol = (1e-4, 2e-5) if dtype is torch.float32 else (1e-10, 1e-12)
+    np.testing.assert_allclose(actual.cpu().double().numpy(), expected, rtol=rtol, atol=atol)
+
+
+@every_kernel
+@drawn
+@given(pair=samples())
+def test_gram_equals_the_naive_double_loop(kernel, textbook, pair, device, dtype):
+    x, y = pair
+    expected = [[textbook(a, b) for b in y] for a in x]
+    gram = kernel(tensor(x, device, dtype), tensor(y, device, dtype))
+    assert gram.dtype is dtype
+    assert_close(gram, expected, dtype)
+
+
+@every_kernel
+@drawn
+@given(pair=samples())
+def test_diagonal_is_that_of_the_gram_matrix(kernel, textbook, pair, device, dtype):
+    points = tensor(pair[0], device, dtype)
+    assert_close(kernel.diagonal(points), [textbook(a, a) for a in pair[0]], dtype)
+    assert_close(kernel.diagonal(points), kernel(points, points).diagonal().cpu(), dtype)
+
+
+@every_kernel
+@drawn
+@given(pair=samples())
+def test_symmetric(kernel, textbook, pair, device, dtype):
+    x, y = (tensor(points, device, dtype) for points in pair)
+    assert_close(kernel(x, y), kernel(y, x).T.cpu(), dtype)
+
+
+@every_kernel
+@pytest.mark.parametrize("seed", range(5))
+def test_positive_semi_definite(kernel, textbook, seed, device, dtype):
+    points = np.random.default_rng(seed).normal(size=(20, 3))
+    points[10:15] = points[:5]  # rank-deficient: some eigenvalues are exactly zero
+    x = tensor(points, device, dtype)
+    eigenvalues = np.linalg.eigvalsh(kernel(x, x).cpu().double().numpy())
+    assert eigenvalues[-1] > 0
+    assert eigenvalues[0] >= -100 * torch.finfo(dtype).eps * eigenvalues[-1]
+
+
+@every_kernel
+def test_batch_equals_loop_with_broadcast_leading_dimensions(kernel, textbook, device, dtype):
+    rng = np.random.default_rng(0)
+    x, y = tensor(rng.normal(size=(2, 1, 4, 3)), device, dtype), tensor(rng.normal(size=(3, 5, 3)), device, dtype)
+    gram = kernel(x, y)
+    assert gram.shape == (2, 3, 4, 5)
+    for i in range(2):
+        for j in range(3):
+            assert_close(gram[i, j], kernel(x[i, 0], y[j]).cpu(), dtype)
+        assert_close(kernel.diagonal(x)[i, 0], kernel.diagonal(x[i, 0]).cpu(), dtype)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 2.0])
+def test_gaussian_on_unit_vectors_is_softmax_attention(temperature, device, dtype):
+    points = np.random.default_rng(1).normal(size=(9, 16))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    x = tensor(points, device, dtype)
+    expected = [[math.exp((dot(a, b) - 1) / temperature) for b in points] for a in points]
+    np.testing.assert_allclose(
+        Gaussian(temperature)(x, x).cpu().double().numpy(), expected, atol=1e-4 if dtype is torch.float32 else 1e-12
+    )
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e-3, 1e25])
+def test_cosine_ignores_length_even_where_its_square_leaves_the_dtype(size, device, dtype):
+    x = torch.tensor([[3.0, 4.0]], device=device, dtype=dtype)
+    y = torch.tensor([[1.0, 0.0], [0.0, 0.0]], device=device, dtype=dtype)
+    np.testing.assert_allclose(Cosine()(x * size, y).cpu(), [[0.6, 0.0]], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [
+        (Gaussian, 0.0),
+        (Gaussian, -1.5),
+        (Gaussian, math.nan),
+        (Laplace, 0.0),
+        (Laplace, -0.25),
+        (RationalQuadratic, -2.0),
+        (lambda value: RationalQuadratic(1.0, value), 0.0),
+        (Polynomial, 0),
+        (Polynomial, 2.5),
+        (lambda value: Polynomial(2, value), -0.1),
+        (lambda value: Polynomial(2, value), math.nan),
+        (lambda value: Scaled(Linear(), value), 0.0),
+        (lambda value: Linear() * value, -3.0),
+        (lambda value: value * Linear(), math.nan),
+    ],
+)
+def test_invalid_parameters_raise_with_the_value(make, value):
+    with pytest.raises(ValueError, match=f"got {re.escape(str(value))}"):
+        make(value)

@@ -1,0 +1,260 @@
+"""J against an independent brute force: explicit double sums in float64 from raw points (R2, R3, R6, R8)."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from kdprompt.kernels import Gaussian, Linear, Polynomial
+from kdprompt.objective import Objective, Penalties, blocks
+from kdprompt.target import Target
+
+PENALTIES = Penalties(bias=0.9, complexity=0.2, interference=0.7)
+KERNELS = {
+    "gaussian": (Gaussian(0.6), lambda a, b: math.exp(-float((a - b) @ (a - b)) / 1.2)),
+    "linear": (Linear(), lambda a, b: float(a @ b)),  # negative at times: no attention there
+    "polynomial": (Polynomial(2, 0.3), lambda a, b: (float(a @ b) + 0.3) ** 2),
+}
+every_kernel = pytest.mark.parametrize("name", KERNELS)
+every_target = pytest.mark.parametrize("queries", [1, 4], ids=["neighbourhood", "sample"])
+
+
+@dataclass(frozen=True)
+class Case:
+    """Raw data of b problems, as NumPy arrays in the values of the dtype under test, and the objective of them."""
+
+    objective: Objective
+    textbook: object
+    x: np.ndarray
+    v: np.ndarray
+    tx: np.ndarray
+    tv: np.ndarray
+    own: np.ndarray
+    mass: np.ndarray
+    support: np.ndarray
+    share: float
+    radius: float
+
+    def terms(self, b, members, weights):
+        """(bias, complexity, interference, J) of weighted members of problem b."""
+        x, v, tx, tv = self.x[b], self.v[b], self.tx[b], self.tv[b]
+        points = [(w, x[i], v[i]) for w, i in zip(weights, members, strict=True)]
+        points += [(-w, a, value) for w, a, value in zip(self.mass[b], tx, tv, strict=True)]
+        squared = 0.0  # ‖Σ s_z κ⊗(z, ·)‖² of the signed measure D − Q
+        for s, a, value in points:
+            for r, other, second in points:
+                mixed = (1 - self.share) + self.share * float(value @ second)
+                squared += s * r * self.textbook(a, other) * mixed
+        bound = self.radius * math.sqrt(max(self.textbook(a, a) for a in tx))
+        trace = sum(w * w * self.textbook(x[i], x[i]) for w, i in zip(weights, members, strict=True))
+        complexity = bound * math.sqrt(v.shape[-1] * trace)
+        interference = sum(
+            self.own[b, q] * self.support[b, q] * self._conflict(b, q, members, weights)
+            for q in range(self.support.shape[1])
+        )
+        bias = math.sqrt(max(squared, 0.0))
+        p = PENALTIES
+        total = p.bias * bias + p.complexity * complexity + p.interference * interference
+        return bias, complexity, interference, total
+
+    def _conflict(self, b, q, members, weights):
+        pulls = [w * max(self.textbook(self.x[b, i], self.tx[b, q]), 0) for w, i in zip(weights, members, strict=True)]
+        if sum(pulls) == 0:
+            return 0.0
+        gaps = [math.dist(self.v[b, i], self.tv[b, q]) for i in members]
+        return sum(a * gap for a, gap in zip(pulls, gaps, strict=True)) / sum(pulls)
+
+    def uniform(self, b, members):
+        return self.terms(b, members, [1 / len(members)] * len(members) if len(members) else [])
+
+
+def case(seed, device, dtype, name="gaussian", queries=1, *, b=3, size=7, share=0.4):
+    kernel, textbook = KERNELS[name]
+    rng = np.random.default_rng(seed)
+    m = queries if queries > 1 else 6
+    raw = {
+        "x": rng.normal(size=(b, size, 4)) / 2,
+        "v": np.eye(3)[rng.integers(3, size=(b, size))],
+        "tx": rng.normal(size=(b, m, 4)) / 2,
+        "tv": rng.dirichlet(np.ones(3), size=(b, m)),
+        "own": rng.dirichlet(np.ones(queries), size=b) if queries > 1 else np.eye(m)[[0] * b],
+        "nearby": rng.dirichlet(np.ones(m), size=b),
+        "support": rng.random((b, queries)),
+    }
+    held = {key: torch.as_tensor(value, device=device, dtype=dtype) for key, value in raw.items()}
+    task = torch.full((b, queries), -1, device=device)
+    target = Target(held["tx"], held["tv"], held["own"], held["nearby"], held["support"], task, queries, 0.3)
+    objective = Objective.of(blocks(kernel, held["x"], held["v"], target, 1.5), share, PENALTIES)
+    exact = {key: value.cpu().double().numpy() for key, value in held.items()}
+    mass = 0.7 * exact["own"] + 0.3 * exact.pop("nearby")
+    return Case(objective, textbook, mass=mass, share=share, radius=1.5, **exact)
+
+
+def sets(seed, case, k):
+    """A random set for each problem, of sizes from 0 to k, with its pads in random places."""
+    rng = np.random.default_rng(seed)
+    b, size = case.x.shape[:2]
+    chosen = np.array([rng.permutation(size)[:k] for _ in range(b)])
+    chosen[rng.random((b, k)) < 0.3] = -1
+    return chosen
+
+
+def members(row):
+    return [i for i in row if i >= 0]
+
+
+def as_index(chosen, case):
+    return torch.as_tensor(chosen, device=case.objective.gram.device)
+
+
+def stack(terms):
+    return torch.stack([terms.bias, terms.complexity, terms.interference, terms.total], -1).cpu().double().numpy()
+
+
+def assert_close(actual, expected, dtype):
+    rtol, atol = (1e-4, 2e-4) if dtype is torch.float32 else (1e-9, 1e-9)
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
+
+
+@every_kernel
+@every_target
+@pytest.mark.parametrize("seed", range(3))
+def test_terms_equal_the_brute_force(name, queries, seed, device, dtype):
+    problem = case(seed, device, dtype, name, queries)
+    for k in (1, 3, 7):
+        chosen = sets(seed + k, problem, k)
+        found = stack(problem.objective.terms(problem.objective.state(as_index(chosen, problem))))
+        assert_close(found, [problem.uniform(b, members(row)) for b, row in enumerate(chosen)], dtype)
+
+
+@every_kernel
+@every_target
+@pytest.mark.parametrize("seed", range(3))
+def test_terms_with_a_candidate_equal_the_terms_of_the_larger_set(name, queries, seed, device, dtype):
+    problem = case(seed, device, dtype, name, queries)
+    chosen = sets(seed, problem, 4)
+    found = stack(problem.objective.terms_with(problem.objective.state(as_index(chosen, problem))))
+    for b, row in enumerate(chosen):
+        for i in range(7):
+            if i not in row:
+                assert_close(found[b, i], problem.uniform(b, [*members(row), i]), dtype)
+
+
+@every_target
+@pytest.mark.parametrize("slot", range(4))
+def test_without_a_slot_is_the_state_of_the_smaller_set(queries, slot, device, dtype):
+    problem = case(1, device, dtype, queries=queries)
+    chosen = sets(1, problem, 4)
+    rest = problem.objective.without(as_index(chosen, problem), slot)
+    left = [[i for place, i in enumerate(row) if i >= 0 and place != slot] for row in chosen]
+    assert rest.count.tolist() == [len(row) for row in left]
+    expected = [problem.uniform(b, row) for b, row in enumerate(left)]
+    assert_close(stack(problem.objective.terms(rest)), expected, dtype)
+    grown = stack(problem.objective.terms_with(rest))
+    for b, row in enumerate(left):
+        (i, *_) = set(range(7)) - set(row)
+        assert_close(grown[b, i], problem.uniform(b, [*row, i]), dtype)
+
+
+def test_without_an_empty_slot_changes_nothing(device, dtype):
+    problem = case(2, device, dtype)
+    chosen = as_index([[0, 1, -1], [2, -1, -1], [-1, -1, -1]], problem)
+    state, after = problem.objective.state(chosen), problem.objective.without(chosen, 2)
+    assert all((getattr(after, field) == getattr(state, field)).all() for field in vars(state))
+
+
+@every_target
+@pytest.mark.parametrize("seed", range(3))
+def test_joined_is_the_state_of_the_larger_set(queries, seed, device, dtype):
+    problem = case(seed, device, dtype, queries=queries)
+    chosen = as_index([[0, 1, -1], [5, -1, -1], [-1, -1, -1]], problem)
+    state = problem.objective.state(chosen)
+    grown = problem.objective.joined(state, 2, as_index([4, -1, 6], problem))  # −1: the second one stays as it is
+    expected = problem.objective.state(as_index([[0, 1, 4], [5, -1, -1], [-1, -1, 6]], problem))
+    for field in vars(expected):
+        assert_close(getattr(grown, field).cpu(), getattr(expected, field).cpu(), dtype)
+
+
+@every_kernel
+@every_target
+@pytest.mark.parametrize("seed", range(3))
+def test_weighted_terms_equal_the_brute_force(name, queries, seed, device, dtype):
+    problem = case(seed, device, dtype, name, queries)
+    chosen = sets(seed, problem, 5)
+    rng = np.random.default_rng(seed)
+    weights = rng.dirichlet(np.ones(5), size=(3, 6)) * (chosen >= 0)[:, None, :]
+    weights /= np.maximum(weights.sum(-1, keepdims=True), 1e-300)
+    held = torch.as_tensor(weights, device=device, dtype=dtype)
+    found = stack(problem.objective.terms_at(as_index(chosen, problem), held))
+    for b, row in enumerate(chosen):
+        for p in range(6):
+            inside = [w for w, i in zip(weights[b, p], row, strict=True) if i >= 0]
+            assert_close(found[b, p], problem.terms(b, members(row), inside), dtype)
+
+
+@every_kernel
+@every_target
+def test_uniformly_weighted_terms_are_the_terms_of_the_set(name, queries, device, dtype):
+    problem = case(4, device, dtype, name, queries)
+    chosen = as_index(sets(4, problem, 5), problem)
+    inside = (chosen >= 0).to(dtype)
+    weights = inside / inside.sum(-1, keepdim=True).clamp_min(1)
+    weighted = problem.objective.terms_at(chosen, weights[:, None, :])
+    assert_close(stack(weighted)[:, 0], stack(problem.objective.terms(problem.objective.state(chosen))), dtype)
+
+
+@every_kernel
+@every_target
+def test_the_empty_set_has_the_bias_of_predicting_nothing(name, queries, device, dtype):
+    problem = case(5, device, dtype, name, queries)
+    for k in (0, 3):
+        chosen = as_index(np.full((3, k), -1), problem)
+        terms = problem.objective.terms(problem.objective.state(chosen))
+        assert_close(terms.bias.cpu(), [problem.uniform(b, [])[0] for b in range(3)], dtype)
+        assert terms.complexity.tolist() == terms.interference.tolist() == [0.0] * 3
+        assert_close(terms.total.cpu(), PENALTIES.bias * terms.bias.cpu(), dtype)
+
+
+def test_pads_change_nothing_wherever_they_stand(device, dtype):
+    problem = case(6, device, dtype)
+    plain = stack(problem.objective.terms(problem.objective.state(as_index([[0, 1], [3, 2], [6, 4]], problem))))
+    padded = as_index([[-1, 0, 1, -1], [3, -1, -1, 2], [6, 4, -1, -1]], problem)
+    assert_close(stack(problem.objective.terms(problem.objective.state(padded))), plain, dtype)
+    weights = torch.where(padded >= 0, 0.5, 0.0).to(dtype)[:, None, :]
+    assert_close(stack(problem.objective.terms_at(padded, weights))[:, 0], plain, dtype)
+
+
+@every_target
+@pytest.mark.parametrize("keep", [[2, 0], [True, False, True], []], ids=["indices", "mask", "none"])
+def test_rows_are_the_kept_problems_alone(queries, keep, device, dtype):
+    problem = case(7, device, dtype, queries=queries)
+    chosen = as_index(sets(7, problem, 3), problem)
+    index = torch.tensor(keep, device=device, dtype=torch.long if not keep else None)
+    part = problem.objective.rows(index)
+    whole = stack(problem.objective.terms(problem.objective.state(chosen)))
+    assert_close(stack(part.terms(part.state(chosen[index]))), whole[index.cpu().numpy()], dtype)
+
+
+def test_j_is_the_weighted_sum_of_its_terms(device, dtype):
+    problem = case(8, device, dtype)
+    found = stack(problem.objective.terms_with(problem.objective.state(as_index([[0], [1], [2]], problem))))
+    assert_close(found[..., 3], found[..., :3] @ [PENALTIES.bias, PENALTIES.complexity, PENALTIES.interference], dtype)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rounding_covers_the_error_of_j_also_where_the_mmd_vanishes(seed, device, dtype):
+    """Q is a mixture of the candidates themselves, so the set with its weights has MMD 0 exactly."""
+    rng = np.random.default_rng(seed)
+    held = torch.as_tensor(rng.normal(size=(4, 6, 5)), device=device, dtype=dtype)
+    values = torch.as_tensor(np.eye(2)[rng.integers(2, size=(4, 6))], device=device, dtype=dtype)
+    mass = torch.full((4, 6), 1 / 6, device=device, dtype=dtype)
+    none = torch.zeros(4, 6, device=device, dtype=dtype)
+    target = Target(held, values, mass, mass, none, none.long(), 6)
+    objective = Objective.of(blocks(Gaussian(0.6), held, values, target, 1.0), 0.5, Penalties())
+    chosen = torch.arange(6, device=device).expand(4, 6)
+    whole, part = (objective.terms(objective.state(chosen[:, :k])) for k in (6, 3))
+    assert (whole.total <= objective.rounding(whole)).all()
+    assert (objective.rounding(whole) < 1e-2).all()
+    assert (part.total > 10 * objective.rounding(part)).all()

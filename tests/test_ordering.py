@@ -1,0 +1,339 @@
+"""R7: orders against J of every permutation by brute force, in float64 from raw points; profiles and plain orders."""
+
+import math
+import re
+import signal
+from contextlib import contextmanager
+from itertools import combinations, permutations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdprompt.kernels import Gaussian
+from kdprompt.objective import Objective, Penalties, blocks
+from kdprompt.ordering import (
+    ByObjective,
+    Custom,
+    NearestFirst,
+    NearestLast,
+    PrimacyRecency,
+    Recency,
+    Uniform,
+)
+from kdprompt.target import Target
+
+TEMPERATURE, SHARE, PENALTIES = 0.5, 0.6, Penalties(1.0, 0.1, 0.4)
+
+
+@contextmanager
+def at_most(seconds):
+    """Stops what does not end."""
+
+    def stop(*_):
+        raise TimeoutError(f"still at work after {seconds} seconds")
+
+    if not hasattr(signal, "SIGALRM"):  # Windows
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(autouse=True)
+def an_end():
+    """A search that does not end fails its test, and does not hang the others."""
+    with at_most(60):
+        yield
+
+
+def kappa(a, b):
+    return math.exp(-float((a - b) @ (a - b)) / (2 * TEMPERATURE))
+
+
+class World:
+    """Raw data of b problems with 12 candidates, one query and 3 more target points."""
+
+    def __init__(self, seed, device, dtype, b=2, n=12):
+        rng = np.random.default_rng(seed)
+
+        def unit(*shape):
+            x = rng.normal(size=shape)
+            return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+        raw = {
+            "x": unit(b, n, 5),
+            "v": np.eye(3)[rng.integers(3, size=(b, n))],
+            "tx": unit(b, 4, 5),
+            "tv": rng.dirichlet(np.ones(3), size=(b, 4)),
+            "support": rng.random((b, 1)),
+            "own": np.eye(4)[[0] * b],
+            "nearby": rng.dirichlet(np.ones(4), size=b),
+        }
+        held = {name: torch.as_tensor(value, device=device, dtype=dtype) for name, value in raw.items()}
+        task = torch.full((b, 1), -1, device=device)
+        target = Target(held["tx"], held["tv"], held["own"], held["nearby"], held["support"], task, 1, 0.4)
+        self.objective = Objective.of(
+            blocks(Gaussian(TEMPERATURE), held["x"], held["v"], target, 1.0), SHARE, PENALTIES
+        )
+        self.raw = {name: value.cpu().double().numpy() for name, value in held.items()}
+        self.mass = 0.6 * self.raw["own"] + 0.4 * self.raw["nearby"]
+
+    def nearness(self, b, i):
+        return kappa(self.raw["x"][b, i], self.raw["tx"][b, 0])
+
+    def gram(self, b, members):
+        """κ⊗ among the members and the target points, by a double loop."""
+        x, v = (np.vstack([self.raw[s][b, members], self.raw[t][b]]) for s, t in (("x", "tx"), ("v", "tv")))
+        return np.array(
+            [
+                [kappa(a, c) * ((1 - SHARE) + SHARE * float(p @ q)) for c, q in zip(x, v, strict=True)]
+                for a, p in zip(x, v, strict=True)
+            ]
+        )
+
+    def values(self, b, members, weightings):
+        """J of the members under each of the weightings ``[P, k]``, from its definition."""
+        members, weightings = list(members), np.asarray(weightings)
+        signed = np.hstack([weightings, np.tile(-self.mass[b], (len(weightings), 1))])
+        bias = np.sqrt(np.einsum("pi,ij,pj->p", signed, self.gram(b, members), signed).clip(0))
+        complexity = np.sqrt(3 * (weightings**2).sum(1))  # radius and κ(x, x) are 1
+        near = np.array([self.nearness(b, i) for i in members])
+        gaps = np.array([math.dist(self.raw["v"][b, i], self.raw["tv"][b, 0]) for i in members])
+        attention = weightings * near / (weightings * near).sum(1, keepdims=True)
+        interference = self.raw["support"][b, 0] * (attention * gaps).sum(1)
+        p = PENALTIES
+        return p.bias * bias + p.complexity * complexity + p.interference * interference
+
+    def j(self, b, order, omega):
+        """J of an order: its first member has the weight ω_1."""
+        return float(self.values(b, order, [omega])[0])
+
+    def least(self, b, members, omega):
+        """The smallest J of all orders."""
+        return self.values(b, members, list(permutations(omega))).min()
+
+
+def index(rows, device):
+    return torch.tensor(rows, device=device)
+
+
+def draw(seed, k, b=2, n=12):
+    rng = np.random.default_rng(seed)
+    return [rng.permutation(n)[:k].tolist() for _ in range(b)]
+
+
+def recency(k, decay):
+    raw = [decay**age for age in reversed(range(k))]
+    return [value / sum(raw) for value in raw]
+
+
+def ends(k):
+    raw = [0.5 * 0.7**i + 0.7 ** (k - 1 - i) for i in range(k)]
+    return [value / sum(raw) for value in raw]
+
+
+def custom(k):
+    measured = [0.1, 0.0, 0.3, 0.6]
+    padded = [measured[0]] * max(k - len(measured), 0) + measured
+    tail = padded[len(padded) - k :]
+    return [w / sum(tail) for w in tail]
+
+
+PROFILES = {
+    "recency": (Recency(0.6), lambda k: recency(k, 0.6)),
+    "ends": (PrimacyRecency(0.5, 0.7), ends),
+    "custom": (Custom((0.1, 0.0, 0.3, 0.6)), custom),
+}
+every_profile = pytest.mark.parametrize(("profile", "textbook"), PROFILES.values(), ids=PROFILES)
+
+
+def tolerance(dtype):
+    return 1e-4 if dtype is torch.float32 else 1e-10
+
+
+@every_profile
+@pytest.mark.parametrize("k", [1, 2, 5, 6, 7])
+def test_to_seven_by_objective_is_the_best_of_all_orders(profile, textbook, k, device, dtype):
+    world, chosen = World(35, device, dtype, b=16), draw(35, k, b=16)
+    arranged = ByObjective(profile).arrange(world.objective, index(chosen, device)).tolist()
+    for b in range(16):
+        assert sorted(arranged[b]) == sorted(chosen[b])
+        assert world.j(b, arranged[b], textbook(k)) <= world.least(b, chosen[b], textbook(k)) + tolerance(dtype)
+
+
+@every_profile
+@pytest.mark.parametrize("k", [8, 11])
+@pytest.mark.parametrize("seed", range(2))
+def test_beyond_seven_no_pair_swap_improves_and_nearest_last_is_not_better(profile, textbook, k, seed, device, dtype):
+    world, chosen = World(seed, device, dtype), draw(seed, k)
+    arranged = ByObjective(profile).arrange(world.objective, index(chosen, device)).tolist()
+    for b in range(2):
+        assert sorted(arranged[b]) == sorted(chosen[b])
+        value = world.j(b, arranged[b], textbook(k))
+        start = sorted(chosen[b], key=lambda i: world.nearness(b, i))
+        assert value <= world.j(b, start, textbook(k)) + tolerance(dtype)
+        swapped = []
+        for i, j in combinations(range(k), 2):  # to swap two members is to swap their weights
+            swapped.append(list(textbook(k)))
+            swapped[-1][i], swapped[-1][j] = swapped[-1][j], swapped[-1][i]
+        assert world.values(b, arranged[b], swapped).min() >= value - tolerance(dtype)
+
+
+@pytest.mark.parametrize("k", [1, 5, 9])
+@pytest.mark.parametrize("seed", range(3))
+def test_nearest_last_and_nearest_first_sort_by_the_kernel(k, seed, device, dtype):
+    world, chosen = World(seed, device, dtype), draw(seed, k)
+    rising = [sorted(row, key=lambda i: world.nearness(b, i)) for b, row in enumerate(chosen)]
+    assert NearestLast().arrange(world.objective, index(chosen, device)).tolist() == rising
+    falling = [row[::-1] for row in rising]
+    assert NearestFirst().arrange(world.objective, index(chosen, device)).tolist() == falling
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_several_queries_are_near_by_their_weighted_mean(seed, device, dtype):
+    rng = np.random.default_rng(seed)
+    x, q = rng.normal(size=(1, 8, 3)), rng.normal(size=(1, 4, 3))
+    weights = rng.dirichlet(np.ones(4), size=1)
+    held, at, own = (torch.as_tensor(a, device=device, dtype=dtype) for a in (x, q, weights))
+    v, tv, task = torch.ones_like(held[..., :1]), torch.ones_like(at[..., :1]), torch.full((1, 4), -1, device=device)
+    target = Target(at, tv, own, own, torch.ones_like(own), task, 4)
+    objective = Objective.of(blocks(Gaussian(TEMPERATURE), held, v, target, 1.0), 0.0, Penalties())
+    near = [sum(w * kappa(a, p) for w, p in zip(weights[0], q[0], strict=True)) for a in x[0]]
+    expected = sorted(range(8), key=lambda i: near[i])
+    assert NearestLast().arrange(objective, torch.arange(8, device=device)[None]).tolist() == [expected]
+
+
+ORDERS = [NearestLast(), NearestFirst(), ByObjective(), ByObjective(PrimacyRecency())]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=["last", "first", "recency", "ends"])
+@pytest.mark.parametrize("k", [3, 9])
+def test_pads_stay_last_wherever_they_stood_and_change_nothing(order, k, device, dtype):
+    world, chosen = World(4, device, dtype, b=3), draw(4, k, b=3)
+    plain = order.arrange(world.objective, index(chosen, device)).tolist()
+    padded = [[-1, *row, -1] for row in chosen]
+    assert order.arrange(world.objective, index(padded, device)).tolist() == [[*row, -1, -1] for row in plain]
+    mixed = index([chosen[0], [-1] * k, [-1] * (k - 1) + chosen[2][:1]], device)
+    expected = [plain[0], [-1] * k, chosen[2][:1] + [-1] * (k - 1)]
+    assert order.arrange(world.objective, mixed).tolist() == expected
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=["last", "first", "recency", "ends"])
+@pytest.mark.parametrize("k", [5, 9])
+def test_the_order_of_the_input_does_not_matter_and_arranging_again_changes_nothing(order, k, device, dtype):
+    world, chosen = World(5, device, dtype), draw(5, k)
+    once = order.arrange(world.objective, index(chosen, device))
+    assert (order.arrange(world.objective, index([row[::-1] for row in chosen], device)) == once).all()
+    assert (order.arrange(world.objective, once) == once).all()
+
+
+@pytest.mark.parametrize("k", [2, 6, 7, 8, 11])
+def test_a_uniform_profile_keeps_nearest_last(k, device, dtype):
+    world, chosen = World(k, device, dtype), index(draw(k, k), device)
+    for flat in (Uniform(), Recency(1.0), Custom((0.5,))):
+        arranged = ByObjective(flat).arrange(world.objective, chosen)
+        assert (arranged == NearestLast().arrange(world.objective, chosen)).all()
+
+
+def test_ties_stand_in_the_order_of_candidates(device, dtype):
+    x = torch.ones(1, 9, 2, device=device, dtype=dtype)
+    v, own = torch.ones_like(x[..., :1]), torch.ones(1, 1, device=device, dtype=dtype)
+    target = Target(x[:, :1] * 2, v[:, :1], own, own, own, own.long(), 1)
+    objective = Objective.of(blocks(Gaussian(), x, v, target, 1.0), 0.5, Penalties())
+    chosen = index([[3, 8, 0, 5, 1]], device)
+    for order in (NearestLast(), NearestFirst(), ByObjective()):
+        assert order.arrange(objective, chosen).tolist() == [[0, 1, 3, 5, 8]]
+
+
+@pytest.mark.parametrize("k", [5, 8, 9])
+@pytest.mark.parametrize("profile", [Uniform(), Recency()], ids=["uniform", "recency"])
+def test_ordering_ends_where_only_rounding_is_left_of_the_mmd(k, profile, device, dtype):
+    x = torch.as_tensor(np.random.default_rng(0).normal(size=(40, 1, 6)), device=device, dtype=dtype)
+    x = torch.nn.functional.normalize(x, dim=-1).repeat(1, 9, 1)  # every candidate is the query
+    v, own = torch.ones_like(x[..., :1]), torch.ones(40, 1, device=device, dtype=dtype)
+    objective = Objective.of(
+        blocks(Gaussian(0.1), x, v, Target(x[:, :1], v[:, :1], own, own, own, own.long(), 1), 1.0), 0.5, Penalties()
+    )
+    chosen = torch.arange(k, device=device).expand(40, k)
+    with at_most(5):
+        arranged = ByObjective(profile).arrange(objective, chosen)
+    assert (arranged == NearestLast().arrange(objective, chosen)).all()
+
+
+@pytest.mark.parametrize("order", [NearestLast(Recency(0.6)), ByObjective(Recency(0.6))], ids=["last", "objective"])
+def test_position_weights_follow_the_profile_and_are_zero_at_pads(order, device, dtype):
+    arranged = index([[4, 2, 7, -1], [1, -1, -1, -1], [-1, -1, -1, -1]], device)
+    weights = order.weights(arranged, torch.zeros(1, device=device, dtype=dtype))
+    assert weights.dtype is dtype
+    expected = [[*recency(3, 0.6), 0.0], [1.0, 0.0, 0.0, 0.0], [0.0] * 4]
+    np.testing.assert_allclose(weights.cpu(), expected, rtol=1e-6)
+
+
+@given(
+    profile=st.one_of(
+        st.just(Uniform()),
+        st.builds(Recency, st.floats(1e-3, 1)),
+        st.builds(PrimacyRecency, st.floats(0, 10), st.floats(1e-3, 1)),
+        st.builds(
+            lambda front, last: Custom((*front, last)), st.lists(st.floats(0, 10), max_size=6), st.floats(1e-3, 10)
+        ),
+    ),
+    k=st.integers(1, 20),
+)
+def test_profiles_are_weights_that_sum_to_one(profile, k):
+    weights = profile.weights(k)
+    assert len(weights) == k
+    assert min(weights) >= 0
+    assert sum(weights) == pytest.approx(1)
+
+
+@every_profile
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 9])
+def test_profiles_are_their_formulas(profile, textbook, k):
+    assert profile.weights(k) == pytest.approx(textbook(k))
+
+
+def test_recency_rises_primacy_recency_sags_in_the_middle_and_uniform_is_flat():
+    assert Recency(0.8).weights(5) == sorted(Recency(0.8).weights(5))
+    weights = PrimacyRecency(0.5, 0.7).weights(7)
+    bottom = weights.index(min(weights))
+    assert 0 < bottom < 6
+    assert weights[: bottom + 1] == sorted(weights[: bottom + 1], reverse=True)
+    assert weights[bottom:] == sorted(weights[bottom:])
+    assert Uniform().weights(4) == [0.25] * 4
+
+
+def test_a_custom_profile_gives_its_end_to_short_prompts_and_repeats_its_front_for_long_ones():
+    profile = Custom((0.2, 0.3, 0.5))
+    assert profile.weights(2) == pytest.approx([0.3 / 0.8, 0.5 / 0.8])
+    assert profile.weights(3) == pytest.approx([0.2, 0.3, 0.5])
+    assert profile.weights(5) == pytest.approx([w / 1.4 for w in (0.2, 0.2, 0.2, 0.3, 0.5)])
+
+
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [
+        (Recency, 0.0),
+        (Recency, 1.01),
+        (Recency, math.nan),
+        (PrimacyRecency, -0.1),
+        (PrimacyRecency, math.nan),
+        (lambda value: PrimacyRecency(0.5, value), 0.0),
+        (lambda value: PrimacyRecency(0.5, value), 2.0),
+        (Custom, ()),
+        (Custom, (-0.1, 1.0)),
+        (Custom, (1.0, 0.0)),
+        (Custom, (math.nan, 1.0)),
+    ],
+)
+def test_invalid_profiles_raise_with_the_value(make, value):
+    with pytest.raises(ValueError, match=f"got {re.escape(str(value))}"):
+        make(value)
