@@ -228,6 +228,12 @@ def test_negative_kernel_values_count_as_none(seed, device, dtype):
         estimate = sum(pull * value for pull, value in zip(pulls, v, strict=True)) + SHRINKAGE * prior
         assert_close(single.v[b, 0], estimate / (sum(pulls) + SHRINKAGE), dtype)
         assert_close(sample.v[0, b], estimate / (sum(pulls) + SHRINKAGE), dtype)
+        for j in range(6):
+            others = [
+                max(float(x[j] @ a), 0) * (ok and i != j) for i, (a, ok) in enumerate(zip(x, allowed, strict=True))
+            ]
+            estimate = sum(pull * value for pull, value in zip(others, v, strict=True)) + SHRINKAGE * prior
+            assert_close(single.v[b, 1 + j], estimate / (sum(others) + SHRINKAGE), dtype)
         near = [pull / sum(pulls) for pull in pulls] if any(pulls) else [0.0] * 6  # then the query itself is Q
         assert_close(single.nearby[b], [1 - sum(near), *near], dtype)
 
