@@ -76,7 +76,7 @@ class Settings(BaseModel):
     shortlist: int = Field(default=64, ge=1)
     static_shortlist: int = Field(default=4096, ge=1)
     static_queries: int = Field(default=512, ge=1)
-    near_duplicate: float = Field(default=0.97, gt=0)
+    near_duplicate: float = Field(default=0.95, gt=0)
     delta: float = Field(default=0.05, gt=0, lt=1)
     seed: int = 0
     calibrate: bool = True

@@ -39,6 +39,8 @@ class ProgressEmbedder(SentenceTransformerEmbedder):
 
             logging.disable_progress_bar()
             logging.set_verbosity_error()
+            with Console(stderr=True).status("loading the embedding model"):
+                return super().model
         return super().model
 
     def _encode(self, texts: list[str], prompt_name: str | None) -> Tensor:

@@ -70,7 +70,10 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     vectors = embed_documents(embedder, [example.input for example in loaded]) if len(loaded) else None
     clock.lap(f"embedded {len(loaded):,} examples")
     traffic = asked.queries if static else None
-    selector = DistillationSelector.from_examples(loaded, embedder, queries=traffic, settings=settings, vectors=vectors)
+    with log.status("calibrating on the pool"):
+        selector = DistillationSelector.from_examples(
+            loaded, embedder, queries=traffic, settings=settings, vectors=vectors
+        )
     clock.lap("prepared the pool and calibrated")
     if output is None and (static or len(asked.queries) == 1):
         _explain(selector, asked)
@@ -122,7 +125,8 @@ def _run(selector: Any, asked: _Asked, clock: _Clock) -> list[Any]:
     from kdprompt.embedding import embed_queries
 
     if asked.static:
-        found = [selector.select_static(task=asked.task, outputs=asked.outputs)]
+        with clock.log.status("selecting one prompt"):
+            found = [selector.select_static(task=asked.task, outputs=asked.outputs)]
         clock.lap("selected one prompt")
         return found
     texts = [selector.pool.query(query).text for query in asked.queries]
