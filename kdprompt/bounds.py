@@ -138,4 +138,4 @@ def interference(weights: Tensor, attention: Tensor, conflict: Tensor) -> Tensor
     """
     pull = weights[..., None] * attention
     total = pull.sum(-2, keepdim=True)
-    return torch.where(total > 0, pull / total.clamp_min(torch.finfo(total.dtype).tiny), 0) * conflict
+    return pull / torch.where(total > 0, total, 1) * conflict

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -178,7 +179,8 @@ def embed_queries(embedder: Embedder, texts: Sequence[str]) -> Tensor:
         return _embed_distinct(texts, batched, "embed_queries")
 
     def one_by_one(distinct: list[str]) -> Tensor:
-        return torch.stack([_tensor(embedder.embed_query(text), "embed_query") for text in distinct])
+        rows = [_tensor(embedder.embed_query(text), "embed_query") for text in distinct]
+        return _tensor([row.tolist() for row in rows], "embed_query") if _ragged(rows) else torch.stack(rows)
 
     return _embed_distinct(texts, one_by_one, "embed_query")
 
@@ -192,12 +194,18 @@ def _embed_distinct(texts: Sequence[str], function: Callable[[list[str]], Any], 
 
 def _tensor(vectors: Any, name: str) -> Tensor:
     try:
+        if isinstance(vectors, list) and vectors and isinstance(vectors[0], np.ndarray):
+            vectors = np.stack(vectors)
         tensor = torch.as_tensor(vectors)
     except (TypeError, ValueError, RuntimeError) as error:
         raise EmbeddingError(
             f"{name} of the embedder must return an array of numbers, got {type(vectors).__name__}: {error}"
         ) from error
     return tensor if tensor.is_floating_point() else tensor.to(torch.float32)
+
+
+def _ragged(rows: Sequence[Tensor]) -> bool:
+    return len({row.shape for row in rows}) > 1
 
 
 def checked_vectors(vectors: Tensor, texts: Sequence[str], name: str) -> Tensor:

@@ -199,7 +199,7 @@ class Objective:
         squared = quad / divisor.square() - 2 * linear / divisor + self.self_term.view(shape)
         bias = squared.clamp_min(0).sqrt()
         complexity = complexity_of_trace(trace / divisor.square(), self.radius.view(shape), self.width)
-        ratio = numer / denom.clamp_min(torch.finfo(denom.dtype).tiny)
+        ratio = numer / torch.where(denom > 0, denom, 1)
         weights = self.query_weights.view(shape[0], *shape[1:], self.query_weights.shape[-1])
         interference = (ratio * weights).sum(-1)
         p = self.penalties

@@ -140,6 +140,7 @@ def test_content_ids_depend_on_content_alone():
 def test_content_ids_stay_the_same_between_releases():
     """People store ids; a pinned one notices a changed recipe."""
     assert Pool.from_records(RECORDS)[0].id == "6cd7d5aeeb29"
+    assert Pool.from_records([{"input": "Größe 大", "output": "ß"}])[0].id == "b93fc18c31a1"
 
 
 def test_parts_of_the_content_cannot_be_confused():

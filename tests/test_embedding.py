@@ -214,6 +214,15 @@ def test_the_real_model_gives_unit_vectors_of_384_dimensions(embedder):
     assert found.device.type == "cpu" and embedder.model.device.type == "cpu"
 
 
+def test_models_without_a_normalising_layer_give_unit_vectors_too(embedder):
+    from sentence_transformers import SentenceTransformer  # takes seconds: not while tests are collected
+
+    layers = [embedder.model[0], embedder.model[1]]
+    assert type(embedder.model[2]).__name__ == "Normalize" and len(embedder.model) == 3
+    bare = SentenceTransformerEmbedder(SentenceTransformer(modules=layers, device="cpu"))
+    assert torch.allclose(bare.embed_documents(TEXTS), embedder.embed_documents(TEXTS), atol=1e-5)
+
+
 def test_queries_and_documents_of_the_real_model_are_one_space(embedder):
     texts = ["How do I reset my password?", "The invoice is wrong."]
     documents = embed_documents(embedder, texts)
@@ -235,7 +244,7 @@ def test_the_batch_size_does_not_change_the_vectors(embedder):
 
 
 def test_vectors_of_the_real_model_may_be_used_with_gradients(embedder):
-    found = embed_documents(embedder, TEXTS).requires_grad_()
+    found = embedder.embed_documents(TEXTS).requires_grad_()
     found.square().sum().backward()
     assert found.grad is not None
 
