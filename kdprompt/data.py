@@ -228,6 +228,14 @@ class Pool:
             raise QueryError(f"{where} is empty; give it text")
         return query
 
+    def queries(self, queries: "Sequence[str | Mapping[str, Any] | Query]") -> tuple[Query, ...]:
+        """Several queries by the rules of ``query``; errors name the position."""
+        if isinstance(queries, str | Mapping | Query):
+            kind = type(queries).__name__
+            raise QueryError(f"queries must be a sequence of queries, got one {kind}; wrap it in a list")
+        single = len(queries) == 1
+        return tuple(self.query(query, "the query" if single else f"query {i}") for i, query in enumerate(queries))
+
     def index(self, ident: str) -> int:
         """The position of an id.
 

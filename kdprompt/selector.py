@@ -99,7 +99,7 @@ class DistillationSelector:
         pool = examples if isinstance(examples, Pool) else Pool.from_records(examples, schema)
         settings = settings or Settings()
         _check_size(pool, len({(d.input, d.output, d.task) for d in pool}), settings)
-        parsed = _parse_queries(pool, queries or ())
+        parsed = pool.queries(queries or ())
         embedder = embeddings or SentenceTransformerEmbedder()
         texts = [demonstration.input for demonstration in pool]
         known = embed_documents(embedder, texts) if vectors is None else checked_vectors(vectors, texts, "vectors")
@@ -294,7 +294,7 @@ class DistillationSelector:
             for name, value in (("task", task), ("outputs", None if outputs is None else frozenset(outputs)))
             if value is not None
         }
-        return tuple(query.model_copy(update=update) for query in _parse_queries(self._pool, queries))
+        return tuple(query.model_copy(update=update) for query in self._pool.queries(queries))
 
     def _query_vectors(self, queries: Sequence[Query], vectors: Tensor | None) -> Tensor:
         texts = [query.text for query in queries]
@@ -385,13 +385,6 @@ UNSUPPORTED = 1e-3
 def _unsupported(report: Audit) -> Iterator[str]:
     if report.support < UNSUPPORTED:
         yield "nothing in the pool supports an estimate of the output: no interference is charged"
-
-
-def _parse_queries(pool: Pool, queries: Sequence[AnyQuery]) -> tuple[Query, ...]:
-    if isinstance(queries, str | Mapping | Query):
-        raise QueryError(f"queries must be a sequence of queries, got one {type(queries).__name__}; wrap it in a list")
-    single = len(queries) == 1
-    return tuple(pool.query(query, "the query" if single else f"query {i}") for i, query in enumerate(queries))
 
 
 def _check_size(pool: Pool, distinct: int, settings: Settings) -> None:

@@ -82,7 +82,7 @@ def rows_of(records, vectors, output_vector, mode, dtype):
     elif mode == "text":
         v = []
         for t, o in zip(tasks, outputs, strict=True):
-            part = unit(output_vector(o), dtype) if o else np.zeros(WIDTH)
+            part = unit(output_vector(o), dtype) if o else np.zeros(WIDTH if any(outputs) else 1)
             if len(task_names) > 1:
                 part = np.concatenate([part, [float(t == name) for name in task_names]]) / math.sqrt(2)
             v.append(part)
@@ -275,6 +275,8 @@ class World:
             record |= {} if (task := tasks[i % len(tasks)]) is None else {"task": task}
             if kind == "labels":
                 record["output"] = "abc"[cluster % 3] if rng.random() < 0.7 else "abc"[int(rng.integers(3))]
+            elif kind == "blank":
+                record["output"] = ""
             elif kind == "text" and rng.random() < 0.85:
                 record["output"] = f"free answer {i} of {cluster}"
                 lookup[record["output"]] = centres[cluster][::-1] + 0.8 * rng.normal(size=WIDTH)
@@ -323,7 +325,7 @@ CASES = {
     "two tasks and untagged": Setting({"kind": "labels", "tasks": (*TWO, None)}, {"neighbourhood": 0.4}),
     "two tasks, free text, given": Setting({"kind": "text", "tasks": TWO}, mode="text", task="left"),
     "two tasks, free text": Setting({"kind": "text", "tasks": TWO}, {"neighbourhood": 0.4}, mode="text"),
-    "two tasks, outputs absent": Setting({"kind": "none", "tasks": TWO}, {"outputs": "text"}, mode="text"),
+    "two tasks, blank outputs": Setting({"kind": "blank", "tasks": TWO}, {"outputs": "text"}, mode="text"),
     "permitted outputs": Setting({"kind": "labels"}, {"neighbourhood": 0.4}, outputs=("a", "b")),
     "order by objective": Setting({"kind": "labels"}, {"order": ByObjective()}),
     "nearest last, recency": Setting({"kind": "labels"}, {"order": NearestLast(Recency())}),
@@ -472,7 +474,7 @@ STATIC = {
         "no outputs",
         "permitted outputs",
         "two tasks, task given",
-        "two tasks, outputs absent",
+        "two tasks, blank outputs",
         "two tasks, task not given",
         "two tasks and untagged",
         "order by objective",

@@ -1,5 +1,6 @@
 """Reader models: how likely is each label after a prompt?"""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -90,6 +91,7 @@ class HuggingFaceModel:
         parameters = signature(model.forward).parameters  # the argument was renamed in transformers 5
         self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
         self._cached: list[int] = []
+        self._lock = threading.Lock()  # one prompt at a time: chains call from several threads
         self._trees: dict[tuple[str, ...], LabelTree] = {}
 
     def count_tokens(self, text: str) -> int:
@@ -97,11 +99,16 @@ class HuggingFaceModel:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def label_scores(self, prompt: str, labels: Sequence[str]) -> Tensor:
-        """Mean log-likelihood a token of each label after the prompt, ``[labels]``, float32 on the CPU.
+        """Mean log-likelihood a token of each label after the prompt, in nats, ``[labels]``, float32 on the CPU.
 
         Raises:
             ValueError: The tokenizer merges the end of the prompt with the beginning of a label.
         """
+        lengths = torch.tensor([len(path) for path in self._tree(tuple(labels)).paths])
+        return self.label_log_probs(prompt, labels) / lengths
+
+    def label_log_probs(self, prompt: str, labels: Sequence[str]) -> Tensor:
+        """Log-probability of each whole label after the prompt, in nats, ``[labels]``; errors as ``label_scores``."""
         tree = self._tree(tuple(labels))
         ids = self.tokenizer(prompt)["input_ids"]
         whole = self.tokenizer(prompt + self.separator + labels[0])["input_ids"]
@@ -111,11 +118,21 @@ class HuggingFaceModel:
                 f"the tokenizer merges the end of the prompt ({prompt[-20:]!r}) with the label {labels[0]!r}; end the "
                 "prompt with a sign that does not join the label, such as a colon"
             )
-        logits = self._forward(ids, tree)
+        with self._lock:
+            logits = self._forward(ids, tree)
         # Row 0 predicts first tokens; row 1 + i predicts what follows node i.
         log_probs = logits.float().log_softmax(-1)
         node = log_probs[(tree.parent + 1).to(logits.device), tree.tokens.to(logits.device)].cpu()
-        return torch.stack([node[list(path)].mean() for path in tree.paths])
+        return torch.stack([node[list(path)].sum() for path in tree.paths])
+
+    @torch.inference_mode()
+    def generate(self, prompt: str, *, max_new_tokens: int = 8) -> str:
+        """The greedy continuation of a prompt, to its first line break, without white space around it."""
+        ids = self.tokenizer(prompt, return_tensors="pt").to(self.model.device)
+        with self._lock:
+            whole = self.model.generate(**ids, max_new_tokens=max_new_tokens, do_sample=False)[0]
+        text: str = self.tokenizer.decode(whole[ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        return text.strip().split("\n")[0]
 
     def _tree(self, labels: tuple[str, ...]) -> LabelTree:
         if labels not in self._trees:
