@@ -79,6 +79,7 @@ def test_every_combination_is_tried_once_and_the_chosen_is_one_of_them():
 def test_k_auto_calibrates_the_complexity():
     found = calibrated(settings=Settings(k="auto", k_max=6))
     assert {trial.penalties.complexity for trial in found.trials} == set(COMPLEXITIES)
+    assert len(found.trials) == 3 * len(SHARES) * len(NEIGHBOURHOODS) * len(INTERFERENCES) + len(COMPLEXITIES)
     assert found.chosen in found.trials
     pinned = calibrated(settings=Settings(k="auto", k_max=6, penalties=Penalties(1.0, 0.5, 0.0)))
     assert {trial.penalties for trial in pinned.trials} == {Penalties(1.0, 0.5, 0.0)}
@@ -308,6 +309,14 @@ def test_the_chosen_is_within_one_paired_standard_error_of_the_smallest_loss(see
     error = (best.interval[1] - best.interval[0] + found.chosen.interval[1] - found.chosen.interval[0]) / (2 * 1.96)
     assert found.chosen.loss <= best.loss + error
     assert found.chosen.log_loss <= best.log_loss
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_for_free_text_the_smallest_squared_distance_is_chosen(seed):
+    records, vectors, answers = world(seed, outputs="text", flipped=0.3)
+    found = calibrate(featured(records, vectors, answers, "text"), SETTINGS)
+    losses = [trial.loss for trial in found.trials]
+    assert found.chosen.loss == min(losses) < max(losses)
 
 
 # -- in a selector ------------------------------------------------------------------------------------------------

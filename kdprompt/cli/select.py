@@ -53,9 +53,7 @@ def select(  # noqa: PLR0913 - a command's options are its interface
 
     One query is explained on the terminal; several give one JSON object a line, on standard output or in --output.
     """
-    from kdprompt import DistillationSelector, Pool, QueryError, Schema, read_jsonl
-    from kdprompt.cli.embedding import ProgressEmbedder
-    from kdprompt.embedding import embed_documents
+    from kdprompt import Pool, QueryError, Schema, read_jsonl
 
     log = Console(stderr=True, highlight=False)
     schema = Schema(inputs=tuple(input_key or ("input",)), outputs=tuple(output_key or ("output",)))
@@ -66,19 +64,29 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     _check(loaded, asked)
     settings = _settings(k, budget, order)
     clock = _Clock(log)
-    embedder = ProgressEmbedder(model, device=device)
-    vectors = embed_documents(embedder, [example.input for example in loaded]) if len(loaded) else None
-    clock.lap(f"embedded {len(loaded):,} examples")
-    traffic = asked.queries if static else None
-    with log.status("calibrating on the pool"):
-        selector = DistillationSelector.from_examples(
-            loaded, embedder, queries=traffic, settings=settings, vectors=vectors
-        )
-    clock.lap("prepared the pool and calibrated")
+    selector = _build(loaded, asked, settings, (model, device), clock)
     if output is None and (static or len(asked.queries) == 1):
         _explain(selector, asked)
     else:
         _write(_run(selector, asked, clock), output, log)
+
+
+def _build(loaded: Any, asked: _Asked, settings: Any, model: tuple[str | None, str | None], clock: "_Clock") -> Any:
+    """Embeds the pool with a (model, device) and calibrates on it."""
+    from kdprompt import DistillationSelector
+    from kdprompt.cli.embedding import ProgressEmbedder
+    from kdprompt.embedding import embed_documents
+
+    embedder = ProgressEmbedder(model[0], device=model[1])
+    vectors = embed_documents(embedder, [example.input for example in loaded]) if len(loaded) else None
+    clock.lap(f"embedded {len(loaded):,} examples")
+    traffic = asked.queries if asked.static else None
+    with clock.log.status("calibrating on the pool"):
+        selector = DistillationSelector.from_examples(
+            loaded, embedder, queries=traffic, settings=settings, vectors=vectors
+        )
+    clock.lap("prepared the pool and calibrated")
+    return selector
 
 
 def _check(pool: Any, asked: _Asked) -> None:
