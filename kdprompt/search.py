@@ -157,26 +157,17 @@ def refine(objective: Objective, constraints: Constraints, chosen: Tensor) -> Te
     active = active[(chosen >= 0).any(-1)]
     while active.numel():
         part, rules, sets = objective.rows(active), constraints.rows(active), chosen[active]
-        swap = _best_swap(part, rules, sets)
-        before = part.terms(part.state(sets))
-        better = swap.total < before.total - torch.maximum(swap.rounding, part.rounding(before))
-        rows = active[better]
-        chosen[rows, swap.slot[better]] = swap.joins[better]
-        active = rows
+        swapped = _best_swap(part, rules, sets)
+        # Both sides by the same sums of the set alone, so that J falls strictly and the loop ends.
+        before, after = part.terms(part.state(sets)), part.terms(part.state(swapped))
+        better = after.total < before.total - torch.maximum(part.rounding(before), part.rounding(after))
+        active = active[better]
+        chosen[active] = swapped[better]
     return chosen
 
 
-@dataclass(frozen=True)
-class _Swap:
-    """The best swap of each set: J after it, its rounding, the slot that leaves, the candidate that joins; ``[b]``."""
-
-    total: Tensor
-    rounding: Tensor
-    slot: Tensor
-    joins: Tensor
-
-
-def _best_swap(objective: Objective, constraints: Constraints, chosen: Tensor) -> _Swap:
+def _best_swap(objective: Objective, constraints: Constraints, chosen: Tensor) -> Tensor:
+    """The sets ``[b, K]`` after the feasible swap with the smallest J; as they are where none is feasible."""
     found = []
     for slot in range(chosen.shape[1]):
         rest = objective.without(chosen, slot)
@@ -189,8 +180,6 @@ def _best_swap(objective: Objective, constraints: Constraints, chosen: Tensor) -
     columns = [torch.stack(values, -1) for values in zip(*found, strict=True)]
     totals, roundings, joins = columns
     least, leaves = lowest(totals, roundings)
-
-    def at(values: Tensor) -> Tensor:
-        return values.gather(-1, leaves[:, None]).squeeze(-1)
-
-    return _Swap(least, at(roundings), leaves, at(joins))
+    place = torch.arange(chosen.shape[1], device=chosen.device)
+    swaps = (place == leaves[:, None]) & least.isfinite()[:, None]
+    return torch.where(swaps, joins, chosen)

@@ -289,6 +289,8 @@ class DistillationSelector:
         self, queries: Sequence[AnyQuery], task: str | None, outputs: Iterable[str] | None
     ) -> tuple[Query, ...]:
         _check_size(self._pool, len(self._features), self.settings)
+        if isinstance(outputs, str):
+            raise QueryError(f"outputs must be several permitted outputs, got the text {outputs!r}; wrap it in a list")
         update = {
             name: value
             for name, value in (("task", task), ("outputs", None if outputs is None else frozenset(outputs)))

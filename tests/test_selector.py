@@ -653,3 +653,13 @@ def test_on_trec_the_majority_of_the_chosen_is_right_more_often_than_not(trec, d
 def test_on_trec_a_batch_is_its_queries_one_by_one(trec, data):
     queries = [query["input"] for query in data("trec", "test")[:12]]
     assert [s.ids for s in trec.select_batch(queries)] == [trec.select(query).ids for query in queries]
+
+
+def test_permitted_outputs_given_as_one_text_are_refused():
+    """A text is a sequence of letters: "10" must not permit the labels "1" and "0"."""
+    examples = [{"input": f"text {i}", "output": str(i % 2)} for i in range(6)]
+    vectors = torch.eye(6)
+    embedder = CallableEmbedder(lambda texts: [[1.0] * 6 for _ in texts])
+    selector = DistillationSelector.from_examples(examples, embedder, vectors=vectors, settings=Settings(k=2))
+    with pytest.raises(QueryError, match="wrap it in a list"):
+        selector.select("query", outputs="10")
