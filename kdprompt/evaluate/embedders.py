@@ -1,0 +1,43 @@
+"""A second embedding without a network, to see what a swapped embedder changes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["LatentSemanticEmbedder"]
+
+
+class LatentSemanticEmbedder:
+    """Latent semantic analysis: TF-IDF of words and word pairs, reduced by a truncated SVD (Deerwester et al. 1990).
+
+    Args:
+        texts: What it is fitted on.
+        dimensions: Of the embedding.
+        seed: Of the SVD.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+    """
+
+    def __init__(self, texts: Sequence[str], *, dimensions: int = 256, seed: int = 0) -> None:
+        try:
+            from sklearn.decomposition import TruncatedSVD
+            from sklearn.feature_extraction.text import TfidfVectorizer
+            from sklearn.pipeline import make_pipeline
+        except ImportError as error:
+            raise ImportError("latent semantic analysis needs scikit-learn: pip install 'kdprompt[bench]'") from error
+        words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
+        self._pipeline: Any = make_pipeline(words, TruncatedSVD(dimensions, random_state=seed))
+        self._pipeline.fit(list(texts))
+
+    def embed_documents(self, texts: list[str]) -> Tensor:
+        """Texts to ``[n, d]``; a text without a known word points where all dimensions weigh the same."""
+        found = torch.as_tensor(self._pipeline.transform(texts), dtype=torch.float32)
+        blank = found.norm(dim=-1, keepdim=True) < 1e-6
+        return torch.where(blank, torch.ones_like(found), found)
+
+    def embed_query(self, text: str) -> Tensor:
+        """One text to ``[d]``."""
+        return self.embed_documents([text])[0]

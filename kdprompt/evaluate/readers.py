@@ -1,0 +1,111 @@
+"""Readers: what answers a prompt. A local model scores labels; any other model writes text."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from kdprompt.evaluate.models import HuggingFaceModel
+from kdprompt.prompt import approximate_tokens
+
+__all__ = ["Answer", "LabelReader", "Reader", "TextReader"]
+
+Scoring = Literal["normalised", "sum", "constrained"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a reader answered.
+
+    Attributes:
+        text: The answer; one of the labels where the reader chooses among them.
+        log_probs: Log-probability of each label given, in nats, normalised over them; None where unknown.
+    """
+
+    text: str
+    log_probs: tuple[float, ...] | None = None
+
+
+class Reader(Protocol):
+    """Anything that answers a prompt. ``name`` identifies model and mode: answers are cached under it."""
+
+    name: str
+
+    def answer(self, prompt: str, labels: Sequence[str] | None) -> Answer:
+        """The answer; where ``labels`` are given, they are all the outputs there can be."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Length of a text."""
+        ...
+
+
+class LabelReader:
+    """A local causal LM that chooses among labels.
+
+    Args:
+        model: The model.
+        scoring: ``normalised``: mean log-likelihood a token of the whole label; ``sum``: its log-probability;
+            ``constrained``: what greedy decoding writes if it may write labels alone (no probabilities).
+        max_new_tokens: Of an answer where there are no labels.
+    """
+
+    def __init__(self, model: HuggingFaceModel, scoring: Scoring = "normalised", *, max_new_tokens: int = 32) -> None:
+        self.model = model
+        self.scoring = scoring
+        self.max_new_tokens = max_new_tokens
+        self.name = f"{model.name}/{scoring}"
+
+    def answer(self, prompt: str, labels: Sequence[str] | None) -> Answer:
+        """The likeliest label with all probabilities, or generated text where there are no labels."""
+        if labels is None:
+            return Answer(self.model.generate(prompt, max_new_tokens=self.max_new_tokens))
+        if self.scoring == "constrained":
+            return Answer(labels[self.model.constrained(prompt, labels)])
+        scores = self.model.label_log_probs(prompt, labels)
+        if self.scoring == "normalised":
+            scores = self.model.label_scores(prompt, labels)
+        return Answer(labels[int(scores.argmax())], tuple(scores.double().log_softmax(-1).tolist()))
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of the model's own tokenizer."""
+        return self.model.count_tokens(text)
+
+
+class TextReader:
+    """A callable, or any LangChain LLM or chat model, that writes text.
+
+    Where labels are given, the answer is the longest label that the first line begins with, else that line.
+
+    Args:
+        model: A function from prompt to text, or an object with LangChain's ``invoke``.
+        name: Identifies it; None takes its class or function name.
+        count_tokens: Length of a text in tokens.
+    """
+
+    def __init__(
+        self, model: Any, *, name: str | None = None, count_tokens: Callable[[str], int] = approximate_tokens
+    ) -> None:
+        if not callable(model) and not hasattr(model, "invoke"):
+            raise TypeError(f"a reader must be callable or have invoke(), got {type(model).__name__}: {model!r:.80}")
+        self.model = model
+        self.name = name or getattr(model, "__name__", type(model).__name__)
+        self._count = count_tokens
+
+    def answer(self, prompt: str, labels: Sequence[str] | None) -> Answer:
+        """What the model writes, to its first line break."""
+        reply = self.model.invoke(prompt) if hasattr(self.model, "invoke") else self.model(prompt)
+        text = getattr(reply, "content", reply)
+        if isinstance(text, list):  # content blocks of a chat model
+            text = "".join(block if isinstance(block, str) else str(block.get("text", "")) for block in text)
+        if not isinstance(text, str):
+            raise TypeError(
+                f"the reader {self.name!r} must answer with text, got {type(reply).__name__}: {reply!r:.80}"
+            )
+        line = text.strip().split("\n")[0].strip()
+        plain = line.casefold()
+        begins = [label for label in labels or () if plain.startswith(label.casefold())]
+        return Answer(max(begins, key=len, default=line))
+
+    def count_tokens(self, text: str) -> int:
+        """By the function given."""
+        return self._count(text)

@@ -1,0 +1,170 @@
+"""What the cells of a benchmark say: tables of means with intervals, and paired comparisons with a reference."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from kdprompt.evaluate.runner import Cell
+from kdprompt.evaluate.statistics import compare, holm, mean_interval
+
+__all__ = ["Comparison", "Results", "Row", "Table", "summarise"]
+
+FROZEN = ConfigDict(frozen=True)
+
+
+class Comparison(BaseModel):
+    """The reference less a baseline, on the same queries.
+
+    Attributes:
+        difference: Of the mean scores.
+        low: Lower end of the paired 95 % bootstrap interval.
+        high: Upper end.
+        wins: Queries where the reference scores higher.
+        ties: Queries where both score the same.
+        losses: Queries where the baseline scores higher.
+        p: McNemar's exact p-value, corrected by Holm's rule for the baselines of the table; for scores other than
+            0 and 1, and for means over draws, the sign test that it is; None for the reference itself.
+    """
+
+    model_config = FROZEN
+
+    difference: float
+    low: float
+    high: float
+    wins: int
+    ties: int
+    losses: int
+    p: float
+
+
+class Row(BaseModel):
+    """One selector in a table; means over the queries.
+
+    Attributes:
+        selector: The contender.
+        score: Mean score, with its 95 % bootstrap interval in ``low`` and ``high``.
+        low: Lower end.
+        high: Upper end.
+        log_loss: In nats; None where unknown.
+        calibration_error: Expected calibration error; None where unknown.
+        tokens: Of a whole prompt.
+        shown: Demonstrations shown.
+        off_task: Of these, of another task than the query's.
+        p50: Median milliseconds of a selection.
+        p99: 99th percentile.
+        draws: Mean score of each draw, ascending.
+        against: The reference against this row; None for the reference itself.
+    """
+
+    model_config = FROZEN
+
+    selector: str
+    score: float
+    low: float
+    high: float
+    log_loss: float | None
+    calibration_error: float | None
+    tokens: float
+    shown: float
+    off_task: float
+    p50: float
+    p99: float
+    draws: list[float]
+    against: Comparison | None = None
+
+
+class Table(BaseModel):
+    """Everything that was compared on one data set, suite and k."""
+
+    model_config = FROZEN
+
+    dataset: str
+    suite: str
+    k: int
+    queries: int
+    reference: str
+    rows: list[Row]
+
+
+class Results(BaseModel):
+    """A whole benchmark: what was run, its tables, and the cells behind them."""
+
+    model_config = FROZEN
+
+    about: dict[str, Any]
+    tables: list[Table]
+    cells: list[Cell]
+
+
+def summarise(cells: Iterable[Cell], reference: str, about: dict[str, Any] | None = None, *, seed: int = 0) -> Results:
+    """Tables from cells, one for each data set, suite and k.
+
+    Args:
+        cells: In any order.
+        reference: The selector that is compared with all others.
+        about: What was run, for the record.
+        seed: Of the bootstrap.
+    """
+    kept = list(cells)
+    groups: dict[tuple[str, str, int], list[Cell]] = {}
+    for cell in kept:
+        groups.setdefault((cell.suite, cell.dataset, cell.k), []).append(cell)
+    tables = [
+        Table(
+            dataset=dataset,
+            suite=suite,
+            k=k,
+            queries=len(group[0].score),
+            reference=reference,
+            rows=_rows(group, reference, seed),
+        )
+        for (suite, dataset, k), group in groups.items()
+    ]
+    return Results(about=about or {}, tables=tables, cells=kept)
+
+
+def _rows(group: Sequence[Cell], reference: str, seed: int) -> list[Row]:
+    own = next((cell for cell in group if cell.selector == reference), None)
+    against: dict[str, Comparison] = {}
+    if own is not None:
+        others = [cell for cell in group if cell.selector != reference]
+        found = [compare(torch.tensor(own.score), torch.tensor(cell.score), seed=seed) for cell in others]
+        corrected = holm([pair.p for pair in found])
+        for cell, pair, p in zip(others, found, corrected, strict=True):
+            against[cell.selector] = Comparison(
+                difference=pair.difference,
+                low=pair.low,
+                high=pair.high,
+                wins=pair.wins,
+                ties=pair.ties,
+                losses=pair.losses,
+                p=p,
+            )
+    return [_row(cell, against.get(cell.selector), seed) for cell in group]
+
+
+def _row(cell: Cell, against: Comparison | None, seed: int) -> Row:
+    scores = torch.tensor(cell.score, dtype=torch.float64)
+    low, high = mean_interval(scores, seed=seed)
+    return Row(
+        selector=cell.selector,
+        score=float(scores.mean()),
+        low=low,
+        high=high,
+        log_loss=_mean(cell.log_loss),
+        calibration_error=cell.calibration_error,
+        tokens=_mean(cell.tokens) or 0.0,
+        shown=_mean(cell.shown) or 0.0,
+        off_task=_mean(cell.off_task) or 0.0,
+        p50=cell.latency.p50,
+        p99=cell.latency.p99,
+        draws=sorted(cell.draws),
+        against=against,
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None

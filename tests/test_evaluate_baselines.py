@@ -1,0 +1,226 @@
+"""Every baseline against a naive float64 version of its definition, on random embeddings and on real texts."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from kdprompt.data import Pool, Query
+from kdprompt.evaluate import baselines as per_query
+from kdprompt.evaluate import static_baselines as static
+from kdprompt.evaluate.datasets import Asked, Problem
+from kdprompt.resources import support_desk, support_desk_queries
+
+N, M, D = 60, 7, 5
+
+
+def unit(rows: int, seed: int) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(rows, D, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    rows = [{"input": f"example {i}", "output": "abc"[i * i % 7 % 3]} for i in range(N)]
+    queries = tuple(Query(text=f"query {i}") for i in range(20))
+    return Problem(Pool.from_records(rows), unit(N, 0), queries, unit(20, 2), embed=None)
+
+
+@pytest.fixture(scope="module")
+def asked() -> Asked:
+    return Asked(tuple(Query(text=f"asked {i}") for i in range(M)), unit(M, 1))
+
+
+def cosines(problem: Problem, asked: Asked) -> np.ndarray:
+    return (asked.q.double() @ problem.x.double().T).numpy()
+
+
+def nearest_last_of(rows: list[int], similarity: np.ndarray) -> list[int]:
+    return sorted(rows, key=lambda i: similarity[i])
+
+
+def test_nearest_neighbours(problem, asked):
+    expected = np.argsort(-cosines(problem, asked), axis=1)[:, :4]
+    assert per_query.nearest_first(problem, asked, 4).tolist() == expected.tolist()
+    assert per_query.nearest_last(problem, asked, 4).tolist() == expected[:, ::-1].tolist()
+    assert per_query.zero_shot(problem, asked, 4).shape == (M, 0)
+
+
+@pytest.mark.parametrize("trade_off", [0.1, 0.3, 0.7, 1.0])
+def test_mmr(problem, asked, trade_off):
+    among = (problem.x.double() @ problem.x.double().T).numpy()
+    found = per_query.mmr(problem, asked, 5, trade_off=trade_off).tolist()
+    for similarity, rows in zip(cosines(problem, asked), found, strict=True):
+        chosen: list[int] = []
+        for _ in range(5):
+            rest = [i for i in range(N) if i not in chosen]
+            chosen.append(
+                max(
+                    rest,
+                    key=lambda i: (
+                        trade_off * similarity[i] - (1 - trade_off) * max((among[i, j] for j in chosen), default=0.0)
+                    ),
+                )
+            )
+        assert rows == chosen[::-1]
+    if trade_off == 1.0:
+        assert found == per_query.nearest_last(problem, asked, 5).tolist()
+
+
+def test_dpp_maximises_the_determinant_greedily(problem, asked):
+    x = problem.x.double().numpy()
+    found = per_query.dpp(problem, asked, 4, relevance=0.2).tolist()
+    for similarity, rows in zip(cosines(problem, asked), found, strict=True):
+        r = np.exp(similarity / 0.4)
+        kernel = r[:, None] * (1 + x @ x.T) / 2 * r[None, :]
+        chosen: list[int] = []
+        for _ in range(4):
+            rest = [i for i in range(N) if i not in chosen]
+            chosen.append(max(rest, key=lambda i: np.linalg.slogdet(kernel[np.ix_([*chosen, i], [*chosen, i])])[1]))
+        assert rows == nearest_last_of(chosen, similarity)
+
+
+def test_kite_conditions_a_gaussian_process(problem, asked):
+    x, t, noise, weight = problem.x.double().numpy(), 0.5, 0.2, 0.3
+    kernel = np.exp((x @ x.T - 1) / t)
+    found = per_query.kite(problem, asked, 4, temperature=t, noise=noise, diversity=weight).tolist()
+    for similarity, rows in zip(cosines(problem, asked), found, strict=True):
+        cross = np.exp((similarity - 1) / t)
+        chosen: list[int] = []
+        for _ in range(4):
+            inverse = np.linalg.inv(kernel[np.ix_(chosen, chosen)] + noise * np.eye(len(chosen)))
+
+            def gain(i, chosen=chosen, inverse=inverse, cross=cross):
+                k = kernel[i, chosen]
+                variance, covariance = kernel[i, i] - k @ inverse @ k, cross[i] - k @ inverse @ cross[chosen]
+                return covariance**2 / (variance + noise) + weight * math.log1p(variance / noise)
+
+            chosen.append(max((i for i in range(N) if i not in chosen), key=gain))
+        assert rows == nearest_last_of(chosen, similarity)
+
+
+def test_label_balanced_takes_the_labels_in_turn(problem, asked):
+    labels = problem.labels.tolist()
+    for similarity, rows in zip(
+        cosines(problem, asked), per_query.label_balanced(problem, asked, 7).tolist(), strict=True
+    ):
+        chosen: list[int] = []
+        by_label = {
+            code: sorted((i for i in range(N) if labels[i] == code), key=lambda i: -similarity[i])
+            for code in set(labels)
+        }
+        for turn in range(3):
+            chosen += sorted((rows[turn] for rows in by_label.values()), key=lambda i: -similarity[i])
+        assert rows == nearest_last_of(chosen[:7], similarity)
+
+
+@pytest.mark.parametrize("k", [1, 4, 9])
+def test_static_baselines_return_distinct_rows(problem, k):
+    for name, function in static.STATIC.items():
+        rows = function(problem, k)
+        assert len(rows) == len(set(rows)) == k and all(0 <= row < N for row in rows), name
+
+
+def test_facility_location_and_herding_are_greedy(problem):
+    traffic, x = problem.traffic_vectors.double().numpy(), problem.x.double().numpy()
+    similarity, kernel = traffic @ x.T, np.exp((x @ x.T - 1) / static.TEMPERATURE)
+    target = np.exp((similarity - 1) / static.TEMPERATURE).mean(0)
+    located: list[int] = []
+    herded: list[int] = []
+    for step in range(5):
+        located.append(
+            max(
+                (i for i in range(N) if i not in located),
+                key=lambda i: np.max(similarity[:, [*located, i]], axis=1).sum(),
+            )
+        )
+        sums = kernel[:, herded].sum(1) if herded else np.zeros(N)
+        herded.append(max((i for i in range(N) if i not in herded), key=lambda i: target[i] - sums[i] / (step + 1)))
+    mean = x @ traffic.mean(0)
+    assert static.facility_location(problem, 5) == nearest_last_of(located, mean)
+    assert static.herding(problem, 5) == nearest_last_of(herded, mean)
+
+
+def test_vote_k_discounts_what_is_covered(problem):
+    x = problem.x.double().numpy()
+    near = np.argsort(-(x @ x.T), axis=1)[:, 1:6]
+    chosen: list[int] = []
+    for _ in range(4):
+        weight = [2.0 ** -sum(j in near[i] for j in chosen) for i in range(N)]
+        votes = [sum(weight[i] for i in range(N) if j in near[i]) for j in range(N)]
+        chosen.append(max((j for j in range(N) if j not in chosen), key=lambda j: votes[j]))
+    mean = x @ problem.traffic_vectors.double().numpy().mean(0)
+    assert static.vote_k(problem, 4, neighbours=5, rho=2.0) == nearest_last_of(chosen, mean)
+
+
+def test_kernel_thinning_is_nearer_to_the_traffic_than_random_draws(problem):
+    def mmd2(rows: list[int]) -> float:
+        a, b = problem.x[rows].double(), problem.traffic_vectors.double()
+        k = lambda u, v: float(((u @ v.T - 1) / static.TEMPERATURE).exp().mean())  # noqa: E731
+        return k(a, a) - 2 * k(a, b) + k(b, b)
+
+    from dataclasses import replace
+
+    drawn = sorted(mmd2(static.random_draw(replace(problem, seed=seed), 8)) for seed in range(50))
+    assert mmd2(static.kernel_thinning(problem, 8)) < drawn[5]
+
+
+def test_kmeans_medoids_are_the_examples_nearest_to_the_centres(problem):
+    from sklearn.cluster import KMeans
+
+    centres = KMeans(4, n_init=10, random_state=0).fit(problem.traffic_vectors.numpy()).cluster_centers_
+    expected = {int(np.argmax(problem.x.numpy() @ centre)) for centre in centres}
+    assert expected <= set(static.kmeans_medoids(problem, 4))
+
+
+@pytest.fixture(scope="module")
+def desk(embedder) -> tuple[Problem, Asked]:
+    pool = support_desk()
+    queries = tuple(Query(text=row["input"]) for row in support_desk_queries()[:5])
+    x, q = (torch.as_tensor(embedder.embed_documents(t)) for t in ([d.input for d in pool], [a.text for a in queries]))
+    return Problem(pool, x, queries, q, embed=None), Asked(queries, q)
+
+
+def test_bm25_ranks_by_its_formula(desk):
+    problem, asked = desk
+    import bm25s
+
+    documents = bm25s.tokenize([d.input for d in problem.pool], show_progress=False, return_ids=False)
+    average = sum(map(len, documents)) / len(documents)
+    for query, rows in zip(asked.queries, per_query.bm25(problem, asked, 5).tolist(), strict=True):
+        words = set(bm25s.tokenize([query.text], show_progress=False, return_ids=False)[0])
+
+        def score(document, words=words):
+            total = 0.0
+            for word in words:
+                holds = sum(word in other for other in documents)
+                idf = math.log(1 + (len(documents) - holds + 0.5) / (holds + 0.5))
+                count = document.count(word)
+                total += idf * count / (count + 1.5 * (0.25 + 0.75 * len(document) / average))
+            return total
+
+        scores = [score(document) for document in documents]
+        assert sorted((scores[row] for row in rows), reverse=True) == pytest.approx(
+            sorted(scores, reverse=True)[:5], rel=1e-4
+        )
+        assert [scores[row] for row in rows] == sorted(scores[row] for row in rows)
+
+
+def test_set_bsr_covers_the_query_greedily(desk, embedder):
+    problem, asked = desk
+
+    def tokens(text: str) -> np.ndarray:
+        found = embedder.model.encode(text, output_value="token_embeddings", show_progress_bar=False)
+        found = found.double().cpu().numpy()[1:-1]
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    shown = [tokens(d.input) for d in problem.pool]
+    for query, rows in zip(asked.queries, per_query.set_bsr(problem, asked, 3).tolist(), strict=True):
+        wanted = tokens(query.text)
+        recall = np.stack([(wanted @ other.T).max(1) for other in shown])
+        best, chosen = np.full(len(wanted), -1.0), []
+        for _ in range(3):
+            gains = [np.maximum(recall[i], best).sum() if i not in chosen else -np.inf for i in range(len(shown))]
+            chosen.append(int(np.argmax(gains)))
+            best = np.maximum(best, recall[chosen[-1]])
+        assert sorted(rows) == sorted(chosen) and rows[-1] == max(chosen, key=lambda i: recall[i].sum())

@@ -1,0 +1,296 @@
+"""The harness end to end: contenders through one door, resumption, tables, page, command, with a real small LM."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from kdprompt import DistillationSelector, Settings
+from kdprompt.cli.app import app
+from kdprompt.data import Pool, Query
+from kdprompt.evaluate import EmbeddingCache, LabelReader, Plan, Store, TextReader, contender, run, stress, summarise
+from kdprompt.evaluate.datasets import Asked, Case, Dataset
+from kdprompt.evaluate.runner import size
+from kdprompt.evaluate.statistics import compare, holm
+from kdprompt.report import write_page
+from kdprompt.resources import support_desk, support_desk_queries
+
+QUERIES = 6
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    pool = Pool(d for d in support_desk() if d.task == "support")
+    cases = tuple(Case(Query(text=row["input"]), row["output"]) for row in support_desk_queries())
+    return Dataset("desk", pool, tuple(case.query for case in cases[QUERIES:]), cases[QUERIES:], cases[:QUERIES])
+
+
+@pytest.fixture(scope="module")
+def embed(embedder) -> EmbeddingCache:
+    return EmbeddingCache(embedder, name="minilm")
+
+
+class Echo:
+    """Answers with the output of the demonstration nearest to the query, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.prompts: list[str] = []
+        self.fails_at = -1
+
+    def __call__(self, prompt: str) -> str:
+        if len(self.prompts) == self.fails_at:
+            raise KeyboardInterrupt
+        self.prompts.append(prompt)
+        outputs = re.findall(r"Output: (.+)", prompt)
+        return f"{outputs[-1] if outputs else 'nothing'}\nInput: and so on"
+
+
+def plan(dataset, embed, reader, *names: str, ks=(2,)) -> Plan:
+    return Plan([dataset], [contender(name) for name in names], ks, reader, embed)
+
+
+def cells_of(work: Plan, folder):
+    with Store(folder) as store:
+        return list(run(work, store))
+
+
+def asked(dataset, embed) -> Asked:
+    queries = tuple(case.query for case in dataset.test)
+    return Asked(queries, embed([query.text for query in queries]))
+
+
+def ids(chosen) -> list[list[str]]:
+    return [[d.id for d in shown] for shown in chosen]
+
+
+# -- contenders ---------------------------------------------------------------------------------------------------
+
+
+def test_kdprompt_is_the_selector_itself(dataset, embed):
+    problem, q = dataset.problem(embed), asked(dataset, embed)
+    selector = DistillationSelector.from_examples(dataset.pool, embed.embedder, settings=Settings(k=3))
+    expected = [selection.ids for selection in selector.select_batch([query.text for query in q.queries])]
+    assert ids(contender("kdprompt").prepare(problem, 3)(q)) == [list(row) for row in expected]
+    pinned = contender("kdprompt:share=0;interference=1;temperature=0.3;order=nearest-first")
+    assert pinned.settings.share == 0 and pinned.settings.penalties.interference == 1
+    assert pinned.settings.kernel.temperature == 0.3 and len(pinned.prepare(problem, 3)(q)[0]) == 3
+
+
+def test_langchain_goes_through_the_same_door(dataset, embed):
+    problem, q = dataset.problem(embed), asked(dataset, embed)
+    ours = contender("nearest-first").prepare(problem, 4)(q)
+    assert ids(contender("langchain-similarity").prepare(problem, 4)(q)) == ids(ours)
+    theirs = contender("langchain-mmr").prepare(problem, 4)(q)
+    assert all(len(set(row)) == 4 for row in ids(theirs)) and ids(theirs) != ids(ours)
+
+
+def test_shuffled_shows_the_same_in_another_order(dataset, embed):
+    problem, q = dataset.problem(embed), asked(dataset, embed)
+    shuffled = contender("shuffled(5):nearest-last")
+    assert shuffled.draws == 5 and contender("shuffled:kdprompt").draws == 20
+    plain, drawn = (ids(item.prepare(problem, 6)(q)) for item in (contender("nearest-last"), shuffled))
+    assert [sorted(row) for row in drawn] == [sorted(row) for row in plain] and drawn != plain
+    assert drawn == ids(shuffled.prepare(problem, 6)(q))
+
+
+def test_static_contenders_show_one_prompt(dataset, embed):
+    problem, q = dataset.problem(embed), asked(dataset, embed)
+    for name in ("kdprompt-static", "herding", "random"):
+        found = ids(contender(name).prepare(problem, 4)(q))
+        assert len(found) == QUERIES and all(row == found[0] and len(row) == 4 for row in found), name
+    assert contender("random").draws == 10
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("nearest", "no selector 'nearest'; there are bm25"),
+        ("mmr:lambda=1", "no option 'lambda'; there are .'trade_off'."),
+        ("kdprompt:shares=1", "no option 'shares' here; it has"),
+        ("kdprompt:share", "name=value"),
+        ("kdprompt:order=best", "order must be one of"),
+        ("shuffled:", "needs a number of orders and a selector"),
+        ("langchain-mmr:k=3", "takes no options"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_right_ones(spec, message):
+    with pytest.raises(ValueError, match=message):
+        contender(spec)
+
+
+# -- resumption ---------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_goes_on_where_it_was(dataset, embed, tmp_path):
+    echo = Echo()
+    work = plan(dataset, embed, TextReader(echo, name="echo"), "kdprompt", "nearest-last", "zero-shot", ks=(1, 2))
+    assert size(work) == 3 * 2 * QUERIES
+    echo.fails_at = 8
+    with pytest.raises(KeyboardInterrupt):
+        cells_of(work, tmp_path)
+    echo.fails_at = -1
+    with next(tmp_path.glob("answers*.jsonl")).open("a") as file:
+        file.write('{"key": "half a li')  # what a killed process leaves
+    assert len(Store(tmp_path)) == 8
+    cells = cells_of(work, tmp_path)
+    assert len(echo.prompts) == len(set(echo.prompts)), "a prompt was asked twice"
+    asked_before = len(echo.prompts)
+    assert [c.score for c in cells_of(work, tmp_path)] == [c.score for c in cells] and len(echo.prompts) == asked_before
+    other = plan(dataset, embed, TextReader(echo, name="another"), "zero-shot")
+    cells_of(other, tmp_path)
+    assert len(echo.prompts) == asked_before + QUERIES, "another reader's answers are its own"
+
+
+def test_cells_hold_what_was_shown(dataset, embed, tmp_path):
+    echo = Echo()
+    reader = TextReader(echo, name="echo", count_tokens=lambda text: len(text.split()))
+    done: list[int] = []
+    work = plan(dataset, embed, reader, "nearest-last", "zero-shot", "random", ks=(3,))
+    with Store(tmp_path) as store:
+        cells = {cell.selector: cell for cell in run(work, store, lambda n, _: done.append(n))}
+    assert sum(done) == size(work) == QUERIES * 12
+    near = dataset.problem(embed)
+    similarity = asked(dataset, embed).q @ near.x.T
+    expected = [
+        near.pool[int(row.argmax())].output == c.output for row, c in zip(similarity, dataset.test, strict=True)
+    ]
+    assert cells["nearest-last"].score == [float(right) for right in expected]
+    assert cells["zero-shot"].shown == [0.0] * QUERIES and cells["zero-shot"].score == [0.0] * QUERIES
+    assert cells["zero-shot"].tokens == [len(f"Input: {c.query.text}\nOutput:".split()) for c in dataset.test]
+    assert len(cells["random"].draws) == 10 and cells["random"].shown == [3.0] * QUERIES
+    assert sum(cells["random"].score) / QUERIES == pytest.approx(sum(cells["random"].draws) / 10, abs=1e-4)
+    assert cells["nearest-last"].log_loss == [] and cells["nearest-last"].calibration_error is None
+    assert all(cell.latency.p50 <= cell.latency.p99 for cell in cells.values())
+
+
+def test_off_task_demonstrations_are_counted_in_untagged_pools(embed, tmp_path):
+    desk = support_desk()
+    parts = []
+    for name in ("support", "tone"):
+        members = [d for d in desk if d.task == name]
+        cases = tuple(Case(Query(text=d.input), str(d.output)) for d in members[:4])
+        parts.append(Dataset(name, Pool(members[4:]), (), (), cases))
+    for told, clean in (("nothing", False), ("tags", True), ("outputs", True)):
+        work = Plan(
+            stress(parts, f"mixed={told}"), [contender("kdprompt")], [4], TextReader(Echo(), name="echo"), embed
+        )
+        off_task = sum(sum(cell.off_task) for cell in cells_of(work, tmp_path / told))
+        assert (off_task == 0) if clean else off_task >= 0
+    near = Plan(stress(parts, "mixed=tags"), [contender("nearest-last")], [8], TextReader(Echo(), name="echo"), embed)
+    assert sum(sum(cell.off_task) for cell in cells_of(near, tmp_path / "near")) > 0
+
+
+def test_readers_say_what_they_cannot_use():
+    with pytest.raises(TypeError, match="must be callable or have invoke"):
+        TextReader(3)
+    with pytest.raises(TypeError, match="must answer with text, got int"):
+        TextReader(lambda prompt: 3).answer("x", None)
+    reader = TextReader(lambda prompt: " Card delivery, I think\nmore", name="x")
+    assert reader.answer("x", ["card", "card delivery"]).text == "card delivery"
+    assert reader.answer("x", None).text == "Card delivery, I think"
+
+
+def test_langchain_models_are_readers():
+    from langchain_core.language_models import FakeListLLM, GenericFakeChatModel
+    from langchain_core.messages import AIMessage
+
+    assert TextReader(FakeListLLM(responses=["yes"])).answer("x", ["yes", "no"]).text == "yes"
+    blocks = [AIMessage(content=[{"type": "text", "text": "no"}]), AIMessage(content="yes")]
+    chat = TextReader(GenericFakeChatModel(messages=iter(blocks)))
+    assert [chat.answer("x", ["yes", "no"]).text for _ in range(2)] == ["no", "yes"]
+
+
+# -- tables and page ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def results(dataset, embed, small_lm, tmp_path_factory):
+    work = plan(dataset, embed, LabelReader(small_lm), "kdprompt", "nearest-last", "random", "shuffled(3):kdprompt")
+    return summarise(cells_of(work, tmp_path_factory.mktemp("run")), "kdprompt", {"reader": "<b>small & real</b>"})
+
+
+@pytest.mark.llm
+def test_tables_hold_paired_statistics(results, dataset):
+    (table,) = results.tables
+    assert table.queries == QUERIES and table.rows[0].selector == "kdprompt"
+    cells = {cell.selector: torch.tensor(cell.score) for cell in results.cells}
+    others = [row for row in table.rows if row.selector != "kdprompt"]
+    pairs = [compare(cells["kdprompt"], cells[row.selector]) for row in others]
+    for row, pair, p in zip(others, pairs, holm([pair.p for pair in pairs]), strict=True):
+        found = row.against
+        assert found is not None and found.p == pytest.approx(p)
+        assert (found.difference, found.low, found.high) == pytest.approx((pair.difference, pair.low, pair.high))
+        assert found.wins + found.ties + found.losses == QUERIES
+    assert table.rows[0].against is None and all(row.log_loss > 0 for row in table.rows)
+    assert type(results).model_validate_json(results.model_dump_json()) == results
+
+
+class Sources(HTMLParser):
+    """Everything that a page would load, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        names = {"src", "href", "xlink:href", "data", "srcset"}
+        self.loaded += [str(v) for k, v in attrs if k in names and not str(v).startswith("#")]
+        self.loaded += [tag] if tag in ("script", "link", "iframe", "object") else []
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.mark.llm
+def test_the_page_is_whole_in_itself(results, tmp_path):
+    write_page(results, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    parser = Sources()
+    parser.feed(page)
+    assert parser.loaded == [] and "@import" not in page and page.count("<svg") == 2
+    text = " ".join(parser.text)
+    for row in results.tables[0].rows:
+        assert row.selector in text and f"{row.score:.3f}" in text
+    assert "<b>small & real</b>" in text, "what users write is escaped"
+    write_page(results, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == (tmp_path / "page.html").read_bytes()
+
+
+# -- the command --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.llm
+def test_bench_on_files_of_ones_own(tmp_path, small_lm, dataset):
+    rows = [dict(d.fields) for d in dataset.pool]
+    queries = support_desk_queries()
+    for part, chosen in (("pool", rows), ("dev", queries[4:]), ("test", queries[:4])):
+        (tmp_path / f"own.{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
+    command = ["bench", "--data", str(tmp_path / "own"), "--output", str(tmp_path / "out"), "--k", "2"]
+    command += ["--selector", "kdprompt", "--selector", "nearest-last", "--limit", "3"]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "140"})
+    assert result.exit_code == 0, result.output
+    assert "own, clean, k = 2, 3 queries" in result.output and "nearest-last" in result.output
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["about"]["reader"] == "SmolLM2-135M-Instruct/normalised" and len(found["cells"]) == 2
+    assert (tmp_path / "out" / "report.html").stat().st_size > 5_000
+    again = CliRunner().invoke(app, command, env={"COLUMNS": "140"})
+    assert again.exit_code == 0 and "answers are known from earlier runs" in again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere/at-all"], "no such file"),
+        ([], "nothing to run on"),
+        (["--data", "x", "--selector", "best"], "no selector 'best'"),
+        (["--data", "x", "--reference", "bm25"], "none of the selectors"),
+        (["--data", "x", "--metric", "bleu"], "--metric must be one of|no such file"),
+    ],
+)
+def test_bench_says_what_is_wrong(tmp_path, arguments, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        CliRunner().invoke(app, ["bench", "--output", str(tmp_path), *arguments], catch_exceptions=False)
