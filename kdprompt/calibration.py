@@ -33,8 +33,9 @@ FEWEST = 24
 TEMPERATURES = (1.0, 2.0, 4.0)  # multiples of the regression's
 SHARES = (0.0, 0.5, 1.0)
 NEIGHBOURHOODS = (0.0, 0.5)
-INTERFERENCES = (0.0, 0.25, 1.0)
-COMPLEXITIES = (0.0, 0.01, 0.03, 0.1)
+# Never 0: log-loss of the read-out prefers hedging and would drop the penalty, which readers gain from.
+INTERFERENCES = (0.25, 1.0)
+TOLERANCES = (0.0, 0.02, 0.05, 0.1)
 SCALES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # temperatures of the log-loss
 
 
@@ -47,6 +48,7 @@ class Trial:
         share: ρ of the output kernel.
         neighbourhood: η of the target.
         penalties: Weights of J.
+        tolerance: Of ``best_prefix``, where k is ``"auto"``.
         loss: Mean 0–1 loss (labels) or squared distance (text).
         interval: 95 % interval of that mean, normal approximation.
         log_loss: In nats, with fitted temperature; NaN for text.
@@ -56,6 +58,7 @@ class Trial:
     share: float
     neighbourhood: float
     penalties: Penalties
+    tolerance: float = 0.0
     loss: float = float("nan")
     interval: tuple[float, float] = (float("nan"), float("nan"))
     log_loss: float = float("nan")
@@ -107,11 +110,13 @@ def calibrate(features: Features, settings: Settings, traffic: Tensor | None = N
     task = _Task.of(features, settings, regression, rows)
     adaptive = settings.k == "auto"
     trials = task.try_all(options, settings.most, adaptive=adaptive)
-    if adaptive and settings.penalties is None:
-        best = _best(trials)[0]
-        deeper = [replace(best, penalties=replace(best.penalties, complexity=c)) for c in COMPLEXITIES]
-        trials += task.try_all(deeper, settings.most, adaptive=True)
     chosen = _best(trials)[0]
+    if adaptive and settings.tolerance is None:
+        shorter = task.try_all([replace(chosen, tolerance=t) for t in TOLERANCES], settings.most, adaptive=True)
+        best = min(shorter, key=lambda result: result[0].loss)
+        # The shortest prompts that lose no more than one standard error.
+        chosen = next(trial for trial, losses in reversed(shorter) if within_one_error(losses, best[1]))
+        trials += shorter[1:]
     source = f"calibrated on {rows.numel()} pool examples held out as pseudo-queries, {len(trials)} settings tried"
     return Calibration(chosen, regression, tuple(trial for trial, _ in trials), rows.numel(), source)
 
@@ -143,7 +148,7 @@ def _grid(settings: Settings, regression: Regression, *, default: bool) -> Itera
         values(settings.neighbourhood, 0.0, NEIGHBOURHOODS),
         values(settings.penalties, Penalties(interference=0.25), penalties),
     ):
-        yield Trial(*combination)
+        yield Trial(*combination, tolerance=settings.tolerance or 0.0)
 
 
 def _held_out(features: Features, count: int, generator: torch.Generator, traffic: Tensor | None) -> Tensor:
@@ -217,7 +222,7 @@ class _Task:
             part = replace(parts[option.kernel], target=self.target.with_neighbourhood(option.neighbourhood))
             objective = Objective.of(part, option.share, option.penalties)
             path = greedy(objective, self.constraints, k)
-            chosen = best_prefix(path) if adaptive else path.chosen
+            chosen = best_prefix(path, option.tolerance) if adaptive else path.chosen
             results.append(self._score(option, self._read_out(objective, chosen)))
         return results
 

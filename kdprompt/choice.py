@@ -100,7 +100,7 @@ def choose(
     objective = Objective.of(parts, trial.share, trial.penalties)
     rules = _constraints(features, options, settings, lengths)
     path = greedy(objective, rules, settings.most)
-    chosen = best_prefix(path) if settings.k == "auto" else path.chosen
+    chosen = best_prefix(path, trial.tolerance) if settings.k == "auto" else path.chosen
     arranged = settings.order.arrange(objective, refine(objective, rules, chosen))
     return torch.where(arranged >= 0, index.gather(-1, arranged.clamp_min(0)), -1)
 

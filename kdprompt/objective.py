@@ -36,7 +36,7 @@ class Terms:
     Attributes:
         bias: MMD to the target (R2).
         complexity: R3.
-        interference: R6, scaled by the support of v̂.
+        interference: R6, scaled by the support of v̂; of a prompt that nothing attends to, support·‖v̂‖.
         total: J.
     """
 
@@ -58,6 +58,7 @@ class Blocks:
         values_st: ⟨v, v̂⟩ with target points ``[b, L, m]``.
         values_tt: ⟨v̂, v̂′⟩ among target points ``[b, m, m]``.
         conflict: support(q)·‖v_i − v̂(q)‖ at the queries ``[b, L, q]``.
+        silence: support(q)·‖v̂(q)‖, the conflict of predicting nothing ``[b, q]``.
         radius: B of R3, ``[b]``.
         width: d of R3, the number of value dimensions.
         target: The target.
@@ -70,6 +71,7 @@ class Blocks:
     values_st: Tensor
     values_tt: Tensor
     conflict: Tensor
+    silence: Tensor
     radius: Tensor
     width: int
     target: Target
@@ -87,7 +89,8 @@ def blocks(kernel: Kernel, x: Tensor, v: Tensor, target: Target, value_radius: f
     """
     inner_st = v @ target.v.transpose(-1, -2)
     at = target.queries
-    squared = v.square().sum(-1)[..., None] + target.v[:, :at].square().sum(-1)[:, None, :] - 2 * inner_st[..., :at]
+    size = target.v[:, :at].square().sum(-1)
+    squared = v.square().sum(-1)[..., None] + size[:, None, :] - 2 * inner_st[..., :at]
     return Blocks(
         inputs_ss=kernel(x, x),
         inputs_st=kernel(x, target.x),
@@ -96,6 +99,7 @@ def blocks(kernel: Kernel, x: Tensor, v: Tensor, target: Target, value_radius: f
         values_st=inner_st,
         values_tt=target.v @ target.v.transpose(-1, -2),
         conflict=squared.clamp_min(0).sqrt() * target.support[:, None, :],
+        silence=size.sqrt() * target.support,
         radius=value_radius * kernel.diagonal(target.x).amax(-1).sqrt(),
         width=v.shape[-1],
         target=target,
@@ -138,6 +142,7 @@ class Objective:
         diagonal: κ(x, x) of the candidates ``[b, L]``.
         attention: κ(x_i, q) clipped at zero ``[b, L, q]``.
         pull: attention·conflict ``[b, L, q]``.
+        silence: R6 at the queries where nothing is attended to ``[b, q]``.
         query_weights: Weights of the queries in R6 ``[b, q]``, summing to 1.
         radius: B of R3 ``[b]``.
         width: d of R3.
@@ -150,6 +155,7 @@ class Objective:
     diagonal: Tensor
     attention: Tensor
     pull: Tensor
+    silence: Tensor
     query_weights: Tensor
     radius: Tensor
     width: int
@@ -169,6 +175,7 @@ class Objective:
             diagonal=parts.inputs_ss.diagonal(dim1=-2, dim2=-1),
             attention=attention,
             pull=attention * parts.conflict,
+            silence=parts.silence,
             query_weights=parts.target.own[..., :at],
             radius=parts.radius,
             width=parts.width,
@@ -199,9 +206,9 @@ class Objective:
         squared = quad / divisor.square() - 2 * linear / divisor + self.self_term.view(shape)
         bias = squared.clamp_min(0).sqrt()
         complexity = complexity_of_trace(trace / divisor.square(), self.radius.view(shape), self.width)
-        ratio = numer / torch.where(denom > 0, denom, 1)
-        weights = self.query_weights.view(shape[0], *shape[1:], self.query_weights.shape[-1])
-        interference = (ratio * weights).sum(-1)
+        by_query = (*shape, self.query_weights.shape[-1])
+        ratio = torch.where(denom > 0, numer / torch.where(denom > 0, denom, 1), self.silence.view(by_query))
+        interference = (ratio * self.query_weights.view(by_query)).sum(-1)
         p = self.penalties
         total = p.bias * bias + p.complexity * complexity + p.interference * interference
         return Terms(bias, complexity, interference, total)
@@ -225,7 +232,10 @@ class Objective:
         )
 
     def terms(self, state: State) -> Terms:
-        """The terms of the sets, each ``[b]``; the empty set predicts nothing: J(∅) = bias·‖W_Q‖."""
+        """The terms of the sets, each ``[b]``.
+
+        The empty set predicts nothing: its bias is ‖W_Q‖, and its read-out misses the whole of v̂(q) (R6).
+        """
         return self._combine((state.quad, state.linear, state.trace), state.numer, state.denom, state.count)
 
     def terms_with(self, state: State) -> Terms:

@@ -133,10 +133,21 @@ def greedy(objective: Objective, constraints: Constraints, k: int) -> Path:
     return Path(state.chosen, torch.stack(totals, -1), torch.stack(rounding, -1), torch.stack(satisfied, -1))
 
 
-def best_prefix(path: Path) -> Tensor:
-    """The sets of the prefixes with the smallest J (the shorter one on ties), ``[b, K]``; 0 members are an answer."""
+def best_prefix(path: Path, tolerance: float = 0.0) -> Tensor:
+    """How many of a path to keep (R8): the shortest prefix whose J is near enough to the smallest.
+
+    Args:
+        path: Greedy's.
+        tolerance: Share of the largest possible fall of J, from the empty prompt to the best prefix, that may be
+            given up for a shorter prompt, in [0, 1].
+
+    Returns:
+        The sets ``[b, K]``; 0 members are an answer.
+    """
     totals = path.totals.masked_fill(~path.satisfied & path.satisfied.any(-1, keepdim=True), torch.inf)
-    _, size = lowest(totals, path.rounding)
+    spare = tolerance * (path.totals[:, :1] - totals.amin(-1, keepdim=True)).clamp_min(0)
+    limit = (totals + path.rounding).amin(-1, keepdim=True) + spare
+    size = (totals <= limit).to(torch.uint8).argmax(-1)
     place = torch.arange(path.chosen.shape[1], device=path.chosen.device)
     return torch.where(place < size[:, None], path.chosen, -1)
 

@@ -20,7 +20,7 @@ class TermValues(BaseModel):
     Attributes:
         bias: MMD between prompt and target under κ⊗ (R2), ≥ 0.
         complexity: Rademacher complexity (R3), ≥ 0.
-        interference: R6, scaled by the support of the estimated outputs, ≥ 0.
+        interference: R6, scaled by the support of the estimated outputs, ≥ 0; the empty prompt misses them whole.
         total: J (R8), their weighted sum.
     """
 

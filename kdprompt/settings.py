@@ -50,6 +50,7 @@ class Settings(BaseModel):
         share: Share ρ of the output kernel in [0, 1].
         neighbourhood: Share η in [0, 1] of a query's neighbourhood in its target.
         penalties: Weights of J's terms.
+        tolerance: Where k is ``"auto"``: the share of J's fall that may be given up for a shorter prompt, in [0, 1].
         shortlist: Candidates a query, the nearest ones; J is searched exactly over them.
         static_shortlist: Candidates of a static prompt: the nearest ones of every query in turn.
         static_queries: Most queries of the traffic that a static prompt looks at (a seeded sample).
@@ -73,6 +74,7 @@ class Settings(BaseModel):
     share: float | None = Field(default=None, ge=0, le=1)
     neighbourhood: float | None = Field(default=None, ge=0, le=1)
     penalties: Penalties | None = None
+    tolerance: float | None = Field(default=None, ge=0, le=1)
     shortlist: int = Field(default=64, ge=1)
     static_shortlist: int = Field(default=4096, ge=1)
     static_queries: int = Field(default=512, ge=1)

@@ -191,6 +191,9 @@ class Brute:
         trace = (weights**2 * self.kernel(self.rows.x[chosen], self.rows.x[chosen]).diagonal()).sum()
         complexity = self.radius * math.sqrt(self.rows.v.shape[1] * trace)
         interference = float(self.conflicts(chosen, weights).sum())
+        for point in self.points:  # where nothing is attended to the read-out is 0
+            if not self.attention(chosen, weights, point.x).sum() > 0:
+                interference += point.support * math.sqrt((point.value**2).sum()) / len(self.points)
         p = self.penalties
         total = p.bias * bias + p.complexity * complexity + p.interference * interference
         return {"bias": bias, "complexity": complexity, "interference": interference, "total": total}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kdprompt import CallableEmbedder, DistillationSelector, Penalties, Pool, Settings
-from kdprompt.calibration import COMPLEXITIES, INTERFERENCES, NEIGHBOURHOODS, SHARES, _Task, calibrate
+from kdprompt.calibration import INTERFERENCES, NEIGHBOURHOODS, SHARES, TOLERANCES, _Task, calibrate
 from kdprompt.features import featurise
 from kdprompt.kernels import Gaussian, Laplace
 from kdprompt.objective import Objective, blocks
@@ -76,13 +76,16 @@ def test_every_combination_is_tried_once_and_the_chosen_is_one_of_them():
     assert found.pseudo_queries == 40
 
 
-def test_k_auto_calibrates_the_complexity():
-    found = calibrated(settings=Settings(k="auto", k_max=6))
-    assert {trial.penalties.complexity for trial in found.trials} == set(COMPLEXITIES)
-    assert len(found.trials) == 3 * len(SHARES) * len(NEIGHBOURHOODS) * len(INTERFERENCES) + len(COMPLEXITIES)
+@pytest.mark.parametrize("seed", range(3))
+def test_k_auto_calibrates_the_tolerance(seed):
+    found = calibrated(seed, settings=Settings(k="auto", k_max=6), flipped=0.2)
+    assert {trial.tolerance for trial in found.trials} == set(TOLERANCES)
+    assert len(found.trials) == 3 * len(SHARES) * len(NEIGHBOURHOODS) * len(INTERFERENCES) + len(TOLERANCES) - 1
     assert found.chosen in found.trials
-    pinned = calibrated(settings=Settings(k="auto", k_max=6, penalties=Penalties(1.0, 0.5, 0.0)))
-    assert {trial.penalties for trial in pinned.trials} == {Penalties(1.0, 0.5, 0.0)}
+    best = min(trial.loss for trial in found.trials if replace(trial, tolerance=0.0).kernel == found.chosen.kernel)
+    assert found.chosen.loss <= best + (found.chosen.interval[1] - found.chosen.interval[0]) / 1.96
+    pinned = calibrated(seed, settings=Settings(k="auto", k_max=6, tolerance=0.1), flipped=0.2)
+    assert {trial.tolerance for trial in pinned.trials} == {0.1} and pinned.chosen.tolerance == 0.1
 
 
 def test_all_pinned_leaves_nothing_to_try():
@@ -287,13 +290,13 @@ def test_the_loss_is_small_where_outputs_follow_inputs_and_at_chance_where_they_
     assert calibrated(seed, flipped=1.0).chosen.loss > 0.6
 
 
-def test_with_flipped_outputs_the_joint_kernel_or_the_penalty_is_chosen_and_loses_less_than_neither():
+def test_with_flipped_outputs_joint_kernel_and_penalty_lose_less_than_neither():
     """Never worse than neither by more than a standard error (a near-tie), and better over the seeds together."""
     chosen, neither = [], []
     for seed in range(4):
         found = calibrated(seed, SETTINGS, n=400, flipped=0.3)
-        assert found.chosen.share > 0 or found.chosen.penalties.interference > 0
-        plain = [t for t in found.trials if t.share == 0 and t.penalties.interference == 0]
+        pinned = SETTINGS.model_copy(update={"share": 0.0, "penalties": Penalties(interference=0.0)})
+        plain = calibrated(seed, pinned, n=400, flipped=0.3).trials
         assert len(plain) == 3 * len(NEIGHBOURHOODS)
         best = min(plain, key=lambda trial: trial.loss)
         assert found.chosen.loss <= best.loss + (best.interval[1] - best.interval[0]) / (2 * 1.96)

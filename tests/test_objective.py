@@ -61,8 +61,8 @@ class Case:
 
     def _conflict(self, b, q, members, weights):
         pulls = [w * max(self.textbook(self.x[b, i], self.tx[b, q]), 0) for w, i in zip(weights, members, strict=True)]
-        if sum(pulls) == 0:
-            return 0.0
+        if sum(pulls) == 0:  # nothing is attended to: the read-out is 0
+            return math.hypot(*self.tv[b, q])
         gaps = [math.dist(self.v[b, i], self.tv[b, q]) for i in members]
         return sum(a * gap for a, gap in zip(pulls, gaps, strict=True)) / sum(pulls)
 
@@ -207,14 +207,15 @@ def test_uniformly_weighted_terms_are_the_terms_of_the_set(name, queries, device
 
 @every_kernel
 @every_target
-def test_the_empty_set_has_the_bias_of_predicting_nothing(name, queries, device, dtype):
+def test_the_empty_set_predicts_nothing(name, queries, device, dtype):
     problem = case(5, device, dtype, name, queries)
     for k in (0, 3):
         chosen = as_index(np.full((3, k), -1), problem)
         terms = problem.objective.terms(problem.objective.state(chosen))
-        assert_close(terms.bias.cpu(), [problem.uniform(b, [])[0] for b in range(3)], dtype)
-        assert terms.complexity.tolist() == terms.interference.tolist() == [0.0] * 3
-        assert_close(terms.total.cpu(), PENALTIES.bias * terms.bias.cpu(), dtype)
+        assert_close(stack(terms), [problem.uniform(b, []) for b in range(3)], dtype)
+        sizes = problem.support * np.linalg.norm(problem.tv[:, : problem.support.shape[1]], axis=-1)
+        assert_close(terms.interference.cpu(), (problem.own[:, : sizes.shape[1]] * sizes).sum(-1), dtype)
+        assert terms.complexity.tolist() == [0.0] * 3
 
 
 def test_pads_change_nothing_wherever_they_stand(device, dtype):

@@ -110,7 +110,7 @@ class Problem:
         np.put_along_axis(signed, members, 1 / max(k, 1), -1)
         bias = np.sqrt(np.einsum("...i,ij,...j", signed, self.gram, signed).clip(0))
         if k == 0:
-            return self.penalties.bias * bias
+            return self.penalties.bias * bias + self.penalties.interference * self.support * np.linalg.norm(self.tv[0])
         pulls, gaps = self.pulls[:, members]
         interference = self.support * (pulls * gaps).sum(-1) / pulls.sum(-1)
         complexity = math.sqrt(3 / k)
@@ -375,6 +375,21 @@ def test_adaptive_prefix_minimises_j_over_the_prefixes(complexity, seed, device,
         assert row[: len(members(row))].tolist() == path.chosen[b, : len(members(row))].tolist()
         assert row[len(members(row)) :].tolist() == [-1] * (6 - len(members(row)))
         assert values[len(members(row))] <= min(values) + tolerance(dtype)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_adaptive_prefix_is_the_shortest_within_the_tolerance(share, seed, device, dtype):
+    problems, objective = batch(seed, 10, device, dtype, penalties=Penalties(1.0, 0.0, 0.3))
+    path = greedy(objective, rules(3, 10, device), 6)
+    shortest = best_prefix(path)
+    for b, row in enumerate(best_prefix(path, share)):
+        values = [problems[b].j(members(path.chosen[b, :size])) for size in range(7)]
+        limit = min(values) + share * (values[0] - min(values))
+        size = len(members(row))
+        assert values[size] <= limit + tolerance(dtype)
+        assert all(value > limit - tolerance(dtype) for value in values[:size])
+        assert size <= len(members(shortest[b])) and (share < 1 or size == 0)
 
 
 def test_adaptive_prefix_may_be_empty(device, dtype):
