@@ -9,45 +9,71 @@ from kdprompt.evaluate.summary import Table as Compared
 
 __all__ = ["show"]
 
+WIDE = 118  # columns that one table needs; narrower terminals get two
+
 
 def show(console: Console, results: Results) -> None:
     """Prints each table: scores, and the reference against every other selector."""
-    for table in results.tables:
-        console.print(_table(table))
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)  # a file has room
+    for compared in results.tables:
+        title = f"{compared.dataset}, {compared.suite}, k = {compared.k}, {compared.queries} queries"
+        rows = sorted(compared.rows, key=lambda row: -row.score)
+        parts = [_scores, _comparison] if console.width < WIDE else [_whole]
+        for part in parts:
+            part(table := Table(title=title, title_justify="left", title_style="bold"), compared, rows)
+            console.print(table)
+        if len(rows) > 1:
+            console.print(
+                f"difference: {compared.reference} less the row in points, paired bootstrap 95 %; p: McNemar, Holm\n",
+                style="dim",
+            )
 
 
-def _table(compared: Compared) -> Table:
-    title = f"{compared.dataset}, {compared.suite}, k = {compared.k}, {compared.queries} queries"
-    caption = f"difference: {compared.reference} less the row, paired bootstrap 95 %; p: McNemar, Holm-corrected"
-    table = Table(title=title, title_justify="left", title_style="bold", caption=caption, caption_justify="left")
+def _whole(table: Table, compared: Compared, rows: list[Row]) -> None:
+    _columns(table, "score", "log-loss", "ECE", "tokens", "ms (p99)", "difference", "win/tie/loss", "p")
+    for row in rows:
+        table.add_row(row.selector, *_numbers(row), *_pair(row), style=_style(row, compared))
+
+
+def _scores(table: Table, compared: Compared, rows: list[Row]) -> None:
+    _columns(table, "score", "log-loss", "ECE", "tokens", "ms (p99)")
+    for row in rows:
+        table.add_row(row.selector, *_numbers(row), style=_style(row, compared))
+
+
+def _comparison(table: Table, compared: Compared, rows: list[Row]) -> None:
+    _columns(table, "difference", "win/tie/loss", "p")
+    for row in rows:
+        if row.against is not None:
+            table.add_row(row.selector, *_pair(row))
+
+
+def _columns(table: Table, *names: str) -> None:
     table.add_column("selector", overflow="fold")
-    for name in ("score", "log-loss", "ECE", "tokens", "shown", "p50 ms", "p99 ms"):
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("difference", justify="right", no_wrap=True)
-    for name in ("win/tie/loss", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in sorted(compared.rows, key=lambda row: -row.score):
-        style = "bold" if row.selector == compared.reference else None
-        table.add_row(*_cells(row), style=style)
-    return table
 
 
-def _cells(row: Row) -> list[str]:
-    numbers = [
-        f"{row.score:.3f}",
-        _number(row.log_loss),
-        _number(row.calibration_error),
-        f"{row.tokens:.0f}",
-        f"{row.shown:.1f}",
-        f"{row.p50:.1f}",
-        f"{row.p99:.1f}",
-    ]
+def _style(row: Row, compared: Compared) -> str | None:
+    return "bold" if row.selector == compared.reference else None
+
+
+def _numbers(row: Row) -> list[str]:
+    def optional(value: float | None) -> str:
+        return "" if value is None else f"{value:.3f}"
+
+    shown = [f"{row.score:.3f}", optional(row.log_loss), optional(row.calibration_error), f"{row.tokens:.0f}"]
+    return [*shown, f"{row.p50:.1f} ({row.p99:.0f})"]
+
+
+def _pair(row: Row) -> list[str]:
     pair = row.against
     if pair is None:
-        return [row.selector, *numbers, "", "", ""]
-    difference = f"{pair.difference:+.3f} [{pair.low:+.3f}, {pair.high:+.3f}]"
-    return [row.selector, *numbers, difference, f"{pair.wins}/{pair.ties}/{pair.losses}", f"{pair.p:.3g}"]
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+        return ["", "", ""]
+    low, high = 100 * pair.low, 100 * pair.high
+    return [
+        f"{100 * pair.difference:+.1f} [{low:+.1f}, {high:+.1f}]",
+        f"{pair.wins}/{pair.ties}/{pair.losses}",
+        f"{pair.p:.2g}",
+    ]
