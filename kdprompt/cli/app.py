@@ -7,6 +7,7 @@ from rich.console import Console
 
 from kdprompt.cli.bench import bench
 from kdprompt.cli.demo import demo
+from kdprompt.cli.doctor import doctor
 from kdprompt.cli.select import select
 from kdprompt.errors import KDPromptError
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(select)
 app.command()(demo)
 app.command()(bench)
+app.command()(doctor)
 
 
 def main() -> None:

@@ -17,20 +17,20 @@ STYLE = """
   :root { --ink: #e6e9ef; --dim: #98a2b3; --line: #333c4d; --mark: #1d2a44; --ground: #12161f; }
 }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); margin: 2rem auto;
-  max-width: 76rem; padding: 0 1rem; }
+  max-width: 80rem; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
 p, dd, figcaption { color: var(--dim); } dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
 dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th, td { padding: .25rem .5rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } tr.reference { background: var(--mark); font-weight: 600; }
 td.better { color: #15803d; } td.worse { color: #b42318; }
 figure { margin: 1rem 0; background: #fff; padding: .5rem; border-radius: 6px; }
 figure svg { width: 100%; height: auto; }
 """
 HEADS = (
-    "selector", "score", "95 %", "log-loss", "ECE", "tokens", "shown", "off task", "p50 ms", "p99 ms", "difference",
-    "95 %", "win / tie / loss", "p (Holm)",
+    "selector", "score", "95 %", "log-loss", "ECE", "tokens", "shown", "off task", "p50 ms", "p99 ms",
+    "difference, points", "win / tie / loss", "p (Holm)",
 )  # fmt: skip
 
 
@@ -97,12 +97,12 @@ def _row(row: Row, reference: str) -> str:
     marks = [""] * len(cells)
     pair = row.against
     if pair is None:
-        cells, marks = cells + [""] * 4, marks + [""] * 4
+        cells, marks = cells + [""] * 3, marks + [""] * 3
     else:
         mark = "better" if pair.low > 0 else "worse" if pair.high < 0 else ""
-        shares = f"{pair.wins} / {pair.ties} / {pair.losses}"
-        cells += [f"{pair.difference:+.3f}", f"{pair.low:+.3f} – {pair.high:+.3f}", shares, f"{pair.p:.3g}"]
-        marks += [mark, "", "", ""]
+        lead = f"{100 * pair.difference:+.1f} [{100 * pair.low:+.1f}, {100 * pair.high:+.1f}]"
+        cells += [lead, f"{pair.wins} / {pair.ties} / {pair.losses}", f"{pair.p:.2g}"]
+        marks += [mark, "", ""]
     shown = "".join(f'<td class="{mark}">{cell}</td>' for cell, mark in zip(cells, marks, strict=True))
     kind = ' class="reference"' if row.selector == reference else ""
     return f"<tr{kind}>{shown}</tr>"
