@@ -1,0 +1,246 @@
+r"""The results R1 to R8 as functions that can be run: batched, differentiable torch, each with its statement.
+
+Objects: demonstrations z_i = (x_i, v_i) with key features φ(x_i) ``[..., k, p]`` and kernel κ = ⟨φ, φ⟩, values v_i
+``[..., k, c]``, position weights w ``[..., k]`` with w_i ≥ 0 and Σ w_i = 1. A prompt D builds W_D = Σ w_i v_i φ(x_i)ᵀ,
+the query distribution Q would build W_Q. R3, R5 and R6 live in ``kdprompt.bounds`` and are named here again, so that the
+whole theory is in one place.
+
+Source: arXiv 2506.11516, in the numbered form R1–R8 of the project's theory page.
+"""
+
+from dataclasses import dataclass
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+from kdprompt.bounds import Kind, complexity, generalisation_gap, interference, query_sample_error
+from kdprompt.kernels import Kernel
+from kdprompt.mmd import Joint, joint_points, mmd
+
+__all__ = [
+    "Guarantee",
+    "OrderSensitivity",
+    "bias",
+    "complexity",
+    "distilled_weights",
+    "generalisation_bound",
+    "interference",
+    "interference_by_task",
+    "order_sensitivity",
+    "query_sample_error",
+    "read_out",
+    "read_out_shift",
+    "risk_bound",
+]
+
+EXACT = 7
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """A batch of bounds and what they are worth.
+
+    Attributes:
+        value: ``[...]``, ≥ 0.
+        kind: ``certificate``: holds as stated; ``regulariser``: its premise is broken by selection.
+        premise: Under what it holds.
+    """
+
+    value: Tensor
+    kind: Kind
+    premise: str
+
+
+def distilled_weights(weights: Tensor, values: Tensor, features: Tensor) -> Tensor:
+    """R1: W_D = Σ w_i v_i φ(x_i)ᵀ, the reference model that attention over a prompt distils.
+
+    It is one gradient step of size 1 from W = 0 on ½ Σ w_i ‖v_i − W φ(x_i)‖². Exact.
+
+    Args:
+        weights: ``[..., k]``.
+        values: ``[..., k, c]``.
+        features: φ(x_i), ``[..., k, p]``.
+
+    Returns:
+        ``[..., c, p]``.
+
+    Example:
+        >>> import torch
+        >>> distilled_weights(torch.tensor([0.5, 0.5]), torch.eye(2), torch.tensor([[1.0], [3.0]])).tolist()
+        [[0.5], [1.5]]
+    """
+    return (weights[..., None] * values).transpose(-1, -2) @ features
+
+
+def read_out(weights: Tensor, values: Tensor, attention: Tensor, *, normalised: bool = True) -> Tensor:
+    """f_D(q) = Σ w_i κ(x_i, q) v_i, or f̄_D(q), the same divided by Σ w_i κ(x_i, q), as softmax attention does.
+
+    Args:
+        weights: ``[..., k]``.
+        values: ``[..., k, c]``.
+        attention: κ(x_i, q), ``[..., k, m]``.
+        normalised: Which of the two.
+
+    Returns:
+        ``[..., m, c]``; zero where nothing attends to q.
+    """
+    pull = weights[..., None] * attention
+    if normalised:
+        total = pull.sum(-2, keepdim=True)
+        pull = pull / torch.where(total > 0, total, 1)
+    return pull.transpose(-1, -2) @ values
+
+
+def bias(
+    kernel: Kernel,
+    prompt: tuple[Tensor, Tensor],
+    target: tuple[Tensor, Tensor],
+    weights: Tensor | None = None,
+    target_weights: Tensor | None = None,
+) -> Tensor:
+    """R2: ‖W_D − W_Q‖_HS = MMD under κ⊗ = κ·⟨v, v′⟩. Exact, and it survives selection.
+
+    Args:
+        kernel: κ of the inputs.
+        prompt: Inputs ``[..., k, d]`` and values ``[..., k, c]`` of the demonstrations.
+        target: Inputs ``[..., m, d]`` and values ``[..., m, c]`` of the query distribution.
+        weights: Of the demonstrations ``[..., k]``; uniform when absent.
+        target_weights: Of the target ``[..., m]``; uniform when absent.
+
+    Returns:
+        ``[...]``, ≥ 0. Where values are v = Aφ′(x), ‖A‖_op times the MMD under κ′κ bounds it: pass φ′(x) as values.
+    """
+    joint = Joint(kernel, prompt[0].shape[-1], 1.0)
+    return mmd(joint, joint_points(*prompt), joint_points(*target), weights, target_weights)
+
+
+def read_out_shift(bias: Tensor, kernel_at_query: Tensor | float) -> Tensor:
+    """R2: √κ(q, q)·‖W_D − W_Q‖ ≥ ‖f_D(q) − f_Q(q)‖, ``[...]``."""
+    return torch.as_tensor(kernel_at_query, dtype=bias.dtype, device=bias.device).sqrt() * bias
+
+
+def generalisation_bound(  # noqa: PLR0913 - the constants of the theorem
+    empirical_risk: Tensor,
+    rademacher: Tensor,
+    weights: Tensor,
+    *,
+    selected: bool,
+    lipschitz: float = 1.0,
+    loss_range: float = 1.0,
+    delta: float = 0.05,
+) -> Guarantee:
+    """R4: risk ≤ Σ w_i ℓ_i + 2·√2·L·R3 + 3b √(log(2/δ) Σ w_i²/2) with probability ≥ 1 − δ.
+
+    Args:
+        empirical_risk: Σ w_i ℓ_i with ℓ in [0, b], ``[...]``.
+        rademacher: R3, ``[...]``.
+        weights: ``[..., k]``.
+        selected: Whether the demonstrations were chosen by their values, as any selector does.
+        lipschitz: L of the loss.
+        loss_range: b.
+        delta: Probability of failure, in (0, 1).
+
+    Returns:
+        A certificate for demonstrations drawn i.i.d. and independently of their values, else a regulariser.
+    """
+    gap = generalisation_gap(rademacher, weights, lipschitz=lipschitz, loss_range=loss_range, delta=delta)
+    premise = "demonstrations drawn i.i.d. and independently of their values"
+    if selected:
+        return Guarantee(empirical_risk + gap, "regulariser", f"would need {premise}; these were selected")
+    return Guarantee(empirical_risk + gap, "certificate", premise)
+
+
+def interference_by_task(split: Tensor, task: Tensor, tasks: int) -> Tensor:
+    """R6 by task: the parts of ``interference`` summed over the demonstrations of each task.
+
+    Args:
+        split: By demonstration ``[..., k, m]``.
+        task: Task code of each demonstration ``[..., k]``, 0 … tasks − 1.
+        tasks: How many there are.
+
+    Returns:
+        ``[..., tasks, m]``; the rows of other tasks than the query's are the cross-task interference, its own row is
+        the label conflict.
+    """
+    member = torch.nn.functional.one_hot(task, tasks).to(split.dtype)
+    return member.transpose(-1, -2) @ split
+
+
+@dataclass(frozen=True)
+class OrderSensitivity:
+    """How far the orders of one prompt are from one another, as distances of distilled weights.
+
+    Attributes:
+        rms: Root mean square distance of two orders drawn at random, ``[...]``.
+        largest: Largest distance of two orders ``[...]``; None for more than 7 demonstrations.
+    """
+
+    rms: Tensor
+    largest: Tensor | None
+
+
+def order_sensitivity(gram: Tensor, profile: Tensor) -> OrderSensitivity:
+    """R7: order acts through w_π(i) = ω_i alone, so ‖W_π − W_σ‖ is an MMD between weightings of the same points.
+
+    Two random orders are at a mean squared distance of 2 s² (tr G − (1ᵀG1 − tr G)/(k − 1)), s² the variance of ω:
+    exact for every k, without enumeration.
+
+    Args:
+        gram: κ⊗ among the demonstrations ``[..., k, k]``.
+        profile: ω, ``[k]``, summing to 1.
+
+    Returns:
+        Zero for a uniform profile, and for one demonstration.
+    """
+    k = gram.shape[-1]
+    if k < 2:
+        zero = gram.sum((-1, -2)) * 0
+        return OrderSensitivity(zero, zero)
+    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+    spread = (profile - profile.mean()).square().mean()
+    rms = (2 * spread * (trace - (gram.sum((-1, -2)) - trace) / (k - 1))).clamp_min(0).sqrt()
+    if k > EXACT:
+        return OrderSensitivity(rms, None)
+    # Every pair of orders is, up to renaming the demonstrations, the identity and another order.
+    orders = torch.tensor(list(permutations(range(k))), device=gram.device)
+    weights = profile[orders]
+    squares = torch.einsum("pi,...ij,pj->...p", weights, gram, weights)
+    largest = gram.new_zeros(gram.shape[:-2])
+    for row in range(weights.shape[0]):
+        cross = torch.einsum("i,...ij,pj->...p", weights[row], gram, weights)
+        apart = squares + squares[..., row, None] - 2 * cross
+        largest = torch.maximum(largest, apart.amax(-1))
+    return OrderSensitivity(rms, largest.clamp_min(0).sqrt())
+
+
+def risk_bound(  # noqa: PLR0913 - the terms of J and the constants of the theorem
+    bias: Tensor,
+    rademacher: Tensor,
+    interference: Tensor,
+    weights: Tensor,
+    *,
+    kernel_max: float = 1.0,
+    lipschitz: float = 1.0,
+    delta: float = 0.05,
+) -> Guarantee:
+    """R8 with the theory's own constants: L·(√κ_max·MMD + R6) + R4's gap, what J minimises with calibrated weights.
+
+    The reading: the prompt's risk at the queries exceeds that of the reference model W_Q by at most L·√κ_max·MMD (R2);
+    R6 bounds how far the read-out misses the estimated outputs; R4's gap, how far demonstrations can mislead.
+
+    Args:
+        bias: R2, ``[...]``.
+        rademacher: R3, ``[...]``.
+        interference: R6, summed over the demonstrations, ``[...]``.
+        weights: ``[..., k]``.
+        kernel_max: Largest κ(q, q).
+        lipschitz: L of the loss.
+        delta: Of R4's gap.
+
+    Returns:
+        A regulariser, always: R4's premise does not hold for a set that was chosen to make this small.
+    """
+    gap = generalisation_gap(rademacher, weights, lipschitz=lipschitz, delta=delta)
+    value = lipschitz * (kernel_max**0.5 * bias + interference) + gap
+    return Guarantee(value, "regulariser", "R2 and R6 hold after selection, R4's gap would need independent draws")
