@@ -1,9 +1,9 @@
 r"""The results R1 to R8 as functions that can be run: batched, differentiable torch, each with its statement.
 
 Objects: demonstrations z_i = (x_i, v_i) with key features φ(x_i) ``[..., k, p]`` and kernel κ = ⟨φ, φ⟩, values v_i
-``[..., k, c]``, position weights w ``[..., k]`` with w_i ≥ 0 and Σ w_i = 1. A prompt D builds W_D = Σ w_i v_i φ(x_i)ᵀ,
-the query distribution Q would build W_Q. R3, R5 and R6 live in ``kdprompt.bounds`` and are named here again, so that the
-whole theory is in one place.
+``[..., k, c]``, position weights w ``[..., k]``, w_i ≥ 0, Σ w_i = 1. A prompt D builds W_D = Σ w_i v_i φ(x_i)ᵀ,
+the query distribution Q would build W_Q. R3, R5 and R6 live in ``kdprompt.bounds`` and are named here again, so that
+the whole theory is in one place.
 
 Source: arXiv 2506.11516, in the numbered form R1–R8 of the project's theory page.
 """

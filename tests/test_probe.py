@@ -1,0 +1,221 @@
+"""The probe on tiny models of every family and on the real small LM: exact bookkeeping, R2 and R6 on real heads."""
+
+import warnings
+
+import pytest
+import torch
+
+from kdprompt import ByObjective, PromptTemplate
+from kdprompt.data import Demonstration
+from kdprompt.probe import Segments, calibrate_position_profile, probe
+
+DEMONSTRATIONS = [
+    Demonstration(id=str(i), input=text, output=output)
+    for i, (text, output) in enumerate(
+        [
+            ("a fine film", "positive"),
+            ("a dull film", "negative"),
+            ("where is my card", "card arrival"),
+            ("so slow", "negative"),
+        ]
+    )
+]
+QUERY = "what a lovely day"
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 300,
+}
+GROUPED = {**SMALL, "num_key_value_heads": 2, "head_dim": 8}
+
+
+def families():
+    from transformers import (
+        Gemma2Config,
+        Gemma2ForCausalLM,
+        Gemma3ForCausalLM,
+        Gemma3TextConfig,
+        GemmaConfig,
+        GemmaForCausalLM,
+        GPT2Config,
+        GPT2LMHeadModel,
+        GPTNeoXConfig,
+        GPTNeoXForCausalLM,
+        LlamaConfig,
+        LlamaForCausalLM,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
+
+    gpt2 = GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=300, n_positions=256)
+    return {
+        "llama": (LlamaForCausalLM, LlamaConfig(**GROUPED)),
+        "qwen2": (Qwen2ForCausalLM, Qwen2Config(**{**SMALL, "num_key_value_heads": 2})),
+        "qwen3": (Qwen3ForCausalLM, Qwen3Config(**GROUPED)),
+        "gemma": (GemmaForCausalLM, GemmaConfig(**{**SMALL, "num_key_value_heads": 1, "head_dim": 8})),
+        "gemma2": (Gemma2ForCausalLM, Gemma2Config(**GROUPED, sliding_window=16, query_pre_attn_scalar=8)),
+        "gemma3": (Gemma3ForCausalLM, Gemma3TextConfig(**GROUPED, sliding_window=16, query_pre_attn_scalar=8)),
+        "gpt2": (GPT2LMHeadModel, gpt2),
+        "gpt_neox": (GPTNeoXForCausalLM, GPTNeoXConfig(**SMALL, rotary_pct=0.5)),
+    }
+
+
+NAMES = ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "gpt2", "gpt_neox"]
+every_family = pytest.mark.parametrize("name", NAMES)
+
+
+def tiny(name: str, attention: str = "sdpa"):
+    kind, config = families()[name]
+    attention = "eager" if name == "gemma2" else attention  # its soft cap has no fused form
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = kind._from_config(config, attn_implementation=attention)
+    for parameter in model.parameters():  # larger than the initialisation, so that heads differ
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """A byte-pair tokenizer of 300 tokens, trained here."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    trained = ByteLevelBPETokenizer()
+    texts = [PromptTemplate().text(DEMONSTRATIONS, QUERY)] * 4
+    trained.train_from_iterator(texts, vocab_size=300, show_progress=False)
+    return PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer)
+
+
+@every_family
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_contributions_and_rest_make_up_every_head(name, attention, tokenizer):
+    model = tiny(name, attention)
+    before = model.config._attn_implementation
+    found = probe(model, tokenizer, DEMONSTRATIONS, QUERY)
+    assert model.config._attn_implementation == before and len(found.layers) == 2
+    for layer in found.layers:
+        whole = layer.contribution.sum(1) + layer.rest
+        assert float((whole - layer.output).norm() / layer.output.norm()) < 1e-4
+        assert torch.allclose(layer.attention.sum(-1), torch.ones(4), atol=1e-5) and layer.output.shape[0] == 4
+        # The read-out is that of attention renormalised over the demonstrations.
+        inside = layer.owner >= 0
+        own = layer.attention * inside / (layer.attention * inside).sum(-1, keepdim=True)
+        assert torch.allclose(layer.read_out, (own[..., None] * layer.values).sum(1), atol=1e-5)
+
+
+@every_family
+def test_what_is_captured_is_what_the_model_computes(name, tokenizer):
+    """Attention recomputed from the captured queries and keys, and the eager weights that the model itself returns."""
+    model = tiny(name, "eager")
+    found = probe(model, tokenizer, DEMONSTRATIONS, QUERY)
+    own = model(found.segments.ids[None], output_attentions=True).attentions
+    for layer, weights in zip(found.layers, own, strict=True):
+        assert torch.allclose(layer.attention, weights[0, :, -1], atol=1e-6)
+    if name in ("gemma2", "gemma3"):  # soft cap or sliding window: not plain softmax over all tokens
+        return
+    for layer in found.layers:
+        logits = layer.scaling * torch.einsum("hd,hnd->hn", layer.query, layer.keys)
+        assert torch.allclose(layer.attention, logits.softmax(-1), atol=1e-5)
+
+
+@every_family
+def test_r2_holds_on_every_head(name, tokenizer):
+    model = tiny(name)
+    one = probe(model, tokenizer, DEMONSTRATIONS[:2], QUERY)
+    other = probe(model, tokenizer, DEMONSTRATIONS[2:], QUERY)
+    for mine, theirs in zip(one.layers, other.layers, strict=True):
+        distance, shift = mine.bias(theirs)
+        assert bool((shift <= distance * (1 + 1e-6)).all()) and bool((distance > 0).all())
+        k = torch.cat([mine.keys[:, mine.owner >= 0], theirs.keys[:, theirs.owner >= 0]], 1).double()
+        v = torch.cat([mine.values[:, mine.owner >= 0], theirs.values[:, theirs.owner >= 0]], 1).double()
+        n = int((mine.owner >= 0).sum())
+        for head in range(4):  # explicit features: a square root of the kernel matrix
+            exponents = mine.scaling * k[head] @ k[head].T
+            values, vectors = torch.linalg.eigh((exponents - exponents.max()).exp())
+            phi = vectors * values.clamp_min(0).sqrt()
+            model_d, model_q = v[head, :n].T @ phi[:n] / n, v[head, n:].T @ phi[n:] / (len(phi) - n)
+            assert float((model_d - model_q).norm()) == pytest.approx(float(distance[head]), rel=1e-4)
+        same, _ = mine.bias(mine)
+        assert float(same.max()) < 1e-6 * float(distance.max())
+
+
+@every_family
+def test_r6_is_never_violated_on_the_heads(name, tokenizer):
+    found = probe(tiny(name), tokenizer, DEMONSTRATIONS, QUERY)
+    for layer in found.layers:
+        missed, bound = layer.interference([0, 0, 1, 0], wanted=0)
+        assert bool((missed <= bound * (1 + 1e-5) + 1e-7).all())
+        alone, none = layer.interference([0, 0, 0, 0], wanted=0)
+        assert float(alone.abs().max()) < 1e-5 and float(none.abs().max()) < 1e-5
+        with pytest.raises(ValueError, match="must name 4 demonstrations"):
+            layer.interference([0, 0, 1, 0], wanted=2)
+
+
+def test_tokens_belong_to_their_demonstrations(tokenizer):
+    template = PromptTemplate(instruction="Say it.")
+    found = Segments.of(tokenizer, DEMONSTRATIONS, QUERY, template)
+    for i, demonstration in enumerate(DEMONSTRATIONS):
+        written = tokenizer.decode(found.ids[found.owner == i])
+        assert written == template.render(demonstration) + template.separator
+    outside = tokenizer.decode(found.ids[found.owner == -1])
+    assert outside == f"Say it.\n\nInput: {QUERY}\nOutput:"
+
+
+def test_a_token_that_two_demonstrations_share_is_named(tokenizer):
+    # ByteLevel joins a space to the word behind it, so a separator of one space reaches into the next demonstration.
+    template = PromptTemplate(demonstration="film{input}{output}", separator=" ")
+    with pytest.raises(ValueError, match=r"token ' film' .*reaches from demonstration 0 into demonstration 1"):
+        Segments.of(tokenizer, DEMONSTRATIONS, QUERY, template)
+
+
+def test_a_slow_tokenizer_is_refused():
+    with pytest.raises(TypeError, match="needs a fast tokenizer"):
+        Segments.of(object(), DEMONSTRATIONS, QUERY)
+
+
+def test_an_encoder_is_refused(tokenizer):
+    from transformers import BertConfig, BertModel
+
+    model = BertModel(BertConfig(**SMALL))
+    with pytest.raises(ValueError, match="needs a causal language model, got BertModel"):
+        probe(model, tokenizer, DEMONSTRATIONS, QUERY)
+
+
+def test_a_prompt_longer_than_the_context_is_refused(tokenizer):
+    with pytest.raises(ValueError, match=r"the prompt has \d+ tokens and GPT2LMHeadModel a context of 256"):
+        probe(tiny("gpt2"), tokenizer, DEMONSTRATIONS * 10, QUERY)
+
+
+def test_the_position_profile_averages_the_demonstrations_out(tokenizer):
+    model = tiny("llama")
+    profile = calibrate_position_profile(model, tokenizer, DEMONSTRATIONS, [QUERY, "so slow again"], orders=4)
+    assert len(profile.measured) == 4 and sum(profile.measured) == pytest.approx(1)
+    assert profile == calibrate_position_profile(model, tokenizer, DEMONSTRATIONS, [QUERY, "so slow again"], orders=4)
+    same = [DEMONSTRATIONS[0]] * 3
+    by_hand = probe(model, tokenizer, same, QUERY).mass.mean(0)
+    one = calibrate_position_profile(model, tokenizer, same, [QUERY], orders=1)
+    assert one.measured == pytest.approx((by_hand / by_hand.sum()).tolist(), rel=1e-5)
+    assert ByObjective(profile=profile).profile.weights(4) == pytest.approx(list(profile.measured))
+    with pytest.raises(ValueError, match="needs demonstrations, queries and orders, got 0, 1, 8"):
+        calibrate_position_profile(model, tokenizer, [], [QUERY])
+
+
+@pytest.mark.llm
+def test_the_real_small_lm_is_read_exactly(small_lm):
+    before = small_lm.label_scores(PromptTemplate().text(DEMONSTRATIONS, QUERY), ["positive", "negative"])
+    found = probe(small_lm.model, small_lm.tokenizer, DEMONSTRATIONS, QUERY)
+    assert len(found.layers) == 30
+    for layer in found.layers:
+        whole = layer.contribution.sum(1) + layer.rest
+        assert float((whole - layer.output).norm() / layer.output.norm()) < 1e-4
+        missed, bound = layer.interference([0, 0, 1, 0], wanted=0)
+        assert bool((missed <= bound * (1 + 1e-4) + 1e-6).all())
+    after = small_lm.label_scores(PromptTemplate().text(DEMONSTRATIONS, QUERY) + " ", ["positive", "negative"])
+    again = small_lm.label_scores(PromptTemplate().text(DEMONSTRATIONS, QUERY), ["positive", "negative"])
+    assert torch.allclose(before, again, atol=1e-4) and after.shape == before.shape
