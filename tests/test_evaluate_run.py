@@ -288,7 +288,7 @@ def test_bench_on_files_of_ones_own(tmp_path, small_lm, dataset):
         ([], "nothing to run on"),
         (["--data", "x", "--selector", "best"], "no selector 'best'"),
         (["--data", "x", "--reference", "bm25"], "none of the selectors"),
-        (["--data", "x", "--metric", "bleu"], "--metric must be one of|no such file"),
+        (["--data", "x", "--metric", "bleu"], "--metric must be one of"),
     ],
 )
 def test_bench_says_what_is_wrong(tmp_path, arguments, message):

@@ -34,60 +34,71 @@ class _Files:
     test: Path | None
 
 
+Data = Annotated[list[Path] | None, Option(help="Prefix of PREFIX.pool.jsonl, .dev.jsonl and .test.jsonl; repeatable.")]
+Selectors = Annotated[
+    list[str] | None,
+    Option(help="A selector with options, e.g. 'mmr:trade_off=0.9', or per-query, static, all; repeatable."),
+]
+Suites = Annotated[
+    list[str] | None,
+    Option(help="clean, noise=0.3, duplicates=0.1, imbalance=20, mixed=tags|outputs|nothing; repeatable."),
+]
+Model = Annotated[
+    str, Option(help="'smollm2', a Hugging Face name or folder, or python:MODULE:NAME (LangChain model, callable).")
+]
+Scoring = Literal["normalised", "sum", "constrained"]
+Split = Literal["test", "dev"]
+
+
 def bench(  # noqa: PLR0913 - a command's options are its interface
     output: Annotated[Path, Option(help="Folder for answers, results.json and report.html; a killed run goes on.")],
-    data: Annotated[
-        list[Path] | None, Option(help="Prefix of PREFIX.pool.jsonl, .dev.jsonl and .test.jsonl; repeatable.")
-    ] = None,
+    data: Data = None,
     pool: Annotated[Path | None, Option(help="Instead of --data: the pool.", exists=True)] = None,
     dev: Annotated[Path | None, Option(help="… the dev queries: the traffic.", exists=True)] = None,
     test: Annotated[Path | None, Option(help="… the labelled test queries.", exists=True)] = None,
-    model: Annotated[
-        str, Option(help="'smollm2', a Hugging Face name or folder, or python:MODULE:NAME (LangChain model, callable).")
-    ] = "smollm2",
-    scoring: Annotated[
-        Literal["normalised", "sum", "constrained"], Option(help="How a local model chooses among labels.")
-    ] = "normalised",
-    selector: Annotated[
-        list[str] | None,
-        Option(help="A selector with options, e.g. 'mmr:trade_off=0.9', or per-query, static, all; repeatable."),
-    ] = None,
+    model: Model = "smollm2",
+    scoring: Annotated[Scoring, Option(help="How a local model chooses among labels.")] = "normalised",
+    selector: Selectors = None,
     reference: Annotated[str | None, Option(help="Compared with all others. Default: the first selector.")] = None,
     k: Annotated[list[int] | None, Option(help="Demonstrations; repeatable. Default: 8.", min=0)] = None,
-    suite: Annotated[
-        list[str] | None,
-        Option(help="clean, noise=0.3, duplicates=0.1, imbalance=20, mixed=tags|outputs|nothing; repeatable."),
-    ] = None,
+    suite: Suites = None,
     limit: Annotated[int | None, Option(help="Most test queries of each data set.", min=1)] = None,
-    split: Annotated[Literal["test", "dev"], Option(help="dev for choosing settings, test for reporting.")] = "test",
+    split: Annotated[Split, Option(help="dev for choosing settings, test for reporting.")] = "test",
     metric: Annotated[str, Option(help="accuracy, exact-match, token-f1, or python:MODULE:FUNCTION.")] = "accuracy",
     embedder: Annotated[str, Option(help="'minilm', 'lsa', or a sentence-transformers model.")] = "minilm",
     seed: Annotated[int, Option(help="Of everything that samples.")] = 0,
 ) -> None:
     """Compare selectors by what a model answers: score, log-loss, calibration, tokens, latency, paired statistics."""
-    from kdprompt.evaluate import Plan, contender, stress
+    from kdprompt.evaluate import Plan, stress
 
     log = Console(stderr=True, highlight=False)
-    names = [name for item in selector or ["kdprompt", "nearest-last"] for name in GROUPS.get(item, (item,))]
-    contenders = [contender(name) for name in dict.fromkeys(names)]
-    first = reference or contenders[0].name
-    if first not in {item.name for item in contenders}:
-        raise ValueError(f"--reference {first!r} is none of the selectors {[item.name for item in contenders]}")
+    contenders, first = _contenders(selector or ["kdprompt", "nearest-last"], reference)
+    scored = _metric(metric)
     base = _datasets(_Files(data or [], pool, dev, test))
-    datasets = [item for name in suite or ["clean"] for item in stress(base, name, seed=seed)]
-    embed = _embed(embedder, base, output)
     plan = Plan(
-        datasets=datasets,
+        datasets=[item for name in suite or ["clean"] for item in stress(base, name, seed=seed)],
         contenders=contenders,
         ks=k or [8],
         reader=_reader(model, scoring, log),
-        embed=embed,
-        metric=_metric(metric),
+        embed=_embed(embedder, base, output),
+        metric=scored,
         limit=limit,
         split=split,
         seed=seed,
     )
     _run(plan, output, first, log)
+
+
+def _contenders(selectors: list[str], reference: str | None) -> tuple[list[Any], str]:
+    """The contenders named, groups spelled out, and the one that is compared with all others."""
+    from kdprompt.evaluate import contender
+
+    names = [name for item in selectors for name in GROUPS.get(item, (item,))]
+    found = [contender(name) for name in dict.fromkeys(names)]
+    first = reference or found[0].name
+    if first not in {item.name for item in found}:
+        raise ValueError(f"--reference {first!r} is none of the selectors {[item.name for item in found]}")
+    return found, first
 
 
 def _run(plan: Any, output: Path, reference: str, log: Console) -> None:
