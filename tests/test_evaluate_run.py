@@ -15,7 +15,7 @@ from kdprompt.evaluate import EmbeddingCache, LabelReader, Plan, Store, TextRead
 from kdprompt.evaluate.datasets import Asked, Case, Dataset
 from kdprompt.evaluate.runner import size
 from kdprompt.evaluate.statistics import compare, holm
-from kdprompt.report import write_page
+from kdprompt.report import write_markdown, write_page
 from kdprompt.resources import support_desk, support_desk_queries
 
 QUERIES = 6
@@ -246,6 +246,27 @@ class Sources(HTMLParser):
 
 
 @pytest.mark.llm
+def test_markdown_sets_data_sets_side_by_side(results, tmp_path):
+    other = results.model_copy(
+        update={
+            "tables": [
+                *results.tables,
+                results.tables[0].model_copy(update={"dataset": "second", "rows": results.tables[0].rows[:2]}),
+            ]
+        }
+    )
+    write_markdown(other, tmp_path / "results.md")
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    assert "| selector | desk | second | mean | tokens |" in lines
+    table = [line.split(" | ") for line in lines if line.startswith("| ")][2:]
+    assert [len(cells) for cells in table] == [5] * len(results.tables[0].rows)
+    row = results.tables[0].rows[1]
+    shown = next(cells for cells in table if cells[0] == f"| {row.selector}")
+    assert shown[1] == shown[2] and shown[1].startswith(f"{100 * row.score:.1f}, {row.log_loss:.2f} (")
+    assert next(cells for cells in table if "random" in cells[0])[2] == "", "what was not run stays empty"
+
+
+@pytest.mark.llm
 def test_the_page_is_whole_in_itself(results, tmp_path):
     write_page(results, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -277,6 +298,7 @@ def test_bench_on_files_of_ones_own(tmp_path, small_lm, dataset):
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert found["about"]["reader"] == "SmolLM2-135M-Instruct/normalised" and len(found["cells"]) == 2
     assert (tmp_path / "out" / "report.html").stat().st_size > 5_000
+    assert "| **kdprompt** | " in (tmp_path / "out" / "results.md").read_text()
     again = CliRunner().invoke(app, command, env={"COLUMNS": "140"})
     assert again.exit_code == 0 and "answers are known from earlier runs" in again.output
 

@@ -51,7 +51,9 @@ Split = Literal["test", "dev"]
 
 
 def bench(  # noqa: PLR0913 - a command's options are its interface
-    output: Annotated[Path, Option(help="Folder for answers, results.json and report.html; a killed run goes on.")],
+    output: Annotated[
+        Path, Option(help="Folder for answers, results (JSON, Markdown) and report.html; a killed run goes on.")
+    ],
     data: Data = None,
     pool: Annotated[Path | None, Option(help="Instead of --data: the pool.", exists=True)] = None,
     dev: Annotated[Path | None, Option(help="… the dev queries: the traffic.", exists=True)] = None,
@@ -106,7 +108,7 @@ def _run(plan: Any, output: Path, reference: str, log: Console) -> None:
     from kdprompt.cli.embedding import progress_bar
     from kdprompt.evaluate import Store, run, summarise
     from kdprompt.evaluate.runner import size
-    from kdprompt.report import write_page
+    from kdprompt.report import write_markdown, write_page
 
     with Store(output) as store:
         if len(store):
@@ -124,8 +126,9 @@ def _run(plan: Any, output: Path, reference: str, log: Console) -> None:
     results = summarise(cells, reference, about, seed=plan.seed)
     (output / "results.json").write_text(results.model_dump_json(), encoding="utf-8")
     write_page(results, output / "report.html")
+    write_markdown(results, output / "results.md")
     show(Console(), results)
-    log.print(f"wrote {output / 'results.json'} and {output / 'report.html'}", style="dim")
+    log.print(f"wrote results.json, results.md and report.html to {output}", style="dim")
 
 
 def _datasets(files: _Files) -> list[Any]:
