@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from kdprompt.cli.app import app
 from kdprompt.data import Pool
-from kdprompt.diagnose import mixture
+from kdprompt.diagnose import coverage, mixture
 
 
 def blobs(outputs_of, *, n: int = 1200, spread: float = 0.3, seed: int = 0):
@@ -95,10 +95,45 @@ def test_sst2_and_subj_conflict_and_trec_does_not(data, embedder):
     assert not mixture(trec, torch.as_tensor(embedder.embed_documents([d.input for d in trec]))).mixed
 
 
+# -- coverage -----------------------------------------------------------------------------------------------------
+
+
+def cloud(n: int, centre: list[float], seed: int) -> torch.Tensor:
+    noise = torch.randn(n, len(centre), generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(torch.tensor(centre) + 0.3 * noise, dim=-1)
+
+
+def test_a_pool_that_covers_the_traffic_and_one_that_does_not():
+    queries = torch.cat([cloud(60, [1.0, 0, 0], 1), cloud(20, [0, 1.0, 0], 2)])
+    covered = coverage(torch.cat([cloud(150, [1.0, 0, 0], 3), cloud(50, [0, 1.0, 0], 4)]), queries)
+    assert covered.covered and "may come from one distribution" in str(covered)
+    found = coverage(cloud(200, [1.0, 0, 0], 3), queries)
+    assert not found.covered and found.test.p_value < 0.01 and found.bias > covered.bias
+    assert sum(i >= 60 for i in found.worst(20)) >= 18, "the worst covered are those of the missing kind"
+
+
+def test_the_witness_leaves_the_query_itself_out():
+    x, q = cloud(7, [1.0, 0, 0], 0), cloud(5, [0, 1.0, 0], 1)
+    found = coverage(x, q, permutations=20)
+    for i in range(5):
+
+        def kappa(a, b):
+            return math.exp((float(a @ b) - 1) / found.temperature)
+
+        near = sum(kappa(q[i], a) for a in x) / 7
+        other = sum(kappa(q[i], b) for j, b in enumerate(q) if j != i) / 4
+        assert float(found.witness[i]) == pytest.approx(near - other, rel=1e-4, abs=1e-6)
+        assert float(found.similarity[i]) == pytest.approx(max(float(q[i] @ a) for a in x), rel=1e-5)
+    with pytest.raises(ValueError, match="at least 2 queries, got 1"):
+        coverage(x, q[:1])
+
+
 def test_doctor_on_the_command_line(embedder):
     from kdprompt import resources
 
     pool = str(resources.__path__[0]) + "/support_desk.jsonl"
-    result = CliRunner().invoke(app, ["doctor", "--pool", pool], env={"COLUMNS": "120"})
+    command = ["doctor", "--pool", pool, "--queries", pool.replace("desk", "desk_queries")]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "120"})
+    assert "Worst covered queries" in result.output and "30 queries" in " ".join(result.output.split())
     assert result.exit_code == 0, result.output
     assert "202 examples" in result.output and "falls on outputs of another task" in " ".join(result.output.split())

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,36 +12,64 @@ from rich.table import Table
 __all__ = ["doctor"]
 
 Option = typer.Option
+SHOWN = 20
 
 
 def doctor(
     pool: Annotated[Path, Option(help="Examples, one JSON object a line.", exists=True, dir_okay=False)],
+    queries: Annotated[
+        Path | None, Option(help="A sample of the traffic, one JSON object a line.", exists=True, dir_okay=False)
+    ] = None,
     k: Annotated[int, Option(help="Nearest neighbours that a prompt would show.", min=1)] = 8,
     ignore_tags: Annotated[bool, Option("--ignore-tags", help="Look at the outputs alone.")] = False,
     model: Annotated[str | None, Option(help="sentence-transformers model. Default: all-MiniLM-L6-v2.")] = None,
     device: Annotated[str | None, Option(help="cpu, cuda, mps, … Default: the best there is.")] = None,
 ) -> None:
-    """Say what a pool holds, and whether it mixes tasks that conflict and what that costs."""
-    from kdprompt import Pool
+    """Say what a pool holds, whether it mixes tasks that conflict, and whether it covers the traffic."""
+    from kdprompt import Pool, PoolError, read_jsonl
     from kdprompt.cli.embedding import ProgressEmbedder
     from kdprompt.diagnose import mixture
     from kdprompt.embedding import embed_documents
 
     loaded = Pool.from_jsonl(pool)
+    if not len(loaded):
+        raise PoolError(f"{pool} holds no examples")
+    asked = loaded.queries(read_jsonl(queries)) if queries else ()
     if ignore_tags:
         loaded = Pool((d.model_copy(update={"task": None}) for d in loaded), loaded.schema)
-    vectors = (
-        embed_documents(ProgressEmbedder(model, device=device), [d.input for d in loaded]) if len(loaded) else None
-    )
-    console = Console(highlight=False)
-    counts = Counter((d.task or "", d.output or "") for d in loaded)
-    table = Table(title=f"{len(loaded):,} examples, {len(counts):,} outputs", title_justify="left", title_style="bold")
-    for name, justify in (("task", "left"), ("output", "left"), ("examples", "right")):
-        table.add_column(name, justify="right" if justify == "right" else "left")
-    for (task, output), count in counts.most_common(20):
-        table.add_row(escape(task), escape(output), f"{count:,}")
-    console.print(table)
-    if len(counts) > 20:
-        console.print(f"and {len(counts) - 20:,} more outputs", style="dim")
-    if vectors is not None:
+    console, embedder = Console(highlight=False), ProgressEmbedder(model, device=device)
+    console.print(_contents(loaded))
+    vectors = embed_documents(embedder, [d.input for d in loaded])
+    if len({(d.task, d.output) for d in loaded if d.output is not None}) > 1:
         console.print(escape(str(mixture(loaded, vectors, k=k))))
+    if asked:
+        _traffic(console, embedder, vectors, [query.text for query in asked])
+
+
+def _contents(pool: Any) -> Table:
+    counts = Counter((d.task or "", d.output or "") for d in pool)
+    table = Table(title=f"{len(pool):,} examples, {len(counts):,} outputs", title_justify="left", title_style="bold")
+    table.add_column("task")
+    table.add_column("output")
+    table.add_column("examples", justify="right")
+    for (task, output), count in counts.most_common(SHOWN):
+        table.add_row(escape(task), escape(output), f"{count:,}")
+    if len(counts) > SHOWN:
+        table.caption = f"and {len(counts) - SHOWN:,} more outputs"
+    return table
+
+
+def _traffic(console: Console, embedder: Any, vectors: Any, texts: list[str]) -> None:
+    from kdprompt.diagnose import coverage
+    from kdprompt.embedding import embed_queries
+
+    found = coverage(vectors, embed_queries(embedder, texts))
+    console.print(escape(str(found)))
+    table = Table(title="Worst covered queries", title_justify="left", title_style="bold")
+    table.add_column("witness", justify="right")
+    table.add_column("nearest", justify="right")
+    table.add_column("query", overflow="fold")
+    for i in found.worst(5):
+        table.add_row(f"{float(found.witness[i]):+.3f}", f"{float(found.similarity[i]):.2f}", escape(texts[i]))
+    console.print(table)
+    console.print("witness: the pool's mass there less that of the other queries; nearest: cosine", style="dim")
