@@ -5,9 +5,11 @@ import warnings
 import pytest
 import torch
 
-from kdprompt import ByObjective, PromptTemplate
+from kdprompt import ByObjective, DistillationSelector, PromptTemplate, Settings
 from kdprompt.data import Demonstration
-from kdprompt.probe import Segments, calibrate_position_profile, probe
+from kdprompt.probe import AttentionKernel, Segments, calibrate_position_profile, probe
+from kdprompt.probe.capture import capture
+from kdprompt.resources import support_desk
 
 DEMONSTRATIONS = [
     Demonstration(id=str(i), input=text, output=output)
@@ -204,6 +206,49 @@ def test_the_position_profile_averages_the_demonstrations_out(tokenizer):
     assert ByObjective(profile=profile).profile.weights(4) == pytest.approx(list(profile.measured))
     with pytest.raises(ValueError, match="needs demonstrations, queries and orders, got 0, 1, 8"):
         calibrate_position_profile(model, tokenizer, [], [QUERY])
+
+
+@every_family
+def test_attention_kernel_is_the_mean_cosine_of_the_keys(name, tokenizer):
+    model = tiny(name)
+    texts = [d.input for d in DEMONSTRATIONS]
+    embedder = AttentionKernel(model, tokenizer, sample=texts, layers=[1], heads=[0, 2])
+    vectors = embedder.embed_documents(texts)
+    assert vectors.shape[0] == 4 and torch.allclose(vectors.norm(dim=-1), torch.ones(4), atol=1e-5)
+    keys = []
+    for text in texts:
+        ids = torch.tensor(tokenizer(PromptTemplate().text((), text))["input_ids"])
+        keys.append(capture(model, ids, last=255)[1].k[[0, 2], -1])
+    centred = torch.stack(keys) - torch.stack(keys).mean(0)
+    cosine = torch.nn.functional.cosine_similarity(centred[0], centred[1], dim=-1).mean()
+    assert float(vectors[0] @ vectors[1]) == pytest.approx(float(cosine), abs=1e-5)
+    assert torch.equal(embedder.embed_query(texts[2]), vectors[2])
+    assert embedder.values(texts).shape == vectors.shape
+    with pytest.raises(ValueError, match="layers must be among the 2 of the model"):
+        AttentionKernel(model, tokenizer, sample=texts, layers=[2])
+    with pytest.raises(ValueError, match="heads must be among the 4 of each layer"):
+        AttentionKernel(model, tokenizer, sample=texts, heads=[4])
+    with pytest.raises(ValueError, match="at least 2 texts"):
+        AttentionKernel(model, tokenizer, sample="one text")
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt_neox"])
+def test_rotary_positions_do_not_enter_the_attention_kernel(name, tokenizer):
+    """One layer: the key of a token depends on the token and its place alone, and the place is always the same."""
+    kind, config = families()[name]
+    config.num_hidden_layers = 1
+    torch.manual_seed(0)
+    embedder = AttentionKernel(kind(config).eval(), tokenizer, sample=["so slow", "a card"], layers=[0])
+    short, long = embedder.embed_documents(["so", "so slow, so slow, so slow, so slow"])
+    assert torch.allclose(short, long, atol=1e-4)
+
+
+@pytest.mark.llm
+def test_selection_in_the_geometry_of_the_reader(small_lm):
+    examples = [{"input": d.input, "output": d.output} for d in support_desk() if d.task == "support"][:40]
+    kernel = AttentionKernel(small_lm.model, small_lm.tokenizer, sample=[e["input"] for e in examples])
+    selector = DistillationSelector.from_examples(examples, kernel, settings=Settings(k=3))
+    assert len(selector.select("I cannot log in any more")) == 3
 
 
 @pytest.mark.llm

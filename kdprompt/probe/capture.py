@@ -44,16 +44,24 @@ class Captured:
 
 
 @torch.no_grad()
-def capture(model: Any, ids: Tensor) -> list[Captured]:
+def capture(model: Any, ids: Tensor, *, last: int | None = None) -> list[Captured]:
     """Runs a causal LM on token ids ``[n]`` and returns its attention layers in order.
+
+    Args:
+        model: The causal LM.
+        ids: Token ids ``[n]``.
+        last: Position of the last token, at least n − 1; None takes n − 1. Limited by the context.
 
     Raises:
         ValueError: The model is not causal, the prompt does not fit its context, or it attends in a way of its own.
     """
-    _check(model, ids)
+    most = _check(model, ids)
+    last = len(ids) - 1 if last is None else last
+    last = last if most is None else min(last, most - 1)
+    places = torch.arange(last - len(ids) + 1, last + 1, device=model.device)[None]
     kept: list[Captured] = []
     with _listening(model, kept):
-        model(input_ids=ids[None].to(model.device), use_cache=False)
+        model(input_ids=ids[None].to(model.device), position_ids=places, use_cache=False)
     if not kept:
         raise ValueError(
             f"{type(model).__name__} does not attend through transformers' attention interface, so its keys and values "
@@ -62,7 +70,8 @@ def capture(model: Any, ids: Tensor) -> list[Captured]:
     return kept
 
 
-def _check(model: Any, ids: Tensor) -> None:
+def _check(model: Any, ids: Tensor) -> int | None:
+    """The model's context, if it has one."""
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     causal = any(sign in type(model).__name__ for sign in ("CausalLM", "LMHead", "ConditionalGeneration"))
     if not causal or getattr(config, "is_encoder_decoder", False):
@@ -76,6 +85,7 @@ def _check(model: Any, ids: Tensor) -> None:
             f"the prompt has {len(ids)} tokens and {type(model).__name__} a context of {most}: show fewer or shorter "
             "demonstrations"
         )
+    return most
 
 
 @contextmanager
