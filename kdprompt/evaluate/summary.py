@@ -2,42 +2,18 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from kdprompt.evaluate.runner import Cell
-from kdprompt.evaluate.statistics import compare, holm, mean_interval
+from kdprompt.evaluate.statistics import Paired, compare, holm, mean_interval
 
-__all__ = ["Comparison", "Results", "Row", "Table", "summarise"]
+__all__ = ["Results", "Row", "Table", "summarise"]
 
 FROZEN = ConfigDict(frozen=True)
-
-
-class Comparison(BaseModel):
-    """The reference less a baseline, on the same queries.
-
-    Attributes:
-        difference: Of the mean scores.
-        low: Lower end of the paired 95 % bootstrap interval.
-        high: Upper end.
-        wins: Queries where the reference scores higher.
-        ties: Queries where both score the same.
-        losses: Queries where the baseline scores higher.
-        p: McNemar's exact p-value, corrected by Holm's rule for the baselines of the table; for scores other than
-            0 and 1, and for means over draws, the sign test that it is; None for the reference itself.
-    """
-
-    model_config = FROZEN
-
-    difference: float
-    low: float
-    high: float
-    wins: int
-    ties: int
-    losses: int
-    p: float
 
 
 class Row(BaseModel):
@@ -56,7 +32,8 @@ class Row(BaseModel):
         p50: Median milliseconds of a selection.
         p99: 99th percentile.
         draws: Mean score of each draw, ascending.
-        against: The reference against this row; None for the reference itself.
+        against: The reference against this row, its p corrected by Holm's rule for the baselines of the table (for
+            scores other than 0 and 1, and for means over draws, the sign test that it is); None for itself.
     """
 
     model_config = FROZEN
@@ -73,7 +50,7 @@ class Row(BaseModel):
     p50: float
     p99: float
     draws: list[float]
-    against: Comparison | None = None
+    against: Paired | None = None
 
 
 class Table(BaseModel):
@@ -128,25 +105,17 @@ def summarise(cells: Iterable[Cell], reference: str, about: dict[str, Any] | Non
 
 def _rows(group: Sequence[Cell], reference: str, seed: int) -> list[Row]:
     own = next((cell for cell in group if cell.selector == reference), None)
-    against: dict[str, Comparison] = {}
+    against: dict[str, Paired] = {}
     if own is not None:
         others = [cell for cell in group if cell.selector != reference]
         found = [compare(torch.tensor(own.score), torch.tensor(cell.score), seed=seed) for cell in others]
         corrected = holm([pair.p for pair in found])
         for cell, pair, p in zip(others, found, corrected, strict=True):
-            against[cell.selector] = Comparison(
-                difference=pair.difference,
-                low=pair.low,
-                high=pair.high,
-                wins=pair.wins,
-                ties=pair.ties,
-                losses=pair.losses,
-                p=p,
-            )
+            against[cell.selector] = replace(pair, p=p)
     return [_row(cell, against.get(cell.selector), seed) for cell in group]
 
 
-def _row(cell: Cell, against: Comparison | None, seed: int) -> Row:
+def _row(cell: Cell, against: Paired | None, seed: int) -> Row:
     scores = torch.tensor(cell.score, dtype=torch.float64)
     low, high = mean_interval(scores, seed=seed)
     return Row(
