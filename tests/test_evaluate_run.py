@@ -224,6 +224,12 @@ def test_tables_hold_paired_statistics(results, dataset):
         assert found is not None and found.p == pytest.approx(p)
         assert (found.difference, found.low, found.high) == pytest.approx((pair.difference, pair.low, pair.high))
         assert found.wins + found.ties + found.losses == QUERIES
+    for row in others:
+        if len(row.draws) > 1:
+            own = table.rows[0].score
+            expected = sum((own > d + 1e-4) + 0.5 * (abs(own - d) <= 1e-4) for d in row.draws) / len(row.draws)
+            assert row.percentile == pytest.approx(expected)
+    assert [row.percentile is None for row in table.rows] == [True, True, False, False]
     assert table.rows[0].against is None and all(row.log_loss > 0 for row in table.rows)
     assert type(results).model_validate_json(results.model_dump_json()) == results
 

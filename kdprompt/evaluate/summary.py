@@ -32,6 +32,8 @@ class Row(BaseModel):
         p50: Median milliseconds of a selection.
         p99: 99th percentile.
         draws: Mean score of each draw, ascending.
+        percentile: Share of the draws that the reference's mean score is above, ties counting half, in [0, 1]; None for
+            a single draw and for the reference itself.
         against: The reference against this row, its p corrected by Holm's rule for the baselines of the table (for
             scores other than 0 and 1, and for means over draws, the sign test that it is); None for itself.
     """
@@ -50,6 +52,7 @@ class Row(BaseModel):
     p50: float
     p99: float
     draws: list[float]
+    percentile: float | None = None
     against: Paired | None = None
 
 
@@ -112,11 +115,16 @@ def _rows(group: Sequence[Cell], reference: str, seed: int) -> list[Row]:
         corrected = holm([pair.p for pair in found])
         for cell, pair, p in zip(others, found, corrected, strict=True):
             against[cell.selector] = replace(pair, p=p)
-    return [_row(cell, against.get(cell.selector), seed) for cell in group]
+    return [_row(cell, own, against.get(cell.selector), seed) for cell in group]
 
 
-def _row(cell: Cell, against: Paired | None, seed: int) -> Row:
+def _row(cell: Cell, reference: Cell | None, against: Paired | None, seed: int) -> Row:
     scores = torch.tensor(cell.score, dtype=torch.float64)
+    percentile = None
+    if reference is not None and against is not None and len(cell.draws) > 1:
+        score = _mean(reference.score) or 0.0
+        above = sum(score > draw + 1e-4 for draw in cell.draws) + 0.5 * sum(abs(score - d) <= 1e-4 for d in cell.draws)
+        percentile = above / len(cell.draws)
     low, high = mean_interval(scores, seed=seed)
     return Row(
         selector=cell.selector,
@@ -131,6 +139,7 @@ def _row(cell: Cell, against: Paired | None, seed: int) -> Row:
         p50=cell.latency.p50,
         p99=cell.latency.p99,
         draws=sorted(cell.draws),
+        percentile=percentile,
         against=against,
     )
 

@@ -100,7 +100,10 @@ def _row(row: Row, reference: str) -> str:
         cells, marks = cells + [""] * 3, marks + [""] * 3
     else:
         mark = "better" if pair.low > 0 else "worse" if pair.high < 0 else ""
-        lead = f"{100 * pair.difference:+.1f} [{100 * pair.low:+.1f}, {100 * pair.high:+.1f}]"
+        drawn = (
+            "" if row.percentile is None else f"<br><small>above {row.percentile:.0%} of {len(row.draws)} draws</small>"
+        )
+        lead = f"{100 * pair.difference:+.1f} [{100 * pair.low:+.1f}, {100 * pair.high:+.1f}]{drawn}"
         cells += [lead, f"{pair.wins} / {pair.ties} / {pair.losses}", f"{pair.p:.2g}"]
         marks += [mark, "", ""]
     shown = "".join(f'<td class="{mark}">{cell}</td>' for cell, mark in zip(cells, marks, strict=True))

@@ -59,7 +59,8 @@ def _cell(row: Row | None) -> str:
     pair = row.against
     if pair is None:
         return shown
-    return f"{shown} ({100 * pair.difference:+.1f} [{100 * pair.low:+.1f}, {100 * pair.high:+.1f}])"
+    drawn = "" if row.percentile is None else f"; above {row.percentile:.0%} of {len(row.draws)} draws"
+    return f"{shown} ({100 * pair.difference:+.1f} [{100 * pair.low:+.1f}, {100 * pair.high:+.1f}]{drawn})"
 
 
 def _mean(values: list[float]) -> float:
