@@ -2,5 +2,6 @@
 
 from kdprompt.report.benchmark import write_page
 from kdprompt.report.markdown import write_markdown
+from kdprompt.report.phenomena import write_phenomena
 
-__all__ = ["write_markdown", "write_page"]
+__all__ = ["write_markdown", "write_page", "write_phenomena"]

@@ -1,33 +1,14 @@
 """A benchmark as one HTML file: tables and pictures inside, nothing loaded from elsewhere."""
 
-import io
-import re
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from kdprompt.evaluate import Results
 from kdprompt.evaluate.summary import Row, Table
+from kdprompt.report.page import axes_of, document, svg
 
 __all__ = ["write_page"]
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2330; --dim: #667085; --line: #d8dee8; --mark: #eef4ff; --ground: #fff; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ef; --dim: #98a2b3; --line: #333c4d; --mark: #1d2a44; --ground: #12161f; }
-}
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); margin: 2rem auto;
-  max-width: 80rem; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
-p, dd, figcaption { color: var(--dim); } dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
-dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .5rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } tr.reference { background: var(--mark); font-weight: 600; }
-td.better { color: #15803d; } td.worse { color: #b42318; }
-figure { margin: 1rem 0; background: #fff; padding: .5rem; border-radius: 6px; }
-figure svg { width: 100%; height: auto; }
-"""
 HEADS = (
     "selector", "score", "95 %", "log-loss", "ECE", "tokens", "shown", "off task", "p50 ms", "p99 ms",
     "difference, points", "win / tie / loss", "p (Holm)",
@@ -47,12 +28,7 @@ def write_page(results: Results, path: Path) -> None:
     parts = [_section(table) for table in results.tables]
     about = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in results.about.items())
     body = f"<h1>kdprompt benchmark</h1><dl>{about}</dl>{_overview(results)}{''.join(parts)}"
-    page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>kdprompt benchmark</title><style>{STYLE}</style></head><body>{body}'
-        "</body></html>"
-    )
-    path.write_text(page, encoding="utf-8")
+    path.write_text(document("kdprompt benchmark", body), encoding="utf-8")
 
 
 def _overview(results: Results) -> str:
@@ -113,14 +89,14 @@ def _row(row: Row, reference: str) -> str:
 
 def _scores(rows: list[Row], reference: str) -> str:
     """Scores with their intervals, best on top."""
-    figure, axes = _figure(0.9 + 0.27 * len(rows))
+    figure, axes = axes_of(0.9 + 0.27 * len(rows))
     for y, row in enumerate(reversed(rows)):
         colour = "#1d4ed8" if row.selector == reference else "#667085"
         axes.plot([row.low, row.high], [y, y], color=colour, linewidth=2, solid_capstyle="round")
         axes.plot([row.score], [y], "o", color=colour, markersize=5)
     axes.set_yticks(range(len(rows)), [row.selector for row in reversed(rows)])
     axes.set_xlabel("mean score, 95 % interval")
-    return _svg(figure)
+    return svg(figure)
 
 
 def _differences(tables: list[Table]) -> str:
@@ -128,7 +104,7 @@ def _differences(tables: list[Table]) -> str:
     from matplotlib import colormaps
 
     others = list(dict.fromkeys(row.selector for t in tables for row in t.rows if row.against is not None))
-    figure, axes = _figure(1.3 + 0.1 * len(others) * (len(tables) + 2))
+    figure, axes = axes_of(1.3 + 0.1 * len(others) * (len(tables) + 2))
     colours = colormaps["tab10"]
     for i, table in enumerate(tables):
         label = f"{table.dataset}, {table.suite}, k = {table.k}"
@@ -144,26 +120,4 @@ def _differences(tables: list[Table]) -> str:
     axes.set_yticks(range(len(others)), list(reversed(others)))
     axes.set_xlabel("points")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8)
-    return _svg(figure)
-
-
-def _figure(height: float) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("the page needs matplotlib: pip install 'kdprompt[bench]'") from error
-    figure = Figure(figsize=(9, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", color="#e4e7ec", linewidth=0.7)
-    return figure, axes
-
-
-def _svg(figure: Any) -> str:
-    from matplotlib import rc_context
-
-    file = io.StringIO()
-    with rc_context({"svg.hashsalt": "kdprompt"}):  # the same picture gives the same bytes
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    text = file.getvalue()
-    return re.sub(r"\s+(width|height)=\"[\d.]+pt\"", "", text[text.index("<svg") :], count=2)
+    return svg(figure)
