@@ -69,8 +69,12 @@ class AttentionKernel:
         return torch.stack([self._embedded(text, "v") for text in texts])
 
     def _embedded(self, text: str, part: str) -> Tensor:
-        centred = self._heads(self._read(text), part) - self._centre[part]
-        found: Tensor = torch.nn.functional.normalize(centred, dim=-1).flatten() / centred.shape[0] ** 0.5
+        own, centre = self._heads(self._read(text), part), self._centre[part]
+        size = (own - centre).norm(dim=-1, keepdim=True)
+        # A head that does not tell the text from the sample says nothing: its rounding is not blown up to length one.
+        told = size > 1e-5 * centre.norm(dim=-1, keepdim=True)
+        scaled = torch.where(told, (own - centre) / size.clamp_min(torch.finfo(size.dtype).tiny), 0)
+        found: Tensor = scaled.flatten() / told.sum().clamp_min(1).sqrt()
         return found
 
     def _read(self, text: str) -> list[Captured]:
