@@ -110,9 +110,11 @@ def calibrate(features: Features, settings: Settings, traffic: Tensor | None = N
     task = _Task.of(features, settings, regression, rows)
     adaptive = settings.k == "auto"
     trials = task.try_all(options, settings.most, adaptive=adaptive)
-    chosen = _best(trials)[0]
+    longest = _best(trials)
+    chosen = longest[0]
     if adaptive and settings.tolerance is None:
-        shorter = task.try_all([replace(chosen, tolerance=t) for t in TOLERANCES], settings.most, adaptive=True)
+        options = [replace(chosen, tolerance=tolerance) for tolerance in TOLERANCES[1:]]
+        shorter = [longest, *task.try_all(options, settings.most, adaptive=True)]
         best = min(shorter, key=lambda result: result[0].loss)
         # The shortest prompts that lose no more than one standard error.
         chosen = next(trial for trial, losses in reversed(shorter) if within_one_error(losses, best[1]))

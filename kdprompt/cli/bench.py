@@ -165,13 +165,13 @@ def _embed(name: str, datasets: Sequence[Any], output: Path) -> Any:
 
 
 def _reader(spec: str, scoring: Any, log: Console) -> Any:
-    from kdprompt.evaluate import LabelReader, TextReader, smollm2
+    from kdprompt.evaluate import LabelReader, TextReader
     from kdprompt.evaluate.models import load
 
     if spec.startswith("python:"):
         return TextReader(_attribute(spec))
     with log.status(f"loading {spec}"):
-        return LabelReader(smollm2() if spec == "smollm2" else load(spec), scoring)
+        return LabelReader(load(spec), scoring)
 
 
 def _metric(spec: str) -> Any:

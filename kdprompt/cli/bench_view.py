@@ -71,9 +71,4 @@ def _pair(row: Row) -> list[str]:
     pair = row.against
     if pair is None:
         return ["", "", ""]
-    low, high = 100 * pair.low, 100 * pair.high
-    return [
-        f"{100 * pair.difference:+.1f} [{low:+.1f}, {high:+.1f}]",
-        f"{pair.wins}/{pair.ties}/{pair.losses}",
-        f"{pair.p:.2g}",
-    ]
+    return [pair.points, f"{pair.wins}/{pair.ties}/{pair.losses}", f"{pair.p:.2g}"]

@@ -52,12 +52,12 @@ def reproduce(
 
 def _measured(datasets: list[Any], model: str, prompts: int, seed: int, log: Console) -> Any:
     from kdprompt import SentenceTransformerEmbedder
-    from kdprompt.evaluate import EmbeddingCache, smollm2
+    from kdprompt.evaluate import EmbeddingCache
     from kdprompt.evaluate import phenomena as measure
     from kdprompt.evaluate.models import load
 
     with log.status(f"loading {model}"):
-        reader = smollm2() if model == "smollm2" else load(model)
+        reader = load(model)
     embed = EmbeddingCache(SentenceTransformerEmbedder(), name="minilm")
     for i, dataset in enumerate(datasets):
         reading = measure.Reading(reader, dataset, embed, seed=seed)

@@ -1,7 +1,5 @@
 """Data sets: a pool, dev queries and labelled test queries, with the embeddings of their texts."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +12,7 @@ from torch import Tensor
 from kdprompt.data import Demonstration, Pool, Query, Schema
 from kdprompt.embedding import CallableEmbedder, Embedder
 from kdprompt.errors import PoolError
+from kdprompt.evaluate.store import digest
 
 __all__ = ["Asked", "Case", "Dataset", "Embed", "EmbeddingCache", "Problem"]
 
@@ -102,7 +101,7 @@ class Dataset:
         """A hash of the pool, the traffic and the suite: what selections depend on."""
         rows = [[d.id, d.input, d.output, d.task] for d in self.pool]
         queries = [[q.text, q.task, sorted(q.outputs or ())] for q in self.traffic]
-        return _digest([self.name, self.suite, rows, queries])
+        return digest(self.name, self.suite, rows, queries)
 
     def texts(self) -> list[str]:
         """Every distinct text to embed."""
@@ -199,7 +198,7 @@ class EmbeddingCache:
     def _load(self, texts: list[str]) -> Tensor:
         from safetensors.torch import load_file, save_file
 
-        path = self.folder / f"{_digest([self.name, texts])}.safetensors" if self.folder else None
+        path = self.folder / f"{digest(self.name, texts)}.safetensors" if self.folder else None
         if path is not None and path.is_file():
             return load_file(path)["vectors"]
         vectors = torch.as_tensor(self.embedder.embed_documents(texts)).float().cpu()
@@ -232,7 +231,3 @@ def check_disjoint(pools: Mapping[str, Pool]) -> None:
                     f"the input {demonstration.input!r:.80} stands in {first} and in {part}; take it out of one of "
                     "them, they must be disjoint"
                 )
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode()).hexdigest()[:16]

@@ -6,26 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from inspect import signature
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["HuggingFaceModel", "LabelModel", "LabelTree", "load", "smollm2"]
-
-
-class LabelModel(Protocol):
-    """Anything that scores labels as continuations of prompts."""
-
-    name: str
-
-    def label_scores(self, prompt: str, labels: Sequence[str]) -> Tensor:
-        """Length-normalised log-likelihoods of the labels after a prompt, ``[labels]``."""
-        ...
-
-    def count_tokens(self, text: str) -> int:
-        """Tokens of a text."""
-        ...
+__all__ = ["HuggingFaceModel", "LabelTree", "load", "smollm2"]
 
 
 @dataclass(frozen=True)
@@ -242,8 +228,11 @@ def load(model: str) -> HuggingFaceModel:
     """A causal LM by name or folder from the Hugging Face hub or its local cache, in its own precision.
 
     Args:
-        model: Name or folder; a GGUF file in it is named behind a colon, as in ``folder:model.gguf``.
+        model: Name or folder; a GGUF file in it is named behind a colon, as in ``folder:model.gguf``. ``smollm2`` is
+            the function of that name.
     """
+    if model == "smollm2":
+        return smollm2()
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source, _, file = model.partition(":")

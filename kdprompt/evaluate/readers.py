@@ -61,9 +61,8 @@ class LabelReader:
             return Answer(self.model.generate(prompt, max_new_tokens=self.max_new_tokens))
         if self.scoring == "constrained":
             return Answer(labels[self.model.constrained(prompt, labels)])
-        scores = self.model.label_log_probs(prompt, labels)
-        if self.scoring == "normalised":
-            scores = self.model.label_scores(prompt, labels)
+        score = self.model.label_scores if self.scoring == "normalised" else self.model.label_log_probs
+        scores = score(prompt, labels)
         return Answer(labels[int(scores.argmax())], tuple(scores.double().log_softmax(-1).tolist()))
 
     def count_tokens(self, text: str) -> int:

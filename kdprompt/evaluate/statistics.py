@@ -36,6 +36,11 @@ class Paired:
     losses: int
     p: float
 
+    @property
+    def points(self) -> str:
+        """Difference and interval in hundredths, as ``+4.2 [+0.6, +8.0]``."""
+        return f"{100 * self.difference:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
 
 def compare(scores: Tensor, baseline: Tensor, *, seed: int = 0) -> Paired:
     """Compares two selectors by their scores on the same queries, ``[m]`` each."""

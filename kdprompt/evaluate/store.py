@@ -58,10 +58,6 @@ class Store:
             self._keep(key, reader.answer(prompt, labels))
         return self._answers[key]
 
-    def knows(self, reader: Reader, prompt: str, labels: Sequence[str] | None) -> bool:
-        """Whether an answer is at hand."""
-        return self.key(reader, prompt, labels) in self._answers
-
     @staticmethod
     def key(reader: Reader, prompt: str, labels: Sequence[str] | None) -> str:
         """What an answer is kept under."""

@@ -61,7 +61,7 @@ def capture(model: Any, ids: Tensor, *, last: int | None = None) -> list[Capture
     places = torch.arange(last - len(ids) + 1, last + 1, device=model.device)[None]
     kept: list[Captured] = []
     with _listening(model, kept):
-        model(input_ids=ids[None].to(model.device), position_ids=places, use_cache=False)
+        model(input_ids=ids[None].to(model.device), position_ids=places, use_cache=False, logits_to_keep=1)
     if not kept:
         raise ValueError(
             f"{type(model).__name__} does not attend through transformers' attention interface, so its keys and values "

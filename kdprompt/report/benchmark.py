@@ -26,9 +26,8 @@ def write_page(results: Results, path: Path) -> None:
         ImportError: matplotlib is not installed.
     """
     parts = [_section(table) for table in results.tables]
-    about = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in results.about.items())
-    body = f"<h1>kdprompt benchmark</h1><dl>{about}</dl>{_overview(results)}{''.join(parts)}"
-    path.write_text(document("kdprompt benchmark", body), encoding="utf-8")
+    body = f"{_overview(results)}{''.join(parts)}"
+    path.write_text(document("kdprompt benchmark", body, results.about), encoding="utf-8")
 
 
 def _overview(results: Results) -> str:
@@ -79,8 +78,7 @@ def _row(row: Row, reference: str) -> str:
         drawn = (
             "" if row.percentile is None else f"<br><small>above {row.percentile:.0%} of {len(row.draws)} draws</small>"
         )
-        lead = f"{100 * pair.difference:+.1f} [{100 * pair.low:+.1f}, {100 * pair.high:+.1f}]{drawn}"
-        cells += [lead, f"{pair.wins} / {pair.ties} / {pair.losses}", f"{pair.p:.2g}"]
+        cells += [f"{pair.points}{drawn}", f"{pair.wins} / {pair.ties} / {pair.losses}", f"{pair.p:.2g}"]
         marks += [mark, "", ""]
     shown = "".join(f'<td class="{mark}">{cell}</td>' for cell, mark in zip(cells, marks, strict=True))
     kind = ' class="reference"' if row.selector == reference else ""

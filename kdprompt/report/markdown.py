@@ -60,7 +60,7 @@ def _cell(row: Row | None) -> str:
     if pair is None:
         return shown
     drawn = "" if row.percentile is None else f"; above {row.percentile:.0%} of {len(row.draws)} draws"
-    return f"{shown} ({100 * pair.difference:+.1f} [{100 * pair.low:+.1f}, {100 * pair.high:+.1f}]{drawn})"
+    return f"{shown} ({pair.points}{drawn})"
 
 
 def _mean(values: list[float]) -> float:

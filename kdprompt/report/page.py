@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -26,12 +27,13 @@ figure svg { width: 100%; height: auto; }
 """
 
 
-def document(title: str, body: str) -> str:
-    """A whole HTML page around a body."""
+def document(title: str, body: str, about: Mapping[str, object]) -> str:
+    """A whole HTML page: a title, what was run, and a body."""
+    record = "".join(f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in about.items())
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>{escape(title)}</title><style>{STYLE}</style></head><body>{body}'
-        "</body></html>"
+        f'content="width=device-width"><title>{escape(title)}</title><style>{STYLE}</style></head><body>'
+        f"<h1>{escape(title)}</h1><dl>{record}</dl>{body}</body></html>"
     )
 
 

@@ -21,11 +21,8 @@ def write_phenomena(found: Sequence[Phenomenon], path: Path, about: Mapping[str,
     Raises:
         ImportError: matplotlib is not installed.
     """
-    rows = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in (about or {}).items())
     parts = "".join(_section(item) for item in found)
-    path.write_text(
-        document("kdprompt: the theory, measured", f"<h1>The theory, measured</h1><dl>{rows}</dl>{parts}"), "utf-8"
-    )
+    path.write_text(document("kdprompt: the theory, measured", parts, about or {}), encoding="utf-8")
 
 
 def _section(item: Phenomenon) -> str:
