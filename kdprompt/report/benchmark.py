@@ -93,7 +93,7 @@ def _scores(rows: list[Row], reference: str) -> str:
         axes.plot([row.low, row.high], [y, y], color=colour, linewidth=2, solid_capstyle="round")
         axes.plot([row.score], [y], "o", color=colour, markersize=5)
     axes.set_yticks(range(len(rows)), [row.selector for row in reversed(rows)])
-    axes.set_xlabel("mean score, 95 % interval")
+    axes.set(xlabel="mean score, 95 % interval", ylim=(-0.6, len(rows) - 0.4))
     return svg(figure)
 
 
