@@ -72,14 +72,18 @@ class Reading:
     embed: Embed
     template: PromptTemplate = field(default_factory=PromptTemplate)
     seed: int = 0
+    _read: dict[tuple[str, str], float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def loss(self, shown: Sequence[Demonstration], case: Case) -> float:
-        """−log probability of the true label among all labels, in nats."""
+        """−log probability of the true label among all labels, in nats; a prompt is read once."""
         labels = self.dataset.labels
         if labels is None or case.output not in labels:
             raise ValueError(f"{self.dataset.name}: {case.output!r} is none of the pool's labels {labels}")
-        scores = self.model.label_scores(self.template.text(shown, case.query.text), labels)
-        return -float(scores.double().log_softmax(-1)[labels.index(case.output)])
+        key = self.template.text(shown, case.query.text), case.output
+        if key not in self._read:
+            scores = self.model.label_scores(key[0], labels)
+            self._read[key] = -float(scores.double().log_softmax(-1)[labels.index(case.output)])
+        return self._read[key]
 
     def draws(self, count: int, k: int) -> list[tuple[list[int], Case]]:
         """Random prompts: rows of the pool, and the query that each is read with."""
