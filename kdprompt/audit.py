@@ -63,6 +63,7 @@ class Audit:
     members: tuple[Member, ...]
     before: TermValues
     after: TermValues
+    penalties: Penalties
     cross_task: float
     label_conflict: float
     support: float
@@ -103,6 +104,7 @@ def audit(features: Features, target: Target, rows: Tensor, geometry: Geometry, 
             members=_members(rows[i].tolist(), weights[i], share[i], terms.total[i], conflict[i].sum(-1), other[i]),
             before=_values(terms, i, 0),
             after=_values(terms, i, 1),
+            penalties=geometry.penalties,
             cross_task=float(cross[i]),
             label_conflict=float(conflict[i].sum() - cross[i]),
             support=float((target.support[i] * target.own[i, : target.queries]).sum()),

@@ -18,10 +18,24 @@ __all__ = ["Candidates", "candidates", "check_quota", "choose", "nearest_rows", 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Rows that J is searched over: ``index: [b, L]`` ascending, ``valid: [b, L]``."""
+    """Rows that J is searched over.
+
+    Attributes:
+        index: Rows of the features ``[b, L]``; behind the core ascending.
+        valid: Which of them may be chosen ``[b, L]``.
+        core: How many of the first are in every set already.
+    """
 
     index: Tensor
     valid: Tensor
+    core: int = 0
+
+    def behind(self, core: Tensor) -> "Candidates":
+        """The same with the rows ``core: [c]`` in every set, in this order; they are not chosen once more."""
+        again = (self.index[..., None] == core).any(-1)
+        index = torch.cat([core.expand(len(self.index), -1), self.index], -1)
+        never = torch.zeros_like(index[:, : len(core)], dtype=torch.bool)
+        return Candidates(index, torch.cat([never, self.valid & ~again], -1), len(core))
 
 
 def candidates(features: Features, wanted: Requests, near: Neighbours, quota: Quota | None) -> Candidates:
@@ -93,15 +107,15 @@ def choose(
         lengths: Tokens of each row ``[n]``; needed for a budget.
 
     Returns:
-        Feature rows in reading order ``[b, K]``, −1 pads last.
+        Feature rows in reading order ``[b, K]``, the core first as it is, −1 pads last.
     """
     trial, index = calibration.chosen, options.index
     parts = blocks(trial.kernel, features.x[index], features.v[index], target, features.radius)
     objective = Objective.of(parts, trial.share, trial.penalties)
     rules = _constraints(features, options, settings, lengths)
-    path = greedy(objective, rules, settings.most)
+    path = greedy(objective, rules, settings.most, options.core)
     chosen = best_prefix(path, trial.tolerance) if settings.k == "auto" else path.chosen
-    arranged = settings.order.arrange(objective, refine(objective, rules, chosen))
+    arranged = settings.order.arrange(objective, refine(objective, rules, chosen, options.core), options.core)
     return torch.where(arranged >= 0, index.gather(-1, arranged.clamp_min(0)), -1)
 
 

@@ -84,6 +84,7 @@ class SentenceTransformerEmbedder:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.name = model if isinstance(model, str | Path) else None
+        self.by_name = model is None or self.name is not None  # else the model came loaded
         self.device = device
         self.batch_size = batch_size
         self.progress = progress

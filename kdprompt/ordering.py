@@ -113,8 +113,8 @@ class Order(ABC):
     profile: Profile
 
     @abstractmethod
-    def arrange(self, objective: Objective, chosen: Tensor) -> Tensor:
-        """Sets ``[b, K]`` (−1 pads, anywhere) to reading order, pads last, ``[b, K]``."""
+    def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
+        """Sets ``[b, K]`` (−1 pads, anywhere) to reading order, pads last, ``[b, K]``; the first ``fixed`` stay."""
 
     def weights(self, arranged: Tensor, like: Tensor) -> Tensor:
         """Position weights of arranged sets ``[b, K]``, zero at pads; dtype and device of ``like``."""
@@ -125,7 +125,10 @@ class Order(ABC):
         return table[(arranged >= 0).sum(-1)]
 
 
-def _by_attention(objective: Objective, chosen: Tensor, *, nearest_last: bool) -> Tensor:
+def _by_attention(objective: Objective, chosen: Tensor, fixed: int, *, nearest_last: bool) -> Tensor:
+    if fixed:
+        moved = _by_attention(objective, chosen[:, fixed:], 0, nearest_last=nearest_last)
+        return torch.cat([chosen[:, :fixed], moved], -1)
     attention = (objective.attention * objective.query_weights[:, None, :]).sum(-1)
     near = attention.gather(-1, chosen.clamp_min(0))
     near = near if nearest_last else -near
@@ -142,8 +145,8 @@ class NearestLast(Order):
     profile: Profile = field(default_factory=Uniform)
     kind: Literal["nearest_last"] = "nearest_last"
 
-    def arrange(self, objective: Objective, chosen: Tensor) -> Tensor:
-        return _by_attention(objective, chosen, nearest_last=True)
+    def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
+        return _by_attention(objective, chosen, fixed, nearest_last=True)
 
 
 @dataclass(frozen=True)
@@ -153,8 +156,8 @@ class NearestFirst(Order):
     profile: Profile = field(default_factory=Uniform)
     kind: Literal["nearest_first"] = "nearest_first"
 
-    def arrange(self, objective: Objective, chosen: Tensor) -> Tensor:
-        return _by_attention(objective, chosen, nearest_last=False)
+    def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
+        return _by_attention(objective, chosen, fixed, nearest_last=False)
 
 
 @dataclass(frozen=True)
@@ -167,16 +170,16 @@ class ByObjective(Order):
     profile: Profile = field(default_factory=Recency)
     kind: Literal["by_objective"] = "by_objective"
 
-    def arrange(self, objective: Objective, chosen: Tensor) -> Tensor:
-        start = _by_attention(objective, chosen, nearest_last=True)
+    def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
+        start = _by_attention(objective, chosen, fixed, nearest_last=True)
         result = start.clone()
         sizes = (start >= 0).sum(-1)
         for k in sorted(set(sizes.tolist())):
-            if k < 2:
+            if k - fixed < 2:
                 continue
             rows = (sizes == k).nonzero().squeeze(-1)
-            search = _enumerate if k <= EXACT else _descend
-            result[rows, :k] = search(objective.rows(rows), start[rows, :k], self.profile)
+            search = _enumerate if k - fixed <= EXACT else _descend
+            result[rows, :k] = search(objective.rows(rows), start[rows, :k], self.profile, fixed)
         return result
 
 
@@ -188,8 +191,9 @@ def _position_weights(orders: Tensor, profile: Profile, like: Tensor) -> Tensor:
     )
 
 
-def _enumerate(objective: Objective, start: Tensor, profile: Profile) -> Tensor:
-    orders = torch.tensor(list(permutations(range(start.shape[1]))), device=start.device)
+def _enumerate(objective: Objective, start: Tensor, profile: Profile, fixed: int) -> Tensor:
+    tails = permutations(range(fixed, start.shape[1]))
+    orders = torch.tensor([(*range(fixed), *tail) for tail in tails], device=start.device)
     weights = _position_weights(orders, profile, objective.gram)
     best = []
     for first in range(0, start.shape[0], CHUNK):
@@ -200,10 +204,11 @@ def _enumerate(objective: Objective, start: Tensor, profile: Profile) -> Tensor:
     return start.gather(-1, orders[torch.cat(best)])
 
 
-def _descend(objective: Objective, start: Tensor, profile: Profile) -> Tensor:
+def _descend(objective: Objective, start: Tensor, profile: Profile, fixed: int) -> Tensor:
     k = start.shape[1]
-    swaps = torch.arange(k, device=start.device).repeat(k * (k - 1) // 2 + 1, 1)
-    for row, (i, j) in enumerate(combinations(range(k), 2), start=1):  # row 0 changes nothing
+    pairs = list(combinations(range(fixed, k), 2))
+    swaps = torch.arange(k, device=start.device).repeat(len(pairs) + 1, 1)
+    for row, (i, j) in enumerate(pairs, start=1):  # row 0 changes nothing
         swaps[row, i], swaps[row, j] = j, i
     current = start.clone()
     weights = _position_weights(swaps, profile, objective.gram)

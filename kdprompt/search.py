@@ -87,16 +87,18 @@ class Path:
     """What greedy did.
 
     Attributes:
-        chosen: Candidates in the order of choice ``[b, K]``, −1 where nothing more was feasible.
-        totals: J of each prefix ``[b, K + 1]``, the empty one first; +inf past the end.
-        rounding: How far each of them may be off ``[b, K + 1]``.
-        satisfied: Whether each prefix meets the quotas' minima ``[b, K + 1]``.
+        chosen: The fixed members and candidates in the order of choice ``[b, K]``, −1 where nothing more was feasible.
+        totals: J of each prefix ``[b, K − fixed + 1]``, that of the fixed members alone first; +inf past the end.
+        rounding: How far each of them may be off.
+        satisfied: Whether each prefix meets the quotas' minima.
+        fixed: Members that were given, 0 for an empty start.
     """
 
     chosen: Tensor
     totals: Tensor
     rounding: Tensor
     satisfied: Tensor
+    fixed: int = 0
 
 
 def lowest(values: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,22 +108,24 @@ def lowest(values: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
     return values.gather(-1, index[:, None]).squeeze(-1), index
 
 
-def greedy(objective: Objective, constraints: Constraints, k: int) -> Path:
+def greedy(objective: Objective, constraints: Constraints, k: int, fixed: int = 0) -> Path:
     """Adds, k times, the feasible candidate with the smallest resulting J, whether or not J falls.
 
     Args:
         objective: J of ``b`` problems.
         constraints: What may be chosen. A candidate that does not fit the budget is skipped, and the search goes on.
         k: Most demonstrations.
+        fixed: How many of the first candidates are members from the start, at most k.
 
     Returns:
         The path; ``best_prefix`` chooses how many of it to keep.
     """
-    b = objective.gram.shape[0]
-    state = objective.state(torch.full((b, k), -1, dtype=torch.long, device=objective.gram.device))
+    chosen = torch.full((objective.gram.shape[0], k), -1, dtype=torch.long, device=objective.gram.device)
+    chosen[:, :fixed] = torch.arange(fixed, device=chosen.device)
+    state = objective.state(chosen)
     start = objective.terms(state)
     totals, rounding, satisfied = [start.total], [objective.rounding(start)], [constraints.satisfied(state.chosen)]
-    for step in range(k):
+    for step in range(fixed, k):
         allowed = constraints.addable(state.chosen, k - state.count)
         terms = objective.terms_with(state)
         least, index = lowest(terms.total.masked_fill(~allowed, torch.inf), objective.rounding(terms))
@@ -130,7 +134,7 @@ def greedy(objective: Objective, constraints: Constraints, k: int) -> Path:
         totals.append(torch.where(least.isfinite(), reached.total, torch.inf))
         rounding.append(objective.rounding(reached))
         satisfied.append(constraints.satisfied(state.chosen))
-    return Path(state.chosen, torch.stack(totals, -1), torch.stack(rounding, -1), torch.stack(satisfied, -1))
+    return Path(state.chosen, torch.stack(totals, -1), torch.stack(rounding, -1), torch.stack(satisfied, -1), fixed)
 
 
 def best_prefix(path: Path, tolerance: float = 0.0) -> Tensor:
@@ -138,37 +142,38 @@ def best_prefix(path: Path, tolerance: float = 0.0) -> Tensor:
 
     Args:
         path: Greedy's.
-        tolerance: Share of the largest possible fall of J, from the empty prompt to the best prefix, that may be
+        tolerance: Share of the largest possible fall of J, from the first prefix to the best one, that may be
             given up for a shorter prompt, in [0, 1].
 
     Returns:
-        The sets ``[b, K]``; 0 members are an answer.
+        The sets ``[b, K]``; no member beside the fixed ones is an answer.
     """
     totals = path.totals.masked_fill(~path.satisfied & path.satisfied.any(-1, keepdim=True), torch.inf)
     spare = tolerance * (path.totals[:, :1] - totals.amin(-1, keepdim=True)).clamp_min(0)
     limit = (totals + path.rounding).amin(-1, keepdim=True) + spare
-    size = (totals <= limit).to(torch.uint8).argmax(-1)
+    size = path.fixed + (totals <= limit).to(torch.uint8).argmax(-1)
     place = torch.arange(path.chosen.shape[1], device=path.chosen.device)
     return torch.where(place < size[:, None], path.chosen, -1)
 
 
-def refine(objective: Objective, constraints: Constraints, chosen: Tensor) -> Tensor:
+def refine(objective: Objective, constraints: Constraints, chosen: Tensor, fixed: int = 0) -> Tensor:
     """Swaps one member for one candidate, the best swap first, until no swap lowers J; sizes stay.
 
     Args:
         objective: J of ``b`` problems.
         constraints: Kept by every swap.
         chosen: Sets ``[b, K]``, −1 pads.
+        fixed: How many of the first members stay.
 
     Returns:
         Sets ``[b, K]`` with J no larger.
     """
     chosen = chosen.clone()
     active = torch.arange(chosen.shape[0], device=chosen.device)
-    active = active[(chosen >= 0).any(-1)]
+    active = active[(chosen[:, fixed:] >= 0).any(-1)]
     while active.numel():
         part, rules, sets = objective.rows(active), constraints.rows(active), chosen[active]
-        swapped = _best_swap(part, rules, sets)
+        swapped = _best_swap(part, rules, sets, fixed)
         # Both sides by the same sums of the set alone, so that J falls strictly and the loop ends.
         before, after = part.terms(part.state(sets)), part.terms(part.state(swapped))
         better = after.total < before.total - torch.maximum(part.rounding(before), part.rounding(after))
@@ -177,10 +182,10 @@ def refine(objective: Objective, constraints: Constraints, chosen: Tensor) -> Te
     return chosen
 
 
-def _best_swap(objective: Objective, constraints: Constraints, chosen: Tensor) -> Tensor:
+def _best_swap(objective: Objective, constraints: Constraints, chosen: Tensor, fixed: int) -> Tensor:
     """The sets ``[b, K]`` after the feasible swap with the smallest J; as they are where none is feasible."""
     found = []
-    for slot in range(chosen.shape[1]):
+    for slot in range(fixed, chosen.shape[1]):
         rest = objective.without(chosen, slot)
         allowed = constraints.addable(rest.chosen, torch.ones_like(rest.count))
         allowed &= (chosen[:, slot] >= 0)[:, None]
@@ -192,5 +197,5 @@ def _best_swap(objective: Objective, constraints: Constraints, chosen: Tensor) -
     totals, roundings, joins = columns
     least, leaves = lowest(totals, roundings)
     place = torch.arange(chosen.shape[1], device=chosen.device)
-    swaps = (place == leaves[:, None]) & least.isfinite()[:, None]
+    swaps = (place == fixed + leaves[:, None]) & least.isfinite()[:, None]
     return torch.where(swaps, joins, chosen)

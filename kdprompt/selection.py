@@ -7,7 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kdprompt.bounds import Bound
 from kdprompt.data import Demonstration, Query
+from kdprompt.errors import QueryError
 from kdprompt.objective import Penalties
+from kdprompt.prompt import PromptTemplate, to_messages
 
 __all__ = ["Chosen", "Selection", "TermValues"]
 
@@ -73,6 +75,8 @@ class Selection(BaseModel):
         estimate: The three likeliest outputs of the query with their estimated shares; labels only.
         bounds: Bounds with the theory's own constants, each saying whether it is a certificate or a regulariser.
         tokens: Tokens of the demonstrations.
+        core: How many of the first demonstrations are the core that every prompt shares.
+        core_tokens: Tokens of the core.
         notes: What the caller should know, such as fewer demonstrations than asked for.
     """
 
@@ -89,6 +93,8 @@ class Selection(BaseModel):
     estimate: dict[str, float] = Field(default_factory=dict)
     bounds: tuple[Bound, ...] = ()
     tokens: int = 0
+    core: int = 0
+    core_tokens: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -105,6 +111,34 @@ class Selection(BaseModel):
     def examples(self) -> list[dict[str, Any]]:
         """Deep copies of the original examples, in reading order."""
         return [copy.deepcopy(dict(chosen.demonstration.fields)) for chosen in self.chosen]
+
+    @property
+    def reusable(self) -> float:
+        """Share of the demonstrations' tokens, in [0, 1], that a provider can keep from prompt to prompt."""
+        return self.core_tokens / self.tokens if self.tokens else 0.0
+
+    def to_text(self, template: PromptTemplate | None = None, query: str | None = None) -> str:
+        """The finished prompt.
+
+        Args:
+            template: How it is written; None is ``PromptTemplate()``.
+            query: The input that the model is to answer; None takes the selection's own.
+
+        Raises:
+            QueryError: A static selection is given no query.
+        """
+        return (template or PromptTemplate()).text(self.demonstrations, self._asked(query))
+
+    def to_messages(self, query: str | None = None, *, system: str = "") -> list[dict[str, str]]:
+        """The finished prompt as an OpenAI-style chat, see ``kdprompt.to_messages``; arguments as ``to_text``."""
+        return to_messages(self.demonstrations, self._asked(query), system=system)
+
+    def _asked(self, query: str | None) -> str:
+        if query is not None:
+            return query
+        if self.query is None:
+            raise QueryError("a static selection holds no query; give the input that the model is to answer: query=…")
+        return self.query.text
 
     def __len__(self) -> int:
         return len(self.chosen)

@@ -1,39 +1,34 @@
 """``DistillationSelector``: pool, embedder and settings in; selections out. State lives here, mathematics does not."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdprompt.audit import CPU, Audit, Geometry, audit
+from kdprompt.batching import MicroBatcher
 from kdprompt.calibration import Calibration, calibrate
-from kdprompt.choice import candidates, check_quota, choose, nearest_rows, static_candidates
-from kdprompt.data import Demonstration, Pool, Query, Schema
+from kdprompt.choice import candidates, choose, nearest_rows, static_candidates
+from kdprompt.corpus import FROM_POOL, AnyQuery, Corpus, Record, Traffic, check_size, distribution
+from kdprompt.data import Pool, Query, Schema
 from kdprompt.embedding import Embedder, SentenceTransformerEmbedder, checked_vectors, embed_documents, embed_queries
-from kdprompt.errors import EmbeddingError, PoolError, QueryError
+from kdprompt.errors import PoolError, QueryError
 from kdprompt.explanation import Explanation
-from kdprompt.features import Requests, featurise, requests
-from kdprompt.prompt import lengths
-from kdprompt.selection import Chosen, Selection
+from kdprompt.features import Requests
+from kdprompt.record import record
+from kdprompt.selection import Selection
 from kdprompt.settings import Settings
+from kdprompt.storage import Stored, described, from_dict, read, restored_embedder, to_dict, write
 from kdprompt.target import Neighbours, Target, neighbourhood_target, neighbours, query_target, sample_target
 
 __all__ = ["DistillationSelector"]
 
-AnyQuery = str | Mapping[str, Any] | Query
-Record = Mapping[str, Any] | Demonstration
+Core = Selection | Sequence[str]
 CHUNK = 128
 EXACT = (CPU, torch.float64)  # where and in what the reported numbers are computed
-
-
-@dataclass(frozen=True)
-class _Traffic:
-    """A sample of the queries that the product gets, with their embeddings ``[m, d]``."""
-
-    queries: tuple[Query, ...]
-    vectors: Tensor
 
 
 class DistillationSelector:
@@ -53,20 +48,15 @@ class DistillationSelector:
 
     def __init__(
         self,
-        pool: Pool,
-        vectors: Tensor,
-        embedder: Embedder,
+        corpus: Corpus,
         settings: Settings,
-        traffic: _Traffic | None = None,
+        traffic: Traffic | None = None,
         calibration: Calibration | None = None,
     ) -> None:
         self.settings = settings
-        self.embedder = embedder
+        self._corpus = corpus
         self._traffic = traffic
-        self._output_vectors: dict[str, Tensor] = {}
-        self._adopt(pool, vectors)
-        if traffic is not None:
-            self._check_width(traffic.vectors)
+        self._together = MicroBatcher(self.select_batch)
         self.calibration = calibration or self._calibrated()
 
     @classmethod
@@ -98,20 +88,29 @@ class DistillationSelector:
         """
         pool = examples if isinstance(examples, Pool) else Pool.from_records(examples, schema)
         settings = settings or Settings()
-        _check_size(pool, len({(d.input, d.output, d.task) for d in pool}), settings)
+        check_size(pool, len({(d.input, d.output, d.task) for d in pool}), settings)
         parsed = pool.queries(queries or ())
         embedder = embeddings or SentenceTransformerEmbedder()
         texts = [demonstration.input for demonstration in pool]
         known = embed_documents(embedder, texts) if vectors is None else checked_vectors(vectors, texts, "vectors")
-        traffic = _Traffic(parsed, embed_queries(embedder, [q.text for q in parsed])) if parsed else None
-        return cls(pool, known, embedder, settings, traffic)
+        traffic = Traffic(parsed, embed_queries(embedder, [q.text for q in parsed])) if parsed else None
+        return cls(Corpus.of(pool, known, embedder, settings), settings, traffic)
 
     # -- the pool -----------------------------------------------------------------------------------------------
 
     @property
     def pool(self) -> Pool:
         """The demonstrations to choose from."""
-        return self._pool
+        return self._corpus.pool
+
+    @property
+    def embedder(self) -> Embedder:
+        """Embeds examples and queries; another one must embed alike."""
+        return self._corpus.embedder
+
+    @embedder.setter
+    def embedder(self, embedder: Embedder) -> None:
+        self._corpus = replace(self._corpus, embedder=embedder)
 
     def add_example(self, example: Record) -> str:
         """Adds one example and returns its id; see ``add_examples``."""
@@ -126,13 +125,9 @@ class DistillationSelector:
         Raises:
             MissingKeyError, PoolError, EmbeddingError: As ``from_examples``.
         """
-        pool = self._pool.with_records(examples)
-        added = pool.demonstrations[len(self._pool) :]
-        if added:
-            fresh = embed_documents(self.embedder, [demonstration.input for demonstration in added])
-            self._check_width(fresh)
-            self._adopt(pool, torch.cat([self._vectors, fresh.to(self._vectors)]))
-        return [demonstration.id for demonstration in added]
+        before = self._corpus
+        self._corpus = before.with_records(examples, self.settings)
+        return [demonstration.id for demonstration in self.pool.demonstrations[len(before.pool) :]]
 
     def remove(self, ids: str | Iterable[str]) -> None:
         """Removes examples by id. All or none. The calibration is kept.
@@ -140,10 +135,7 @@ class DistillationSelector:
         Raises:
             PoolError: An id is not in the pool, or fewer than k examples would be left.
         """
-        gone = {ids} if isinstance(ids, str) else set(ids)
-        pool = self._pool.without(gone)
-        keep = torch.tensor([d.id not in gone for d in self._pool], device=self._vectors.device)
-        self._adopt(pool, self._vectors[keep])
+        self._corpus = self._corpus.without({ids} if isinstance(ids, str) else ids, self.settings)
 
     def calibrate(self) -> Calibration:
         """Calibrates again, on the pool as it now is, and keeps the result."""
@@ -151,55 +143,122 @@ class DistillationSelector:
         return self.calibration
 
     def _calibrated(self) -> Calibration:
-        traffic = None
-        if self._traffic is not None:
-            traffic = requests(self._features, self._traffic.queries, self._traffic.vectors).q
-        return calibrate(self._features, self.settings, traffic)
+        traffic = self._traffic
+        seen = None if traffic is None else self._corpus.requests(traffic.queries, traffic.vectors).q
+        return calibrate(self._corpus.features, self.settings, seen)
 
-    def _adopt(self, pool: Pool, vectors: Tensor) -> None:
-        """Takes a pool with its embeddings; nothing has changed if it raises."""
-        _check_size(pool, len(pool), self.settings)
-        features = featurise(pool, vectors, self._embed_outputs, self.settings.outputs)
-        _check_size(pool, len(features), self.settings)
-        check_quota(features, self.settings)
-        tokens: Tensor | None = None
-        if self.settings.budget is not None:
-            counts = lengths([pool[i] for i in features.members], self.settings.template, self.settings.count_tokens)
-            tokens = torch.tensor(counts, device=features.x.device)
-        self._pool, self._vectors, self._features, self._lengths = pool, vectors, features, tokens
+    # -- storage ------------------------------------------------------------------------------------------------
 
-    def _embed_outputs(self, texts: Sequence[str]) -> Tensor:
-        known = self._output_vectors
-        new = sorted({text for text in texts if text and text not in known})
-        if new:
-            known.update(zip(new, embed_documents(self.embedder, new), strict=True))
-        blank = torch.zeros_like(next(iter(known.values()))) if known else torch.zeros(1)
-        return torch.stack([known[text] if text else blank for text in texts])
+    def save(self, path: str | Path, default: Callable[[Any], Any] | None = None) -> None:
+        """Writes pool, embeddings, settings and calibration to one file, for ``load``; see ``kdprompt.storage``.
 
-    def _check_width(self, vectors: Tensor) -> None:
-        expected = self._vectors.shape[-1]
-        if vectors.shape[-1] != expected:
-            raise EmbeddingError(
-                f"the embedder must return {expected} dimensions as for the pool, got {vectors.shape[-1]}; use the "
-                "embedder that embedded the pool, or build the selector again"
+        Args:
+            path: The file; one that is there is replaced at once or not at all.
+            default: Called for a value of an example that JSON has no form for, as ``json.dumps`` does.
+
+        Raises:
+            PoolError: JSON cannot keep an example as it is; nothing is written.
+        """
+        write(self._stored(), path, default)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        embeddings: Embedder | None = None,
+        *,
+        settings: Settings | None = None,
+        decode: Callable[[Any], Any] | None = None,
+    ) -> "DistillationSelector":
+        """Reads what ``save`` wrote; nothing is embedded or calibrated again.
+
+        Args:
+            path: The file.
+            embeddings: The embedder, for queries; None makes one of kdprompt's own as it was.
+            settings: In place of the stored ones; needed where those hold an object or a function of yours.
+            decode: Makes an example's values again of what ``default`` of ``save`` made of them.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            PoolError: It is no stored selector, or its settings could not be stored and none are given.
+            EmbeddingError: The embedder was none of kdprompt's and none is given.
+        """
+        return cls._of(read(path, decode), embeddings, settings)
+
+    def to_dict(self, default: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+        """All that ``save`` writes as a dictionary that JSON has; arguments and errors as there."""
+        return to_dict(self._stored(), default)
+
+    @classmethod
+    def from_dict(
+        cls,
+        data: Mapping[str, Any],
+        embeddings: Embedder | None = None,
+        *,
+        settings: Settings | None = None,
+        decode: Callable[[Any], Any] | None = None,
+    ) -> "DistillationSelector":
+        """A selector from what ``to_dict`` made; arguments and errors as ``load``."""
+        return cls._of(from_dict(data, decode), embeddings, settings)
+
+    def _stored(self) -> Stored:
+        corpus, traffic = self._corpus, self._traffic
+        return Stored(
+            pool=corpus.pool,
+            vectors=corpus.vectors,
+            outputs=corpus.outputs,
+            queries=() if traffic is None else traffic.queries,
+            query_vectors=None if traffic is None else traffic.vectors,
+            settings=self.settings,
+            calibration=self.calibration,
+            embedder=described(corpus.embedder),
+        )
+
+    @classmethod
+    def _of(cls, stored: Stored, embeddings: Embedder | None, settings: Settings | None) -> "DistillationSelector":
+        embedder, settings = restored_embedder(stored, embeddings), settings or stored.settings
+        if settings is None:
+            raise PoolError(
+                "the settings hold an object or a function that could not be stored (a kernel, an order or a token "
+                "count of your own); give them again: settings=…"
             )
+        traffic = None if stored.query_vectors is None else Traffic(stored.queries, stored.query_vectors)
+        corpus = Corpus.of(stored.pool, stored.vectors, embedder, settings, stored.outputs)
+        return cls(corpus, settings, traffic, stored.calibration)
 
     # -- selection ----------------------------------------------------------------------------------------------
 
-    def select(self, query: AnyQuery, *, task: str | None = None, outputs: Iterable[str] | None = None) -> Selection:
+    def select(
+        self,
+        query: AnyQuery,
+        *,
+        task: str | None = None,
+        outputs: Iterable[str] | None = None,
+        core: Core | None = None,
+    ) -> Selection:
         """Chooses the demonstrations for one query.
 
         Args:
             query: Text, or a mapping with the input keys (and the task key), or a ``Query``.
             task: Choose from this task alone.
             outputs: Choose from examples with these outputs alone.
+            core: A selection (or ids) that stands first, whole and in its order, in every prompt, so that a provider
+                can cache what it has read of it: ``select_static(k=4)``, say. The rest of k is chosen given it, and
+                stands behind it. Task and outputs do not restrict it.
 
         Raises:
-            QueryError: The query is empty, or its task or outputs are not the pool's.
+            QueryError: The query is empty, or its task or outputs are not the pool's; or the core exceeds k.
             MissingKeyError: A mapping lacks an input key.
+            PoolError: An id of the core is not in the pool.
             EmbeddingError: The query's embedding does not fit.
         """
-        return self.select_batch([query], task=task, outputs=outputs)[0]
+        return self.select_batch([query], task=task, outputs=outputs, core=core)[0]
+
+    async def aselect(
+        self, query: AnyQuery, *, task: str | None = None, outputs: Iterable[str] | None = None
+    ) -> Selection:
+        """As ``select``, in a worker thread; what is asked concurrently is computed in one batched pass."""
+        return await self._together(self._corpus.parsed([query], task, outputs)[0])
 
     def select_batch(
         self,
@@ -207,6 +266,7 @@ class DistillationSelector:
         *,
         task: str | None = None,
         outputs: Iterable[str] | None = None,
+        core: Core | None = None,
         vectors: Tensor | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> list[Selection]:
@@ -216,20 +276,23 @@ class DistillationSelector:
             queries: As ``select`` takes them.
             task: For all of them.
             outputs: For all of them.
+            core: For all of them.
             vectors: Embeddings of the queries ``[m, d]`` where they are at hand.
             progress: Called with the number of queries done since the last call.
 
         Returns:
             One selection a query, in order; the same as one by one.
         """
-        parsed = self._parsed(queries, task, outputs)
+        corpus = self._corpus
+        parsed = corpus.parsed(queries, task, outputs)
         if not parsed:
             return []
-        wanted = requests(self._features, parsed, self._query_vectors(parsed, vectors))
+        wanted = corpus.requests(parsed, vectors)
+        first = corpus.core(core.ids if isinstance(core, Selection) else core or (), self.settings)
         selections: list[Selection] = []
         for start in range(0, len(parsed), CHUNK):
             part = slice(start, start + CHUNK)
-            selections += self._select(parsed[part], wanted.part(part))
+            selections += self._select(corpus, parsed[part], wanted.part(part), first)
             if progress is not None:
                 progress(len(parsed[part]))
         return selections
@@ -240,6 +303,7 @@ class DistillationSelector:
         *,
         task: str | None = None,
         outputs: Iterable[str] | None = None,
+        k: int | None = None,
     ) -> Selection:
         """Chooses one prompt for the whole query distribution.
 
@@ -247,20 +311,25 @@ class DistillationSelector:
             queries: A sample of it; None takes the sample given at construction, else the pool's own inputs.
             task: Choose from this task alone.
             outputs: Choose from examples with these outputs alone.
+            k: Demonstrations; None takes the settings'.
 
         Returns:
             The selection; its ``query`` is None.
         """
-        wanted, notes = self._distribution(queries, task, outputs)
+        corpus, settings = self._corpus, self.settings
+        if k is not None:
+            settings = Settings.model_validate({**dict(settings), "k": k})
+            check_size(corpus.pool, len(corpus.features), settings)
+        wanted, notes = distribution(corpus, self._traffic, settings, queries, task=task, outputs=outputs)
         own = Requests(wanted.q, wanted.task, torch.full_like(wanted.own, -1), wanted.permitted)
-        options = static_candidates(self._features, own, self.settings.static_shortlist)
-        near, regression = self._near(wanted), self.calibration.regression
-        target = sample_target(self._features, near, regression)
-        rows = choose(self._features, options, target, self.calibration, self.settings, self._lengths)
-        exact = sample_target(self._features, near.to(*EXACT), regression)
+        options = static_candidates(corpus.features, own, settings.static_shortlist)
+        near, regression = self._near(corpus, wanted), self.calibration.regression
+        target = sample_target(corpus.features, near, regression)
+        rows = choose(corpus.features, options, target, self.calibration, settings, corpus.lengths)
+        exact = sample_target(corpus.features, near.to(*EXACT), regression)
         sampled = 0 if notes and notes[0] == FROM_POOL else len(wanted)
-        report = audit(self._features, exact, rows, self._geometry(sampled), wanted.task[None])
-        return self._record(None, report[0], notes)
+        report = audit(corpus.features, exact, rows, self._geometry(sampled), wanted.task[None])
+        return self._record(corpus, None, report[0], settings, notes=notes)
 
     def explain(
         self, query: AnyQuery | None = None, *, task: str | None = None, outputs: Iterable[str] | None = None
@@ -270,130 +339,55 @@ class DistillationSelector:
         Returns:
             The selection, the settings in force, and for comparison the terms of as many nearest neighbours.
         """
+        corpus, features = self._corpus, self._corpus.features
         if query is None:
             selection = self.select_static(task=task, outputs=outputs)
-            wanted, _ = self._distribution(None, task, outputs)
-            exact = sample_target(self._features, self._near(wanted).to(*EXACT), self.calibration.regression)
+            wanted, _ = distribution(corpus, self._traffic, self.settings, task=task, outputs=outputs)
+            exact = sample_target(features, self._near(corpus, wanted).to(*EXACT), self.calibration.regression)
         else:
             selection = self.select(query, task=task, outputs=outputs)
-            parsed = self._parsed([query], task, outputs)
-            wanted = requests(self._features, parsed, self._query_vectors(parsed, None))
-            exact = self._target(self._near(wanted).to(*EXACT))
-        rows = nearest_rows(self._features, wanted, max(len(selection), 1))
+            wanted = corpus.requests(corpus.parsed([query], task, outputs))
+            exact = self._target(corpus, self._near(corpus, wanted).to(*EXACT))
+        rows = nearest_rows(features, wanted, max(len(selection), 1))
         rows = rows if len(selection) else torch.full_like(rows, -1)
-        nearest = audit(self._features, exact, rows, self._geometry(), wanted.task[None])[0]
-        ids = tuple(self._pool[self._features.members[member.row]].id for member in nearest.members)
+        nearest = audit(features, exact, rows, self._geometry(), wanted.task[None])[0]
+        ids = tuple(corpus.at(member.row).id for member in nearest.members)
         return Explanation(selection, nearest.after, ids, self.calibration)
 
-    def _parsed(
-        self, queries: Sequence[AnyQuery], task: str | None, outputs: Iterable[str] | None
-    ) -> tuple[Query, ...]:
-        _check_size(self._pool, len(self._features), self.settings)
-        if isinstance(outputs, str):
-            raise QueryError(f"outputs must be several permitted outputs, got the text {outputs!r}; wrap it in a list")
-        update = {
-            name: value
-            for name, value in (("task", task), ("outputs", None if outputs is None else frozenset(outputs)))
-            if value is not None
-        }
-        return tuple(query.model_copy(update=update) for query in self._pool.queries(queries))
+    def _near(self, corpus: Corpus, wanted: Requests) -> Neighbours:
+        return neighbours(corpus.features, wanted, self.settings.shortlist)
 
-    def _query_vectors(self, queries: Sequence[Query], vectors: Tensor | None) -> Tensor:
-        texts = [query.text for query in queries]
-        found = embed_queries(self.embedder, texts) if vectors is None else checked_vectors(vectors, texts, "vectors")
-        self._check_width(found)
-        return found
-
-    def _near(self, wanted: Requests) -> Neighbours:
-        return neighbours(self._features, wanted, self.settings.shortlist)
-
-    def _target(self, near: Neighbours) -> Target:
+    def _target(self, corpus: Corpus, near: Neighbours) -> Target:
         regression, share = self.calibration.regression, self.calibration.chosen.neighbourhood
         if share == 0:
-            return query_target(self._features, near, regression)
-        return neighbourhood_target(self._features, near, regression, share)
+            return query_target(corpus.features, near, regression)
+        return neighbourhood_target(corpus.features, near, regression, share)
 
-    def _select(self, queries: Sequence[Query], wanted: Requests) -> list[Selection]:
-        near = self._near(wanted)
-        options = candidates(self._features, wanted, near, self.settings.quota)
-        rows = choose(self._features, options, self._target(near), self.calibration, self.settings, self._lengths)
-        audits = audit(self._features, self._target(near.to(*EXACT)), rows, self._geometry(), wanted.task[:, None])
-        return [self._record(query, report, []) for query, report in zip(queries, audits, strict=True)]
-
-    def _distribution(
-        self, queries: Sequence[AnyQuery] | None, task: str | None, outputs: Iterable[str] | None
-    ) -> tuple[Requests, list[str]]:
-        """The queries of a static prompt and what to say of them."""
-        given, vectors, notes = queries, None, []
-        if given is None and self._traffic is not None:
-            given, vectors = self._traffic.queries, self._traffic.vectors
-        if given is None:
-            rows = [d for d in self._pool if task is None or d.task == task]
-            index = torch.tensor([self._pool.index(d.id) for d in rows], dtype=torch.long)
-            given = [Query(text=d.input, task=d.task) for d in rows]
-            vectors = self._vectors[index.to(self._vectors.device)]
-            notes.append(FROM_POOL)
-        parsed = self._parsed(given, task, outputs)
-        if not parsed:
-            raise QueryError("queries must hold at least one query; leave them out to take the pool's own inputs")
-        wanted = requests(self._features, parsed, self._query_vectors(parsed, vectors))
-        most = self.settings.static_queries
-        if len(parsed) > most:
-            generator = torch.Generator().manual_seed(self.settings.seed)
-            keep = torch.randperm(len(parsed), generator=generator)[:most].sort().values.to(wanted.q.device)
-            wanted = wanted.part(keep)
-            notes.append(f"a sample of {most} of the {len(parsed)} queries stands for all (static_queries)")
-        return wanted, notes
+    def _select(self, corpus: Corpus, queries: Sequence[Query], wanted: Requests, core: Tensor) -> list[Selection]:
+        features, near = corpus.features, self._near(corpus, wanted)
+        options = candidates(features, wanted, near, self.settings.quota).behind(core)
+        target = self._target(corpus, near)
+        rows = choose(features, options, target, self.calibration, self.settings, corpus.lengths)
+        exact = self._target(corpus, near.to(*EXACT))
+        audits = audit(features, exact, rows, self._geometry(), wanted.task[:, None])
+        return [
+            self._record(corpus, query, report, self.settings, core=len(core))
+            for query, report in zip(queries, audits, strict=True)
+        ]
 
     def _geometry(self, sampled: int = 0) -> Geometry:
         trial = self.calibration.chosen
         return Geometry(trial.kernel, trial.share, trial.penalties, self.settings.order, self.settings.delta, sampled)
 
-    def _record(self, query: Query | None, report: Audit, notes: Sequence[str]) -> Selection:
-        shown = [self._pool[self._features.members[member.row]] for member in report.members]
-        chosen = tuple(
-            Chosen(demonstration=demonstration, **{name: getattr(member, name) for name in MEMBER_FIELDS})
-            for demonstration, member in zip(shown, report.members, strict=True)
-        )
-        return Selection(
-            query=query,
-            chosen=chosen,
-            before=report.before,
-            after=report.after,
-            penalties=self.calibration.chosen.penalties,
-            cross_task=report.cross_task,
-            label_conflict=report.label_conflict,
-            support=report.support,
-            estimate=report.estimate,
-            bounds=report.bounds,
-            tokens=sum(lengths(shown, self.settings.template, self.settings.count_tokens)),
-            notes=(*notes, *self._shortfall(len(shown)), *_unsupported(report)),
-        )
-
-    def _shortfall(self, got: int) -> Iterator[str]:
-        wanted = self.settings.k
-        if wanted != "auto" and got < wanted:
-            yield (
-                f"{got} of {wanted} demonstrations: no more fit the budget, the quotas, the task and the permitted "
-                "outputs without showing a duplicate or the query itself"
-            )
-
-
-MEMBER_FIELDS = ("weight", "attention", "gain", "marginal", "interference", "other_task")
-FROM_POOL = "no queries were given: the pool's own inputs stand for the query distribution"
-UNSUPPORTED = 1e-3
-
-
-def _unsupported(report: Audit) -> Iterator[str]:
-    if report.support < UNSUPPORTED:
-        yield "nothing in the pool supports an estimate of the output: no interference is charged"
-
-
-def _check_size(pool: Pool, distinct: int, settings: Settings) -> None:
-    if not len(pool):
-        raise PoolError("the pool is empty; give it at least one example")
-    if settings.k != "auto" and settings.k > distinct:
-        raise PoolError(
-            f"k must be at most the number of distinct examples in the pool ({distinct}), got {settings.k}; add "
-            "examples, lower k, or use k='auto'"
-        )
+    def _record(
+        self,
+        corpus: Corpus,
+        query: Query | None,
+        report: Audit,
+        settings: Settings,
+        *,
+        core: int = 0,
+        notes: Sequence[str] = (),
+    ) -> Selection:
+        shown = [corpus.at(member.row) for member in report.members]
+        return record(query, shown, report, settings, core=core, notes=notes)

@@ -16,6 +16,7 @@ INTEGRATIONS = PACKAGE.parent / "integrations"
 # Each room imports only from rooms before it. A new module gets its place here first.
 ROOMS = (
     "errors",
+    "batching",
     "data",
     "resources",
     "embedding",
@@ -34,11 +35,13 @@ ROOMS = (
     "settings",
     "calibration",
     "choice",
+    "corpus",
     "selection",
     "audit",
+    "record",
     "explanation",
-    "selector",
     "storage",
+    "selector",
     "probe",
     "evaluate",
     "diagnose",
