@@ -97,21 +97,33 @@ def audit(features: Features, target: Target, rows: Tensor, geometry: Geometry, 
     conflict = interference(weights, objective.attention, parts.conflict) * objective.query_weights[:, None, :]
     other = _other_task(features, target, index, tasks)
     cross = (conflict * other).sum((1, 2))
-    estimates = _estimates(features, target)
+    gap = generalisation_gap(terms.complexity[:, 1], weights, delta=geometry.delta)
+    support = (target.support * target.own[:, : target.queries]).sum(-1)
     kernel_max = float(parts.inputs_tt.diagonal(dim1=-2, dim2=-1).amax())
+    columns = zip(
+        _members(rows, weights, share, terms.total, conflict, other),
+        _values(terms, 0),
+        _values(terms, 1),
+        cross.tolist(),
+        (conflict.sum((1, 2)) - cross).tolist(),
+        support.tolist(),
+        _estimates(features, target),
+        gap.tolist(),
+        strict=True,
+    )
     return [
         Audit(
-            members=_members(rows[i].tolist(), weights[i], share[i], terms.total[i], conflict[i].sum(-1), other[i]),
-            before=_values(terms, i, 0),
-            after=_values(terms, i, 1),
+            members=members,
+            before=before,
+            after=after,
             penalties=geometry.penalties,
-            cross_task=float(cross[i]),
-            label_conflict=float(conflict[i].sum() - cross[i]),
-            support=float((target.support[i] * target.own[i, : target.queries]).sum()),
-            estimate=estimates[i],
-            bounds=_bounds(_values(terms, i, 1), weights[i], kernel_max, features.radius, geometry),
+            cross_task=cross_task,
+            label_conflict=label_conflict,
+            support=support,
+            estimate=estimate,
+            bounds=_bounds(after, gap, kernel_max, features.radius, geometry),
         )
-        for i in range(rows.shape[0])
+        for members, before, after, cross_task, label_conflict, support, estimate, gap in columns
     ]
 
 
@@ -142,32 +154,28 @@ def _other_task(features: Features, target: Target, index: Tensor, tasks: Tensor
 
 
 def _members(
-    rows: list[int], weights: Tensor, share: Tensor, totals: Tensor, conflict: Tensor, other: Tensor
-) -> tuple[Member, ...]:
-    count, size = sum(row >= 0 for row in rows), len(rows)
-    before, now, prefix, without = totals[0], totals[1], totals[2 : 2 + size], totals[2 + size :]
-    path = torch.cat([before[None], prefix])
-    return tuple(
-        Member(
-            row=rows[j],
-            weight=float(weights[j]),
-            attention=float(share[j]),
-            gain=float(path[j] - path[j + 1]),
-            marginal=float(without[j] - now),
-            interference=float(conflict[j]),
-            other_task=bool(other[j].to(conflict.dtype).mean() > 0.5),
+    rows: Tensor, weights: Tensor, share: Tensor, totals: Tensor, pull: Tensor, other: Tensor
+) -> list[tuple[Member, ...]]:
+    size = rows.shape[1]
+    path = torch.cat([totals[:, :1], totals[:, 2 : 2 + size]], 1)
+    gain, marginal = path[:, :-1] - path[:, 1:], totals[:, 2 + size :] - totals[:, 1:2]
+    numbers = torch.stack([weights, share, gain, marginal, pull.sum(-1)], -1).tolist()
+    strange = (other.to(pull.dtype).mean(-1) > 0.5).tolist()
+    return [
+        tuple(
+            Member(row, weight, attention, gain, marginal, conflict, flag)
+            for row, (weight, attention, gain, marginal, conflict), flag in zip(*columns, strict=True)
+            if row >= 0
         )
-        for j in range(count)
-    )
+        for columns in zip(rows.tolist(), numbers, strange, strict=True)
+    ]
 
 
-def _values(terms: Terms, i: int, j: int) -> TermValues:
-    return TermValues(
-        bias=float(terms.bias[i, j]),
-        complexity=float(terms.complexity[i, j]),
-        interference=float(terms.interference[i, j]),
-        total=float(terms.total[i, j]),
-    )
+def _values(terms: Terms, j: int) -> list[TermValues]:
+    """The terms of the j-th weighting of each prompt."""
+    names = ("bias", "complexity", "interference", "total")
+    columns = (getattr(terms, name)[:, j].tolist() for name in names)
+    return [TermValues(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
 
 
 def _estimates(features: Features, target: Target) -> list[dict[str, float]]:
@@ -183,9 +191,7 @@ def _estimates(features: Features, target: Target) -> list[dict[str, float]]:
     ]
 
 
-def _bounds(
-    after: TermValues, weights: Tensor, kernel_max: float, radius: float, geometry: Geometry
-) -> tuple[Bound, ...]:
+def _bounds(after: TermValues, gap: float, kernel_max: float, radius: float, geometry: Geometry) -> tuple[Bound, ...]:
     found = [
         Bound(
             "read-out shift, the most that the prompt's read-out can differ from the target's at a query",
@@ -204,7 +210,7 @@ def _bounds(
         Bound(
             "generalisation gap, how far the risk can exceed the demonstrations' own (L = b = 1)",
             "R4",
-            float(generalisation_gap(after.complexity, weights, delta=geometry.delta)),
+            gap,
             "regulariser",
             f"a certificate (probability {1 - geometry.delta:g}) only for demonstrations drawn independently of "
             "their values; these were selected",

@@ -36,6 +36,7 @@ class Corpus:
         features: The distinct demonstrations as tensors.
         lengths: Tokens of each row of the features, or None without a budget.
         outputs: Embeddings of output texts that were needed, by text.
+        counted: Tokens of the rows that were shown, by row.
     """
 
     pool: Pool
@@ -44,6 +45,7 @@ class Corpus:
     features: Features
     lengths: Tensor | None
     outputs: dict[str, Tensor] = field(repr=False)
+    counted: dict[int, int] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -164,6 +166,12 @@ class Corpus:
     def at(self, row: int) -> Demonstration:
         """The demonstration at a row of the features."""
         return self.pool[self.features.members[row]]
+
+    def tokens(self, row: int, settings: Settings) -> int:
+        """Tokens of the demonstration at a row of the features, counted once."""
+        if row not in self.counted:
+            self.counted[row] = lengths([self.at(row)], settings.template, settings.count_tokens)[0]
+        return self.counted[row]
 
 
 def check_size(pool: Pool, distinct: int, settings: Settings) -> None:

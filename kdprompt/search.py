@@ -198,4 +198,4 @@ def _best_swap(objective: Objective, constraints: Constraints, chosen: Tensor, f
     least, leaves = lowest(totals, roundings)
     place = torch.arange(chosen.shape[1], device=chosen.device)
     swaps = (place == fixed + leaves[:, None]) & least.isfinite()[:, None]
-    return torch.where(swaps, joins, chosen)
+    return torch.where(swaps, joins.gather(-1, leaves[:, None]), chosen)

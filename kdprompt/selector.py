@@ -14,8 +14,15 @@ from kdprompt.calibration import Calibration, calibrate
 from kdprompt.choice import candidates, choose, nearest_rows, static_candidates
 from kdprompt.corpus import FROM_POOL, AnyQuery, Corpus, Record, Traffic, check_size, distribution
 from kdprompt.data import Pool, Query, Schema
-from kdprompt.embedding import Embedder, SentenceTransformerEmbedder, checked_vectors, embed_documents, embed_queries
-from kdprompt.errors import PoolError, QueryError
+from kdprompt.embedding import (
+    Embedder,
+    SentenceTransformerEmbedder,
+    checked_vectors,
+    embed_documents,
+    embed_queries,
+    embed_query_alone,
+)
+from kdprompt.errors import PoolError
 from kdprompt.explanation import Explanation
 from kdprompt.features import Requests
 from kdprompt.record import record
@@ -56,7 +63,7 @@ class DistillationSelector:
         self.settings = settings
         self._corpus = corpus
         self._traffic = traffic
-        self._together = MicroBatcher(self.select_batch)
+        self._together = MicroBatcher(self._answer)
         self.calibration = calibration or self._calibrated()
 
     @classmethod
@@ -258,7 +265,12 @@ class DistillationSelector:
         self, query: AnyQuery, *, task: str | None = None, outputs: Iterable[str] | None = None
     ) -> Selection:
         """As ``select``, in a worker thread; what is asked concurrently is computed in one batched pass."""
-        return await self._together(self._corpus.parsed([query], task, outputs)[0])
+        parsed = self._corpus.parsed([query], task, outputs)[0]
+        return await self._together((parsed, await embed_query_alone(self.embedder, parsed.text)))
+
+    def _answer(self, asked: Sequence[tuple[Query, Tensor | None]]) -> list[Selection]:
+        vectors = [vector for _, vector in asked if vector is not None]
+        return self.select_batch([query for query, _ in asked], vectors=torch.stack(vectors) if vectors else None)
 
     def select_batch(
         self,
@@ -329,7 +341,8 @@ class DistillationSelector:
         exact = sample_target(corpus.features, near.to(*EXACT), regression)
         sampled = 0 if notes and notes[0] == FROM_POOL else len(wanted)
         report = audit(corpus.features, exact, rows, self._geometry(sampled), wanted.task[None])
-        return self._record(corpus, None, report[0], settings, notes=notes)
+        found = self._record(corpus, None, report[0], settings)
+        return found.model_copy(update={"notes": (*notes, *found.notes)})
 
     def explain(
         self, query: AnyQuery | None = None, *, task: str | None = None, outputs: Iterable[str] | None = None
@@ -380,14 +393,8 @@ class DistillationSelector:
         return Geometry(trial.kernel, trial.share, trial.penalties, self.settings.order, self.settings.delta, sampled)
 
     def _record(
-        self,
-        corpus: Corpus,
-        query: Query | None,
-        report: Audit,
-        settings: Settings,
-        *,
-        core: int = 0,
-        notes: Sequence[str] = (),
+        self, corpus: Corpus, query: Query | None, report: Audit, settings: Settings, *, core: int = 0
     ) -> Selection:
         shown = [corpus.at(member.row) for member in report.members]
-        return record(query, shown, report, settings, core=core, notes=notes)
+        tokens = [corpus.tokens(member.row, settings) for member in report.members]
+        return record(query, shown, report, tokens, settings.k, core=core)
