@@ -99,6 +99,14 @@ class Corpus:
         vectors = torch.cat([self.vectors, self.of_width(fresh).to(self.vectors)])
         return Corpus.of(pool, vectors, self.embedder, settings, self.outputs)
 
+    def with_changed(self, ident: str, record: Record, settings: Settings) -> "Corpus":
+        """With another example under an id; errors as ``with_records``, and where the id is not in the pool."""
+        pool = self.pool.with_changed(ident, record)
+        at = pool.index(ident)
+        vectors = self.vectors.clone()
+        vectors[at] = self.of_width(embed_documents(self.embedder, [pool[at].input])).to(vectors)[0]
+        return Corpus.of(pool, vectors, self.embedder, settings, self.outputs)
+
     def without(self, ids: Iterable[str], settings: Settings) -> "Corpus":
         """Without these ids; errors as ``of``, and a ``PoolError`` where an id is not in the pool."""
         gone = set(ids)

@@ -176,6 +176,17 @@ class Pool:
             taken.add(added[-1].id)
         return Pool((*self.demonstrations, *added), self.schema)
 
+    def with_changed(self, ident: str, record: Mapping[str, Any] | Demonstration) -> "Pool":
+        """A pool with another example in the place of an id, under the same id.
+
+        Raises:
+            PoolError: The id is not in the pool.
+            MissingKeyError, PoolError: As ``from_records``.
+        """
+        at = self.index(ident)
+        changed = self._parse(record, f"the example for {ident!r}", set()).model_copy(update={"id": ident})
+        return Pool((*self.demonstrations[:at], changed, *self.demonstrations[at + 1 :]), self.schema)
+
     def without(self, ids: Iterable[str]) -> "Pool":
         """A pool without these ids.
 

@@ -22,18 +22,18 @@ from kdprompt.embedding import (
     embed_queries,
     embed_query_alone,
 )
-from kdprompt.errors import PoolError
 from kdprompt.explanation import Explanation
 from kdprompt.features import Requests
 from kdprompt.record import record
 from kdprompt.selection import Selection
 from kdprompt.settings import Settings
-from kdprompt.storage import Stored, described, from_dict, read, restored_embedder, to_dict, write
-from kdprompt.target import Neighbours, Target, neighbourhood_target, neighbours, query_target, sample_target
+from kdprompt.storage import Stored, described, from_dict, read, restored_embedder, restored_settings, to_dict, write
+from kdprompt.target import Neighbours, Target, neighbours, query_or_neighbourhood, sample_target
 
 __all__ = ["DistillationSelector"]
 
 Core = Selection | Sequence[str]
+Recode = Callable[[Any], Any]
 CHUNK = 128
 EXACT = (CPU, torch.float64)  # where and in what the reported numbers are computed
 
@@ -136,6 +136,15 @@ class DistillationSelector:
         self._corpus = before.with_records(examples, self.settings)
         return [demonstration.id for demonstration in self.pool.demonstrations[len(before.pool) :]]
 
+    def update(self, ident: str, example: Record) -> None:
+        """Puts another example in the place of one, under the same id. On an error nothing has changed.
+
+        Raises:
+            PoolError: The id is not in the pool.
+            MissingKeyError, PoolError, EmbeddingError: As ``from_examples``.
+        """
+        self._corpus = self._corpus.with_changed(ident, example, self.settings)
+
     def remove(self, ids: str | Iterable[str]) -> None:
         """Removes examples by id. All or none. The calibration is kept.
 
@@ -156,7 +165,7 @@ class DistillationSelector:
 
     # -- storage ------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path, default: Callable[[Any], Any] | None = None) -> None:
+    def save(self, path: str | Path, default: Recode | None = None) -> None:
         """Writes pool, embeddings, settings and calibration to one file, for ``load``; see ``kdprompt.storage``.
 
         Args:
@@ -166,7 +175,7 @@ class DistillationSelector:
         Raises:
             PoolError: JSON cannot keep an example as it is; nothing is written.
         """
-        write(self._stored(), path, default)
+        write(self.stored(), path, default)
 
     @classmethod
     def load(
@@ -175,7 +184,7 @@ class DistillationSelector:
         embeddings: Embedder | None = None,
         *,
         settings: Settings | None = None,
-        decode: Callable[[Any], Any] | None = None,
+        decode: Recode | None = None,
     ) -> "DistillationSelector":
         """Reads what ``save`` wrote; nothing is embedded or calibrated again.
 
@@ -183,18 +192,18 @@ class DistillationSelector:
             path: The file.
             embeddings: The embedder, for queries; None makes one of kdprompt's own as it was.
             settings: In place of the stored ones; needed where those hold an object or a function of yours.
-            decode: Makes an example's values again of what ``default`` of ``save`` made of them.
+            decode: Makes a value again of what ``default`` made of it.
 
         Raises:
             FileNotFoundError: There is no such file.
             PoolError: It is no stored selector, or its settings could not be stored and none are given.
             EmbeddingError: The embedder was none of kdprompt's and none is given.
         """
-        return cls._of(read(path, decode), embeddings, settings)
+        return cls.restored(read(path, decode), embeddings, settings)
 
-    def to_dict(self, default: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+    def to_dict(self, default: Recode | None = None) -> dict[str, Any]:
         """All that ``save`` writes as a dictionary that JSON has; arguments and errors as there."""
-        return to_dict(self._stored(), default)
+        return to_dict(self.stored(), default)
 
     @classmethod
     def from_dict(
@@ -203,35 +212,32 @@ class DistillationSelector:
         embeddings: Embedder | None = None,
         *,
         settings: Settings | None = None,
-        decode: Callable[[Any], Any] | None = None,
+        decode: Recode | None = None,
     ) -> "DistillationSelector":
         """A selector from what ``to_dict`` made; arguments and errors as ``load``."""
-        return cls._of(from_dict(data, decode), embeddings, settings)
+        return cls.restored(from_dict(data, decode), embeddings, settings)
 
-    def _stored(self) -> Stored:
-        corpus, traffic = self._corpus, self._traffic
+    def stored(self) -> Stored:
+        """What ``save`` and ``to_dict`` write."""
+        corpus = self._corpus
         return Stored(
             pool=corpus.pool,
             vectors=corpus.vectors,
             outputs=corpus.outputs,
-            queries=() if traffic is None else traffic.queries,
-            query_vectors=None if traffic is None else traffic.vectors,
+            traffic=self._traffic,
             settings=self.settings,
             calibration=self.calibration,
             embedder=described(corpus.embedder),
         )
 
     @classmethod
-    def _of(cls, stored: Stored, embeddings: Embedder | None, settings: Settings | None) -> "DistillationSelector":
-        embedder, settings = restored_embedder(stored, embeddings), settings or stored.settings
-        if settings is None:
-            raise PoolError(
-                "the settings hold an object or a function that could not be stored (a kernel, an order or a token "
-                "count of your own); give them again: settings=…"
-            )
-        traffic = None if stored.query_vectors is None else Traffic(stored.queries, stored.query_vectors)
+    def restored(
+        cls, stored: Stored, embeddings: Embedder | None = None, settings: Settings | None = None
+    ) -> "DistillationSelector":
+        """A selector from what ``stored`` gave; errors as ``load``."""
+        embedder, settings = restored_embedder(stored, embeddings), settings or restored_settings(stored)
         corpus = Corpus.of(stored.pool, stored.vectors, embedder, settings, stored.outputs)
-        return cls(corpus, settings, traffic, stored.calibration)
+        return cls(corpus, settings, stored.traffic, stored.calibration)
 
     # -- selection ----------------------------------------------------------------------------------------------
 
@@ -372,9 +378,7 @@ class DistillationSelector:
 
     def _target(self, corpus: Corpus, near: Neighbours) -> Target:
         regression, share = self.calibration.regression, self.calibration.chosen.neighbourhood
-        if share == 0:
-            return query_target(corpus.features, near, regression)
-        return neighbourhood_target(corpus.features, near, regression, share)
+        return query_or_neighbourhood(corpus.features, near, regression, share)
 
     def _select(self, corpus: Corpus, queries: Sequence[Query], wanted: Requests, core: Tensor) -> list[Selection]:
         features, near = corpus.features, self._near(corpus, wanted)

@@ -11,7 +11,7 @@ import base64
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,17 @@ from kdprompt.embedding import Embedder, SentenceTransformerEmbedder
 from kdprompt.errors import EmbeddingError, PoolError
 from kdprompt.settings import Settings
 
-__all__ = ["Stored", "described", "from_dict", "read", "restored_embedder", "to_dict", "write"]
+__all__ = [
+    "Stored",
+    "demonstration_of",
+    "described",
+    "from_dict",
+    "read",
+    "record_of",
+    "restored_embedder",
+    "to_dict",
+    "write",
+]
 
 FORMAT = 1
 DOCUMENT = "document"
@@ -49,6 +59,7 @@ class Stored:
         settings: The settings, or None where one of them could not be stored.
         calibration: What is in force, or None likewise.
         embedder: Class of the embedder and, for kdprompt's default, its model.
+        about: Whatever else who stores wants to find again; JSON.
     """
 
     pool: Pool
@@ -59,6 +70,7 @@ class Stored:
     settings: Settings | None
     calibration: Calibration | None
     embedder: Mapping[str, Any]
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 def described(embedder: Embedder) -> dict[str, Any]:
@@ -89,7 +101,7 @@ def restored_embedder(stored: Stored, given: Embedder | None) -> Embedder:
 
 
 def _document(stored: Stored, default: Default | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    records = [_exact(each, i, default) for i, each in enumerate(stored.pool)]
+    records = [record_of(each, f"example {i}", default) for i, each in enumerate(stored.pool)]
     tensors = {"vectors": stored.vectors}
     if stored.outputs:
         tensors["outputs"] = torch.stack(list(stored.outputs.values()))
@@ -104,16 +116,26 @@ def _document(stored: Stored, default: Default | None) -> tuple[dict[str, Any], 
         "settings": _encoded(stored.settings),
         "calibration": _encoded(stored.calibration),
         "embedder": dict(stored.embedder),
+        "about": dict(stored.about),
     }
     return document, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _exact(shown: Demonstration, i: int, default: Default | None) -> dict[str, Any]:
-    """One example, if JSON keeps it as it is."""
+def record_of(shown: Demonstration, name: str, default: Default | None = None) -> dict[str, Any]:
+    """One demonstration as a dictionary that JSON has.
+
+    Args:
+        shown: The demonstration.
+        name: Names it in errors.
+        default: Called for a value that JSON has no form for.
+
+    Raises:
+        PoolError: JSON cannot keep one of its fields as it is.
+    """
     record = {"id": shown.id, "input": shown.input, "output": shown.output, "task": shown.task}
     kept = {}
     for key, value in shown.fields.items():
-        where = f"example {i} (id {shown.id!r}) cannot be stored: its {key!r} is {value!r:.80}"
+        where = f"{name} (id {shown.id!r}) cannot be stored: its {key!r} is {value!r:.80}"
         try:
             text = json.dumps(value, ensure_ascii=False, default=default)
         except (TypeError, ValueError) as error:
@@ -122,6 +144,12 @@ def _exact(shown: Demonstration, i: int, default: Default | None) -> dict[str, A
         if not isinstance(key, str) or (default is None and kept[key] != value) or _tuples(value):
             raise PoolError(f"{where}, which JSON would change (a tuple, or a key that is no text); make it a list")
     return {**record, "fields": kept}
+
+
+def demonstration_of(record: Mapping[str, Any], decode: Default | None = None) -> Demonstration:
+    """What ``record_of`` made; ``decode`` makes a field's value again of what ``default`` made of it."""
+    fields = {key: decode(value) if decode else value for key, value in record["fields"].items()}
+    return Demonstration(**{**record, "fields": fields})
 
 
 def _tuples(value: Any) -> bool:
@@ -137,12 +165,8 @@ def _restored(document: Mapping[str, Any], tensors: Mapping[str, Tensor], decode
             "another version of kdprompt, or is no stored selector"
         )
     schema = Schema.model_validate({k: tuple(v) if isinstance(v, list) else v for k, v in document["schema"].items()})
-    records = [
-        Demonstration(**{**record, "fields": {k: decode(v) if decode else v for k, v in record["fields"].items()}})
-        for record in document["records"]
-    ]
     return Stored(
-        pool=Pool(records, schema),
+        pool=Pool((demonstration_of(record, decode) for record in document["records"]), schema),
         vectors=tensors["vectors"],
         outputs=dict(zip(document["outputs"], tensors["outputs"], strict=True)) if document["outputs"] else {},
         queries=tuple(Query.model_validate(query) for query in document["queries"]),
@@ -150,6 +174,7 @@ def _restored(document: Mapping[str, Any], tensors: Mapping[str, Tensor], decode
         settings=_decoded(document["settings"]),
         calibration=_decoded(document["calibration"]),
         embedder=document["embedder"],
+        about=document["about"],
     )
 
 

@@ -13,7 +13,16 @@ from torch import Tensor
 from kdprompt.features import Features, Requests, allowed_rows, shortlist
 from kdprompt.kernels import Kernel
 
-__all__ = ["Neighbours", "Regression", "Target", "neighbourhood_target", "neighbours", "query_target", "sample_target"]
+__all__ = [
+    "Neighbours",
+    "Regression",
+    "Target",
+    "neighbourhood_target",
+    "neighbours",
+    "query_or_neighbourhood",
+    "query_target",
+    "sample_target",
+]
 
 CHUNK = 128
 
@@ -183,6 +192,13 @@ def neighbourhood_target(features: Features, near: Neighbours, regression: Regre
         queries=1,
         neighbourhood=share,
     )
+
+
+def query_or_neighbourhood(features: Features, near: Neighbours, regression: Regression, share: float) -> Target:
+    """``neighbourhood_target``, without its work where the share of the neighbourhood is 0."""
+    if share == 0:
+        return query_target(features, near, regression)
+    return neighbourhood_target(features, near, regression, share)
 
 
 def sample_target(features: Features, near: Neighbours, regression: Regression) -> Target:
