@@ -202,7 +202,7 @@ class DistillationSelector:
         return cls.restored(read(path, decode), embeddings, settings)
 
     def to_dict(self, default: Recode | None = None) -> dict[str, Any]:
-        """All that ``save`` writes as a dictionary that JSON has; arguments and errors as there."""
+        """All that ``save`` writes, as a dictionary that JSON has."""
         return to_dict(self.stored(), default)
 
     @classmethod
@@ -214,21 +214,14 @@ class DistillationSelector:
         settings: Settings | None = None,
         decode: Recode | None = None,
     ) -> "DistillationSelector":
-        """A selector from what ``to_dict`` made; arguments and errors as ``load``."""
+        """A selector from what ``to_dict`` made; see ``load``."""
         return cls.restored(from_dict(data, decode), embeddings, settings)
 
     def stored(self) -> Stored:
         """What ``save`` and ``to_dict`` write."""
-        corpus = self._corpus
-        return Stored(
-            pool=corpus.pool,
-            vectors=corpus.vectors,
-            outputs=corpus.outputs,
-            traffic=self._traffic,
-            settings=self.settings,
-            calibration=self.calibration,
-            embedder=described(corpus.embedder),
-        )
+        pool, vectors, outputs = self._corpus.pool, self._corpus.vectors, self._corpus.outputs
+        embedder = described(self.embedder)
+        return Stored(pool, vectors, outputs, self._traffic, self.settings, self.calibration, embedder)
 
     @classmethod
     def restored(

@@ -23,6 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from kdprompt.calibration import Calibration
+from kdprompt.corpus import Traffic
 from kdprompt.data import Demonstration, Pool, Query, Schema
 from kdprompt.embedding import Embedder, SentenceTransformerEmbedder
 from kdprompt.errors import EmbeddingError, PoolError
@@ -36,6 +37,7 @@ __all__ = [
     "read",
     "record_of",
     "restored_embedder",
+    "restored_settings",
     "to_dict",
     "write",
 ]
@@ -54,8 +56,7 @@ class Stored:
         pool: The demonstrations.
         vectors: Embeddings of their inputs ``[n, d]``.
         outputs: Embeddings of output texts, by text.
-        queries: The sample of the traffic.
-        query_vectors: Their embeddings ``[m, d]``, or None without a sample.
+        traffic: The sample of the traffic, or None.
         settings: The settings, or None where one of them could not be stored.
         calibration: What is in force, or None likewise.
         embedder: Class of the embedder and, for kdprompt's default, its model.
@@ -65,8 +66,7 @@ class Stored:
     pool: Pool
     vectors: Tensor
     outputs: Mapping[str, Tensor]
-    queries: tuple[Query, ...]
-    query_vectors: Tensor | None
+    traffic: Traffic | None
     settings: Settings | None
     calibration: Calibration | None
     embedder: Mapping[str, Any]
@@ -97,6 +97,20 @@ def restored_embedder(stored: Stored, given: Embedder | None) -> Embedder:
     return SentenceTransformerEmbedder(stored.embedder["model"], prompt_names=(prompts[0], prompts[1]))
 
 
+def restored_settings(stored: Stored) -> Settings:
+    """The stored settings.
+
+    Raises:
+        PoolError: They could not be stored.
+    """
+    if stored.settings is None:
+        raise PoolError(
+            "the settings hold an object or a function that could not be stored (a kernel, an order or a token count "
+            "of your own); give them again: settings=…"
+        )
+    return stored.settings
+
+
 # -- as a document and tensors --------------------------------------------------------------------------------------
 
 
@@ -105,14 +119,14 @@ def _document(stored: Stored, default: Default | None) -> tuple[dict[str, Any], 
     tensors = {"vectors": stored.vectors}
     if stored.outputs:
         tensors["outputs"] = torch.stack(list(stored.outputs.values()))
-    if stored.query_vectors is not None:
-        tensors["queries"] = stored.query_vectors
+    if stored.traffic is not None:
+        tensors["queries"] = stored.traffic.vectors
     document = {
         "format": FORMAT,
         "schema": stored.pool.schema.model_dump(mode="json"),
         "records": records,
         "outputs": list(stored.outputs),
-        "queries": [query.model_dump(mode="json") for query in stored.queries],
+        "queries": [query.model_dump(mode="json") for query in stored.traffic.queries] if stored.traffic else [],
         "settings": _encoded(stored.settings),
         "calibration": _encoded(stored.calibration),
         "embedder": dict(stored.embedder),
@@ -165,12 +179,12 @@ def _restored(document: Mapping[str, Any], tensors: Mapping[str, Tensor], decode
             "another version of kdprompt, or is no stored selector"
         )
     schema = Schema.model_validate({k: tuple(v) if isinstance(v, list) else v for k, v in document["schema"].items()})
+    queries = tuple(Query.model_validate(query) for query in document["queries"])
     return Stored(
         pool=Pool((demonstration_of(record, decode) for record in document["records"]), schema),
         vectors=tensors["vectors"],
         outputs=dict(zip(document["outputs"], tensors["outputs"], strict=True)) if document["outputs"] else {},
-        queries=tuple(Query.model_validate(query) for query in document["queries"]),
-        query_vectors=tensors.get("queries"),
+        traffic=Traffic(queries, tensors["queries"]) if queries else None,
         settings=_decoded(document["settings"]),
         calibration=_decoded(document["calibration"]),
         embedder=document["embedder"],
