@@ -1,0 +1,299 @@
+"""DSPy's words into kdprompt's: signatures into schemas, examples and calls into records, and demonstrations back.
+
+An example fits a predictor if it has every input field of its signature and at least one output field. Outputs may
+be missing, because DSPy shows such demonstrations ("not supplied for this particular example") and because a trainset
+never has the reasoning of a ``dspy.ChainOfThought``; but then they must be missing everywhere, since DSPy moves
+incomplete demonstrations in front of complete ones, out of the order that was chosen.
+
+Rejected: inputs that may be missing (a query can only be compared with examples that say what it says); texts of
+``str`` values alone (numbers, lists and pydantic objects are compared by their JSON).
+"""
+
+import copy
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import dspy
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from kdprompt.data import Pool, Schema
+from kdprompt.errors import MissingKeyError, PoolError, QueryError
+from kdprompt.selection import Selection
+from kdprompt.settings import Settings
+
+__all__ = [
+    "Fields",
+    "Signature",
+    "assigned",
+    "assigned_queries",
+    "called",
+    "check_task",
+    "check_used",
+    "demos_of",
+    "examples_of",
+    "fields_of",
+    "lacking",
+    "outputs_of",
+    "pool_of",
+    "revived",
+    "settings_of",
+    "unrepeated",
+]
+
+Fields = dict[str, Any]
+Signature = type[dspy.Signature]
+DEFAULT_K = 8  # that of kdprompt's settings
+
+
+def fields_of(example: Any, where: str) -> Fields:
+    """A deep copy of the fields, so that what the caller does to an example later changes nothing here.
+
+    Raises:
+        PoolError: What ``where`` names is neither a ``dspy.Example`` nor a mapping.
+    """
+    if isinstance(example, dspy.Example):
+        return copy.deepcopy(dict(example.items(include_dspy=True)))
+    if isinstance(example, Mapping):
+        return copy.deepcopy(dict(example))
+    raise PoolError(f"{where} must be a dspy.Example or a mapping, got {type(example).__name__}: {example!r:.80}")
+
+
+def examples_of(trainset: Iterable[Any]) -> list[Fields]:
+    """The fields of all examples.
+
+    Raises:
+        PoolError: There are none, or one is neither a ``dspy.Example`` nor a mapping.
+    """
+    examples = [fields_of(example, f"example {i}") for i, example in enumerate(trainset)]
+    if not examples:
+        raise PoolError("trainset is empty; give it at least one example")
+    return examples
+
+
+def as_record(values: Mapping[str, Any], signature: Signature) -> Fields:
+    """Values of an example or a call as kdprompt takes them, defaults and optional inputs filled in."""
+    return {**_absent(signature), **{key: _plain(value) for key, value in values.items()}}
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str) else to_jsonable_python(value, bytes_mode="base64", fallback=str)
+
+
+def _absent(signature: Signature) -> Fields:
+    """What stands for inputs that need not be given."""
+    found: Fields = {}
+    for name, field in signature.input_fields.items():
+        if not field.is_required():
+            found[name] = _plain(field.get_default())
+        elif type(None) in get_args(field.annotation):
+            found[name] = None
+    return found
+
+
+# -- which example is for which predictor -----------------------------------------------------------------------------
+
+
+def lacking(fields: Mapping[str, Any], signature: Signature) -> list[str]:
+    """Fields that keep an example from being a demonstration: inputs it lacks, and all outputs if it has none."""
+    absent = _absent(signature)
+    inputs = [name for name in signature.input_fields if name not in fields and name not in absent]
+    outputs = list(signature.output_fields)
+    return inputs if any(fields.get(name) is not None for name in outputs) else inputs + outputs
+
+
+def assigned(examples: Sequence[Fields], signatures: Mapping[str, Signature]) -> dict[str, dict[int, Fields]]:
+    """For each predictor the examples that fit it, by their index."""
+    return {
+        name: {i: fields for i, fields in enumerate(examples) if not lacking(fields, signature)}
+        for name, signature in signatures.items()
+    }
+
+
+def check_used(
+    examples: Sequence[Fields], pools: Mapping[str, Mapping[int, Fields]], signatures: Mapping[str, Signature]
+) -> None:
+    """Checks that each example fits a predictor.
+
+    Raises:
+        MissingKeyError: One fits none.
+    """
+    for i, fields in enumerate(examples):
+        if not any(i in pool for pool in pools.values()):
+            signature = min(signatures.values(), key=lambda each: len(lacking(fields, each)))
+            missing = lacking(fields, signature)
+            raise MissingKeyError(
+                f"example {i} fits no predictor: for {signature.signature!r} it has no {_named(missing, fields)}; it "
+                f"has {sorted(map(str, fields))}. Add the field or leave the example out; what stands between the "
+                "program's inputs and outputs comes from traces: compile(teacher=…)."
+            )
+
+
+def check_task(examples: Sequence[Fields], task: str | None) -> None:
+    """Raises a ``MissingKeyError`` if no example has the key of the task tag."""
+    if task is not None and not any(task in fields for fields in examples):
+        held = sorted({str(key) for fields in examples for key in fields})
+        raise MissingKeyError(f"task_key names the field {task!r}, which no example has; they have {held}")
+
+
+def _named(names: Sequence[str], fields: Mapping[str, Any]) -> str:
+    return " and ".join(f"{name!r} (it is None)" if name in fields else repr(name) for name in names)
+
+
+def assigned_queries(
+    queries: Iterable[Any] | None, signatures: Mapping[str, Signature], task: str | None
+) -> dict[str, list[Fields]]:
+    """For each predictor the queries of the traffic that have its inputs, as records; outputs are not looked at.
+
+    Args:
+        queries: Examples or mappings with input fields, or texts for signatures with one input.
+        signatures: The predictors' signatures.
+        task: Key of the task tag.
+
+    Raises:
+        QueryError: A query is of another type, or there is one text in place of a list.
+        MissingKeyError: A query has the inputs of no predictor.
+    """
+    if isinstance(queries, str | Mapping | dspy.Example):
+        raise QueryError(f"queries must be a sequence of queries, got one {type(queries).__name__}; wrap it in a list")
+    found: dict[str, list[Fields]] = {name: [] for name in signatures}
+    for i, query in enumerate(queries or ()):
+        if not isinstance(query, str | Mapping | dspy.Example):
+            kind = type(query).__name__
+            raise QueryError(f"query {i} must be text, a mapping or a dspy.Example, got {kind}: {query!r:.80}")
+        records = {name: _query_record(query, signature, task) for name, signature in signatures.items()}
+        fitting = {name: record for name, record in records.items() if record is not None}
+        if not fitting:
+            needed = " or ".join(dict.fromkeys(str(list(each.input_fields)) for each in signatures.values()))
+            raise MissingKeyError(f"query {i} must have the input fields {needed} of a predictor, got {query!r:.80}")
+        for name, record in fitting.items():
+            found[name].append(record)
+    return found
+
+
+def _query_record(query: Any, signature: Signature, task: str | None) -> Fields | None:
+    names = list(signature.input_fields)
+    if isinstance(query, str):
+        return {names[0]: query} if len(names) == 1 else None
+    record = as_record({key: query[key] for key in (*names, task) if key is not None and key in query}, signature)
+    return record if all(name in record for name in names) else None
+
+
+def called(inputs: Mapping[str, Any], signature: Signature, schema: Schema) -> Fields:
+    """The inputs of a call as a query.
+
+    Raises:
+        MissingKeyError: One is missing.
+    """
+    keys = [key for key in (*schema.inputs, schema.task) if key is not None and key in inputs]
+    record = as_record({key: inputs[key] for key in keys}, signature)
+    for name in schema.inputs:
+        if name not in record:
+            raise MissingKeyError(
+                f"the call has no input field {name!r} of {signature.signature!r}; it has {sorted(inputs)}. Pass "
+                f"{name}=…"
+            )
+    return record
+
+
+# -- pools ------------------------------------------------------------------------------------------------------------
+
+
+def outputs_of(examples: Iterable[Fields], signature: Signature) -> tuple[str, ...]:
+    """Output fields that any of the examples has."""
+    held = {name for fields in examples for name in signature.output_fields if fields.get(name) is not None}
+    return tuple(name for name in signature.output_fields if name in held)
+
+
+def pool_of(examples: Mapping[int, Fields], signature: Signature, task: str | None) -> Pool:
+    """Examples that fit a signature as a pool whose demonstrations hold the originals.
+
+    Args:
+        examples: The examples by their index.
+        signature: The predictor's.
+        task: Key of the task tag; not used where no example has it.
+
+    Raises:
+        MissingKeyError: Some examples have an output field and some have not.
+        PoolError: An input is empty.
+    """
+    outputs = outputs_of(examples.values(), signature)
+    tagged = task if any(task in fields for fields in examples.values()) else None
+    schema = Schema(inputs=tuple(signature.input_fields), outputs=outputs, task=tagged, id=None)
+    records = []
+    for i, fields in examples.items():
+        gaps = [name for name in outputs if fields.get(name) is None]
+        if gaps:
+            raise MissingKeyError(
+                f"example {i} has no {_named(gaps, fields)}, which other examples have; it has "
+                f"{sorted(map(str, fields))}. DSPy shows such demonstrations before complete ones, whatever order was "
+                "chosen: give the field to all of them or to none."
+            )
+        records.append(as_record(fields, signature))
+        if not schema.input_text(records[-1], f"example {i}").strip():
+            raise PoolError(f"example {i} has an empty input ({list(schema.inputs)}); give it text or leave it out")
+    parsed = Pool.from_records(records, schema)
+    originals = zip(parsed, examples.values(), strict=True)
+    return Pool((shown.model_copy(update={"fields": fields}) for shown, fields in originals), schema)
+
+
+def settings_of(pool: Pool, k: int | Literal["auto"] | None, settings: Settings | None) -> Settings:
+    """The settings with ``k`` in them: as given, else the settings'; at most all distinct examples, as in DSPy."""
+    settings = settings or Settings(k=DEFAULT_K)
+    wanted = settings.k if k is None else k
+    if isinstance(wanted, int):
+        wanted = min(wanted, len({(each.input, each.output, each.task) for each in pool}))
+    return Settings.model_validate({**dict(settings), "k": wanted})
+
+
+# -- back into DSPy ---------------------------------------------------------------------------------------------------
+
+
+def demos_of(selection: Selection, schema: Schema) -> list[dspy.Example]:
+    """Copies of the original examples in the chosen order, inputs marked."""
+    return [dspy.Example(base=fields).with_inputs(*schema.inputs) for fields in selection.examples]
+
+
+def unrepeated(demos: Iterable[Any], selection: Selection, signature: Signature, schema: Schema) -> list[Any]:
+    """The demonstrations whose input is none of the selected ones'."""
+    shown = {demonstration.input for demonstration in selection.demonstrations}
+    return [demo for demo in demos if _text(demo, signature, schema) not in shown]
+
+
+def _text(demo: Any, signature: Signature, schema: Schema) -> str | None:
+    record = as_record({key: demo[key] for key in demo}, signature)
+    return schema.input_text(record, "a demo") if all(name in record for name in schema.inputs) else None
+
+
+def revived(pool: Pool, signature: Signature) -> Pool:
+    """A pool that was stored, with values again of the types that the signature says, where the JSON fits them."""
+    kinds = {name: kind for name, field in signature.fields.items() if (kind := _adapter(field)) is not None}
+    if not kinds:
+        return pool
+    typed = ({key: _typed(value, kinds.get(key)) for key, value in shown.fields.items()} for shown in pool)
+    return Pool(
+        (shown.model_copy(update={"fields": fields}) for shown, fields in zip(pool, typed, strict=True)), pool.schema
+    )
+
+
+def _adapter(field: FieldInfo) -> TypeAdapter[Any] | None:
+    kind: Any = field.annotation
+    if kind in (None, str, int, float, bool, Any):
+        return None
+    try:
+        return TypeAdapter(kind)
+    except PydanticUserError:
+        return None
+
+
+def _typed(value: Any, kind: TypeAdapter[Any] | None) -> Any:
+    if kind is None:
+        return value
+    try:
+        made = kind.validate_json(json.dumps(value), strict=True)
+        return made if json.dumps(to_jsonable_python(made)) == json.dumps(value) else value
+    except ValueError:
+        return value
