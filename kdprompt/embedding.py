@@ -23,6 +23,7 @@ __all__ = [
     "CallableEmbedder",
     "Embedder",
     "SentenceTransformerEmbedder",
+    "checked_vectors",
     "embed_documents",
     "embed_queries",
     "embed_query_alone",

@@ -9,6 +9,7 @@ Rejected: pickle (loading it runs code).
 
 import base64
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -209,6 +210,8 @@ def _encoded(value: Any) -> Any:
 
 
 def _plain(value: Any, known: Mapping[str, Any]) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"": "float", "value": str(value)}  # JSON proper has none
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
@@ -231,6 +234,8 @@ def _decoded(value: Any) -> Any:
     if kind in ("dict", "tuple"):
         items = value["items"]
         return {k: _decoded(v) for k, v in items} if kind == "dict" else tuple(_decoded(v) for v in items)
+    if kind == "float":
+        return float(value["value"])
     known = _known()
     if kind == "name":
         return known[value["name"]]

@@ -23,18 +23,20 @@ if TYPE_CHECKING:
     from langchain_core.vectorstores import VectorStore
 
 __all__ = [
+    "DEFAULT_K",
     "Example",
     "as_record",
     "as_records",
     "check_embeddings",
     "check_example_keys",
+    "check_store",
     "copied",
     "holding",
     "key_tuple",
+    "parsed",
     "pool_of",
     "schema_of",
     "settings_of",
-    "warn_unused",
     "whole",
 ]
 
@@ -76,6 +78,19 @@ def pool_of(originals: Sequence[Example], schema: Schema) -> Pool:
     """
     parsed = Pool.from_records([as_record(original, schema) for original in originals], schema)
     return Pool(map(holding, parsed, originals), schema)
+
+
+def parsed(original: Example, schema: Schema, name: str = "the example") -> Demonstration:
+    """One example as a demonstration that holds the original.
+
+    Raises:
+        MissingKeyError, PoolError: It cannot be used; ``name`` names it.
+    """
+    try:
+        found = Pool.from_records([as_record(original, schema)], schema)[0]
+    except PoolError as error:
+        raise type(error)(str(error).replace("example 0", name, 1)) from error
+    return holding(found, original)
 
 
 def holding(demonstration: Demonstration, original: Example) -> Demonstration:
@@ -184,18 +199,11 @@ def check_embeddings(embeddings: object) -> None:
     )
 
 
-def warn_unused(store: "type[VectorStore] | None", search: Mapping[str, Any] | None, extra: Mapping[str, Any]) -> None:
-    """Warns the caller's caller, once, of everything about a vector store that is not used, and why."""
-    given = {"vectorstore_cls": store, "vectorstore_kwargs": search}
-    unused = [name for name, value in given.items() if value is not None] + list(extra)
-    if not unused:
-        return
-    filters = "" if search is None else " A search filter is not applied either; task_key restricts the choice."
-    warnings.warn(
-        f"not used: {', '.join(unused)}. The examples and their embeddings are held in memory and every query "
-        f"is compared with all of them, so the results need no vector store; leave the arguments out.{filters}",
-        stacklevel=3,
-    )
+def check_store(store: "type[VectorStore] | None", search: Mapping[str, Any] | None, extra: Mapping[str, Any]) -> None:
+    """Raises a ``ValueError`` if arguments for a vector store are given without one."""
+    unused = [*(["vectorstore_kwargs"] if search else []), *extra]
+    if store is None and unused:
+        raise ValueError(f"{', '.join(unused)} is for a vector store, but vectorstore_cls is not given; give it")
 
 
 def _warn_whole() -> None:

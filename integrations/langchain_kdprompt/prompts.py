@@ -1,0 +1,82 @@
+"""Examples in prompts, whatever is in them: braces in texts, messages with tool calls in chats."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.prompts import PromptTemplate
+
+from kdprompt.data import Demonstration, Schema, render
+
+__all__ = ["BraceSafePromptTemplate", "chat_of"]
+
+
+class BraceSafePromptTemplate(PromptTemplate):
+    """An example prompt for ``FewShotPromptTemplate``: braces in an example's values stay what they are.
+
+    ``FewShotPromptTemplate`` formats the finished examples once more with the query's variables, so that ``{"x": 1}``
+    in an example is taken for a variable. Here every brace of a formatted example is doubled, which that second
+    formatting undoes. For examples alone: elsewhere the doubled braces would stay.
+
+    Example:
+        >>> from langchain_core.prompts import FewShotPromptTemplate
+        >>> prompt = FewShotPromptTemplate(
+        ...     examples=[{"q": "one x", "a": '{"x": 1}'}],
+        ...     example_prompt=BraceSafePromptTemplate.from_template("{q}: {a}"),
+        ...     suffix="{q}:",
+        ...     input_variables=["q"],
+        ... )
+        >>> print(prompt.format(q="no {x}"))
+        one x: {"x": 1}
+        <BLANKLINE>
+        no {x}:
+    """
+
+    def format(self, **kwargs: Any) -> str:
+        """The formatted example with doubled braces.
+
+        Raises:
+            KeyError: A variable of the template is missing.
+        """
+        return super().format(**kwargs).replace("{", "{{").replace("}", "}}")
+
+
+def chat_of(demonstrations: Iterable[Demonstration], schema: Schema) -> list[BaseMessage]:
+    """Demonstrations as a chat: messages among their values as they are, everything else as human and AI text.
+
+    Args:
+        demonstrations: In reading order; their fields are the original examples.
+        schema: Which keys hold the input and the output.
+
+    Returns:
+        The messages, two a demonstration where its values are texts.
+    """
+    chat: list[BaseMessage] = []
+    for shown in demonstrations:
+        outputs = schema.outputs
+        if outputs is None:
+            outputs = tuple(key for key in shown.fields if key not in {*schema.inputs, schema.task, schema.id})
+        chat += _side(shown, schema.inputs, shown.input, HumanMessage)
+        chat += _side(shown, outputs, shown.output or "", AIMessage)
+    return chat
+
+
+def _side(
+    shown: Demonstration, keys: Iterable[str], text: str, kind: type[HumanMessage] | type[AIMessage]
+) -> list[BaseMessage]:
+    values = [shown.fields[key] for key in keys if key in shown.fields]
+    parts = [messages_in(value) for value in values]
+    if not any(parts):
+        return [kind(text)]
+    found: list[BaseMessage] = []
+    for value, messages in zip(values, parts, strict=True):
+        found += messages or [kind(render(value))]
+    return found
+
+
+def messages_in(value: Any) -> list[BaseMessage]:
+    """The messages that a value is, or none where it is anything else."""
+    several = [value] if isinstance(value, BaseMessage) else value
+    if isinstance(several, list | tuple) and several and all(isinstance(each, BaseMessage) for each in several):
+        return [each.model_copy(deep=True) for each in several]
+    return []

@@ -1,0 +1,60 @@
+"""A selector as a ``Runnable``: variables in, the same with their examples out, or the examples alone."""
+
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import Runnable, RunnableConfig
+
+if TYPE_CHECKING:
+    from langchain_kdprompt.selector import DistillationExampleSelector
+
+__all__ = ["SelectExamples"]
+
+Variables = dict[str, Any]
+Examples = list[dict[str, Any]]
+
+
+class SelectExamples(Runnable[Variables, Examples]):
+    """``select_examples`` in a chain: ``RunnablePassthrough.assign(examples=selector.as_runnable())``.
+
+    A batch is computed in one pass, and so are concurrent async calls.
+    """
+
+    def __init__(self, selector: "DistillationExampleSelector") -> None:
+        self.selector = selector
+
+    def invoke(self, input: Variables, config: RunnableConfig | None = None, **kwargs: Any) -> Examples:
+        """The examples for one query; errors as ``select_examples``."""
+        return self._call_with_config(self.selector.select_examples, input, config)
+
+    async def ainvoke(self, input: Variables, config: RunnableConfig | None = None, **kwargs: Any) -> Examples:
+        """As ``invoke``."""
+        return await self._acall_with_config(self.selector.aselect_examples, input, config)
+
+    def batch(
+        self,
+        inputs: list[Variables],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """The examples for each query; with ``return_exceptions`` one that fails is its exception."""
+        found: dict[int, Any] = {}
+
+        def together(_: Variables) -> Examples:
+            try:
+                found.update(enumerate(self.selector.select_batch(inputs)))
+            except Exception:
+                if not return_exceptions:
+                    raise
+                for i, variables in enumerate(inputs):  # who is at fault
+                    try:
+                        found[i] = self.selector.select_examples(variables)
+                    except Exception as error:
+                        found[i] = error
+            return []
+
+        if inputs:
+            first = config[0] if isinstance(config, list) else config
+            self._call_with_config(together, inputs[0], first)
+        return [found[i] for i in range(len(inputs))]

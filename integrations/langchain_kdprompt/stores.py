@@ -1,0 +1,317 @@
+"""Pools in a LangChain ``VectorStore``: the shortlist is taken there, J is searched here.
+
+The store embeds each example once, when it is added; its vectors are read back by id and kept, never computed again.
+A store's metadata gets the example as one JSON text, since some stores change what they are given, and beside it the
+example's plain values, for the store's own filters.
+
+Rejected: J over what ``similarity_search`` returns with vectors computed anew (an embedding a candidate and query).
+"""
+
+import json
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.load import dumpd, load
+from torch import Tensor
+
+from kdprompt.calibration import Calibration
+from kdprompt.corpus import Corpus
+from kdprompt.data import Demonstration, Pool, Query, Schema
+from kdprompt.embedding import Embedder, SentenceTransformerEmbedder, checked_vectors, embed_documents, embed_queries
+from kdprompt.explanation import Explanation
+from kdprompt.selector import DistillationSelector
+from kdprompt.settings import Settings
+from kdprompt.storage import demonstration_of, record_of
+from langchain_kdprompt.translation import holding, parsed
+
+if TYPE_CHECKING:
+    from langchain_core.vectorstores import VectorStore
+
+__all__ = ["ReadVectors", "StoreEmbeddings", "StorePool", "decoded", "encoded"]
+
+ReadVectors = Callable[[Any, list[str]], Sequence[Any]]  # a store and ids to their vectors, in order
+RECORD = "kdprompt"  # the metadata key of the example's JSON
+NAMESPACE = uuid.UUID("6e0c1f5e-6d1c-5b5a-9d0b-2f3f0f7c9a11")  # some stores want UUIDs: theirs are made of ours
+
+
+def encoded(value: Any) -> Any:
+    """A LangChain object, such as a message, as JSON has it."""
+    return dumpd(value)
+
+
+def decoded(value: Any) -> Any:
+    """The messages in a value again as messages, wherever in it they stand."""
+    return load(value, allowed_objects="messages")
+
+
+class StoreEmbeddings(Embeddings):
+    """A kdprompt ``Embedder`` as stores want it: lists of numbers."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.embedder = embedder
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Texts to ``[n, d]``."""
+        rows: list[list[float]] = embed_documents(self.embedder, texts).tolist() if texts else []
+        return rows
+
+    def embed_query(self, text: str) -> list[float]:
+        """One text to ``[d]``."""
+        row: list[float] = embed_queries(self.embedder, [text])[0].tolist()
+        return row
+
+
+class StorePool:
+    """A pool that lives in a vector store; what ``DistillationSelector`` does for a pool in memory.
+
+    Args:
+        store: The store; it embeds what is added.
+        embeddings: Embeds queries.
+        schema: Which keys of an example hold what.
+        settings: ``shortlist`` is the number of examples that the store is asked for.
+        search: Passed to the store's search: filters and the like.
+        read_vectors: Reads vectors back; None knows InMemoryVectorStore, FAISS, Qdrant and PGVector.
+    """
+
+    def __init__(
+        self,
+        store: "VectorStore",
+        embeddings: Embedder,
+        schema: Schema,
+        settings: Settings,
+        *,
+        search: Mapping[str, Any] | None = None,
+        read_vectors: ReadVectors | None = None,
+    ) -> None:
+        self.store = store
+        self.embedder = embeddings
+        self.schema = schema
+        self.settings = settings
+        self.search = dict(search or {})
+        self.calibration: Calibration | None = None
+        self.read_vectors = read_vectors or _reader(store) or self._embedded_again
+        self._known: dict[tuple[str, str], Tensor] = {}
+
+    @classmethod
+    def made(
+        cls,
+        make: Callable[..., "VectorStore"],
+        pool: Pool,
+        embeddings: Embedder | None,
+        settings: Settings,
+        search: Mapping[str, Any] | None,
+    ) -> "StorePool":
+        """A new store with a pool in it.
+
+        Args:
+            make: A store's ``from_texts``.
+            pool: The examples; may be none, where the store can be made so.
+            embeddings: Embeds them; None takes kdprompt's default.
+            settings: As above.
+            search: As above.
+
+        Raises:
+            PoolError: JSON cannot keep an example as it is.
+        """
+        embedder = embeddings or SentenceTransformerEmbedder()
+        own = embedder if isinstance(embedder, Embeddings) else StoreEmbeddings(embedder)
+        metadatas = [metadata_of(each) for each in pool]
+        store = make([each.input for each in pool], own, metadatas=metadatas, ids=[_store_id(each.id) for each in pool])
+        return cls(store, embedder, pool.schema, settings, search=search)
+
+    # -- the pool -----------------------------------------------------------------------------------------------
+
+    def add(self, demonstrations: Sequence[Demonstration]) -> None:
+        """Gives examples to the store, which embeds them; all are translated before the first is given.
+
+        Raises:
+            PoolError: JSON cannot keep an example as it is; nothing was added.
+        """
+        metadatas = [metadata_of(each) for each in demonstrations]
+        texts, ids = [each.input for each in demonstrations], [_store_id(each.id) for each in demonstrations]
+        if texts:
+            self.store.add_texts(texts, metadatas, ids=ids)
+
+    def update(self, shown: Demonstration) -> None:
+        """Puts an example in the place of that with its id; errors as ``add``."""
+        metadata_of(shown)  # before anything is deleted
+        self.remove([shown.id])
+        self.add([shown])
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Removes examples by id; what becomes of an id that is not there is the store's business."""
+        self.store.delete([_store_id(ident) for ident in ids])
+
+    def calibrate(self, pool: Pool, queries: Sequence[Query] | None = None) -> None:
+        """Calibrates on examples that the store holds, with the vectors that it holds."""
+        if len(pool):
+            vectors = self._vectors([(_store_id(each.id), each.input) for each in pool])
+            settings = _within(self.settings, len({(d.input, d.output, d.task) for d in pool}))
+            made = DistillationSelector.from_examples(
+                pool, self.embedder, vectors=vectors, queries=queries, settings=settings
+            )
+            self.calibration = made.calibration
+
+    def calibrate_on(self, queries: Sequence[Query]) -> None:
+        """Calibrates on what the store finds for a sample of the traffic."""
+        vectors = embed_queries(self.embedder, [query.text for query in queries])
+        found = [each for row, query in zip(vectors, queries, strict=True) for each in self._near(row, query)]
+        members = {each.id: (each, vector) for each, vector in found}
+        if members:
+            pool = Pool([each for each, _ in members.values()], self.schema)
+            settings = _within(self.settings, len({(d.input, d.output, d.task) for d in pool}))
+            at = torch.stack([vector for _, vector in members.values()])
+            made = DistillationSelector.from_examples(pool, self.embedder, vectors=at, settings=settings)
+            self.calibration = made.calibration
+
+    # -- selection ----------------------------------------------------------------------------------------------
+
+    def demonstrations(self, queries: Sequence[Any]) -> list[tuple[Demonstration, ...]]:
+        """The demonstrations for each query, in reading order; none where the store finds nothing."""
+        asked = Pool((), self.schema).queries(queries)
+        if not asked:
+            return []
+        vectors = embed_queries(self.embedder, [query.text for query in asked])
+        return [self._chosen(query, row, self._near(row, query)) for query, row in zip(asked, vectors, strict=True)]
+
+    def explain(self, query: Any) -> Explanation:
+        """Selects and explains.
+
+        Raises:
+            PoolError: The store finds nothing.
+        """
+        asked = Pool((), self.schema).query(query)
+        vector = embed_queries(self.embedder, [asked.text])[0]
+        return self._small(self._near(vector, asked)).explain(asked)
+
+    def _near(self, vector: Tensor, query: Query) -> list[tuple[Demonstration, Tensor]]:
+        try:
+            found = self.store.similarity_search_by_vector(vector.tolist(), k=self.settings.shortlist, **self.search)
+        except NotImplementedError:
+            found = self.store.similarity_search(query.text, k=self.settings.shortlist, **self.search)
+        return self._members(found)
+
+    def _members(self, documents: Sequence[Document]) -> list[tuple[Demonstration, Tensor]]:
+        """The documents as demonstrations with their vectors, each id once."""
+        found = {_own_id(each): each for each in documents}
+        vectors = self._vectors([(ident, each.page_content) for ident, each in found.items()])
+        shown = [self._demonstration(ident, each) for ident, each in found.items()]
+        return list({each.id: (each, row) for each, row in zip(shown, vectors, strict=True)}.values())
+
+    def _demonstration(self, ident: str, document: Document) -> Demonstration:
+        """The example of a document: kdprompt's own JSON, else the metadata, as LangChain's selectors keep it."""
+        own = document.metadata.get(RECORD)
+        if own is not None:
+            return demonstration_of(json.loads(own), decoded)
+        values = {key: value for key, value in document.metadata.items() if key not in ("_id", "_collection_name")}
+        example = values or {key: document.page_content for key in self.schema.inputs}
+        found = parsed(example, self.schema)
+        return holding(found if self.schema.id in example else found.model_copy(update={"id": ident}), example)
+
+    def _chosen(
+        self, query: Query, vector: Tensor, members: Sequence[tuple[Demonstration, Tensor]]
+    ) -> tuple[Demonstration, ...]:
+        if query.task is not None and any(each.task for each, _ in members):
+            members = [(each, row) for each, row in members if each.task == query.task]
+        if not members:
+            return ()
+        return self._small(members).select_batch([query], vectors=vector[None])[0].demonstrations
+
+    def _small(self, members: Sequence[tuple[Demonstration, Tensor]]) -> DistillationSelector:
+        """A selector of the shortlist alone, with the calibration that is in force."""
+        pool = Pool([each for each, _ in members], self.schema)
+        settings = _within(self.settings, len({(d.input, d.output, d.task) for d in pool}))
+        vectors = torch.stack([row for _, row in members]) if members else torch.empty(0, 1)
+        return DistillationSelector(
+            Corpus.of(pool, vectors, self.embedder, settings), settings, calibration=self.calibration
+        )
+
+    # -- vectors ------------------------------------------------------------------------------------------------
+
+    def _vectors(self, wanted: Sequence[tuple[str, str]]) -> Tensor:
+        """Vectors of (store id, text) ``[n, d]``; each is read from the store once."""
+        new = [key for key in wanted if key not in self._known]
+        if new:
+            if self.read_vectors == self._embedded_again:
+                rows = self._embedded_again(self.store, [text for _, text in new])
+            else:
+                rows = self.read_vectors(self.store, [ident for ident, _ in new])
+            read = torch.stack([torch.as_tensor(row, dtype=torch.float32).flatten() for row in rows])
+            self._known.update(zip(new, checked_vectors(read, [text for _, text in new], "the store"), strict=True))
+        return torch.stack([self._known[key] for key in wanted]) if wanted else torch.empty(0, 1)
+
+    def _embedded_again(self, store: Any, texts: list[str]) -> Sequence[Any]:
+        warnings.warn(
+            f"how to read vectors back from a {type(store).__name__} is not known here: the examples that it finds are "
+            "embedded once more, each once. Give read_vectors=, a function of the store and ids.",
+            stacklevel=2,
+        )
+        return list(embed_documents(self.embedder, texts))
+
+
+def metadata_of(shown: Demonstration) -> dict[str, Any]:
+    """What a store keeps with an example: its JSON, and its plain values for filters."""
+    plain = {key: value for key, value in shown.fields.items() if isinstance(value, str | int | float | bool)}
+    record = record_of(shown, f"the example {shown.input!r:.60}", encoded)
+    return {**plain, RECORD: json.dumps(record, ensure_ascii=False)}
+
+
+def _store_id(ident: str) -> str:
+    return str(uuid.uuid5(NAMESPACE, ident))
+
+
+def _own_id(document: Document) -> str:
+    return str(document.id or document.metadata.get("_id") or document.page_content)
+
+
+def _within(settings: Settings, distinct: int) -> Settings:
+    """The settings with k no larger than what there is: a store may find fewer, and they are shown."""
+    if settings.k == "auto" or settings.k <= distinct:
+        return settings
+    return settings.model_copy(update={"k": distinct})
+
+
+# -- how each store gives its vectors back --------------------------------------------------------------------------
+
+
+def _reader(store: object) -> ReadVectors | None:
+    for cls in type(store).__mro__:
+        found = READERS.get(f"{cls.__module__.split('.')[0]}.{cls.__name__}")
+        if found is not None:
+            return found
+    return None
+
+
+def _from_memory(store: Any, ids: list[str]) -> Sequence[Any]:
+    return [store.store[ident]["vector"] for ident in ids]
+
+
+def _from_faiss(store: Any, ids: list[str]) -> Sequence[Any]:
+    place = {ident: i for i, ident in store.index_to_docstore_id.items()}
+    return [store.index.reconstruct(place[ident]) for ident in ids]
+
+
+def _from_qdrant(store: Any, ids: list[str]) -> Sequence[Any]:
+    points = store.client.retrieve(store.collection_name, ids, with_vectors=True, with_payload=False)
+    found = {str(point.id): point.vector for point in points}
+    return [vector[store.vector_name] if isinstance(vector := found[ident], dict) else vector for ident in ids]
+
+
+def _from_pgvector(store: Any, ids: list[str]) -> Sequence[Any]:
+    row = store.EmbeddingStore
+    with store._make_sync_session() as session:
+        found = {str(i): vector for i, vector in session.query(row.id, row.embedding).filter(row.id.in_(ids))}
+    return [found[ident] for ident in ids]
+
+
+READERS: dict[str, ReadVectors] = {
+    "langchain_core.InMemoryVectorStore": _from_memory,
+    "langchain_community.FAISS": _from_faiss,
+    "langchain_qdrant.QdrantVectorStore": _from_qdrant,
+    "langchain_postgres.PGVector": _from_pgvector,
+}
