@@ -57,6 +57,7 @@ class MicroBatcher(Generic[Asked, Answered]):
     async def _drain(
         self, loop: asyncio.AbstractEventLoop, waiting: list[tuple[Asked, asyncio.Future[Answered]]]
     ) -> None:
+        batch: list[tuple[Asked, asyncio.Future[Answered]]] = []
         try:
             await asyncio.sleep(0)  # all that is ready to run in this turn of the loop asks first
             while waiting:
@@ -65,17 +66,21 @@ class MicroBatcher(Generic[Asked, Answered]):
                 await self._serve(batch)
         finally:
             del self._waiting[loop]
-            for _, future in waiting:
+            for _, future in (*batch, *waiting):  # of a task that was cancelled; what is answered stays so
                 future.cancel()
 
     async def _serve(self, batch: Sequence[tuple[Asked, asyncio.Future[Answered]]]) -> None:
+        if not batch:
+            return
         try:
             answers = await asyncio.to_thread(self.answer, [item for item, _ in batch])
+            if len(answers) != len(batch):
+                raise ValueError(f"answer must give one answer an item, got {len(answers)} for {len(batch)}")
         except Exception as error:
             if len(batch) > 1:  # one item's fault is that item's alone
                 for each in batch:
                     await self._serve([each])
-            elif batch and not batch[0][1].done():
+            elif not batch[0][1].done():
                 batch[0][1].set_exception(error)
             return
         for (_, future), found in zip(batch, answers, strict=True):

@@ -158,11 +158,20 @@ class Corpus:
 
         Raises:
             PoolError: The pool has no such id.
-            QueryError: There are more than k.
+            QueryError: There are more than k, or more than the budget holds, or one twice.
         """
+        if isinstance(ids, str):
+            raise QueryError(f"core must be a selection or several ids, got the text {ids!r}; wrap it in a list")
         if len(ids) > settings.most:
             raise QueryError(f"the core must hold at most k = {settings.most} demonstrations, got {len(ids)}")
-        return torch.tensor([self._row(each) for each in ids], dtype=torch.long, device=self.features.x.device)
+        rows = [self._row(each) for each in ids]
+        for place, row in enumerate(rows):
+            if row in rows[:place]:
+                raise QueryError(f"the core holds the example {self.at(row).id!r} twice; give each example once")
+        spent = sum(self.tokens(row, settings) for row in rows) if settings.budget is not None else 0
+        if spent > (settings.budget or 0):
+            raise QueryError(f"the core takes {spent} tokens, more than the budget of {settings.budget}; shorten it")
+        return torch.tensor(rows, dtype=torch.long, device=self.features.x.device)
 
     def _row(self, ident: str) -> int:
         """The row of a demonstration, or of the one that it repeats."""

@@ -66,6 +66,10 @@ class CallableEmbedder:
         """The function's answer for one text, ``[d]``."""
         return self.function([text])[0]
 
+    def embed_queries(self, texts: list[str]) -> Any:
+        """The function's answer for many queries, ``[m, d]``."""
+        return self.function(texts)
+
 
 class SentenceTransformerEmbedder:
     """A sentence-transformers model; loaded at first use, since importing the library takes seconds.

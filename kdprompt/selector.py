@@ -253,7 +253,7 @@ class DistillationSelector:
                 stands behind it. Task and outputs do not restrict it.
 
         Raises:
-            QueryError: The query is empty, or its task or outputs are not the pool's; or the core exceeds k.
+            QueryError: The query is empty, its task or outputs are not the pool's, or the core exceeds k or the budget.
             MissingKeyError: A mapping lacks an input key.
             PoolError: An id of the core is not in the pool.
             EmbeddingError: The query's embedding does not fit.

