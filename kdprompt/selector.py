@@ -103,6 +103,9 @@ class DistillationSelector:
         traffic = Traffic(parsed, embed_queries(embedder, [q.text for q in parsed])) if parsed else None
         return cls(Corpus.of(pool, known, embedder, settings), settings, traffic)
 
+    def __copy__(self) -> "DistillationSelector":
+        return type(self)(self._corpus, self.settings, self._traffic, self.calibration)
+
     # -- the pool -----------------------------------------------------------------------------------------------
 
     @property
@@ -219,9 +222,8 @@ class DistillationSelector:
 
     def stored(self) -> Stored:
         """What ``save`` and ``to_dict`` write."""
-        pool, vectors, outputs = self._corpus.pool, self._corpus.vectors, self._corpus.outputs
-        embedder = described(self.embedder)
-        return Stored(pool, vectors, outputs, self._traffic, self.settings, self.calibration, embedder)
+        known, embedder = self._corpus, described(self.embedder)
+        return Stored(known.pool, known.vectors, known.outputs, self._traffic, self.settings, self.calibration, embedder)
 
     @classmethod
     def restored(
@@ -230,7 +232,7 @@ class DistillationSelector:
         """A selector from what ``stored`` gave; errors as ``load``."""
         embedder, settings = restored_embedder(stored, embeddings), settings or restored_settings(stored)
         corpus = Corpus.of(stored.pool, stored.vectors, embedder, settings, stored.outputs)
-        return cls(corpus, settings, stored.traffic, stored.calibration)
+        return cls(corpus, settings, stored.traffic, stored.calibration_under(settings))
 
     # -- selection ----------------------------------------------------------------------------------------------
 

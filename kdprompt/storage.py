@@ -11,6 +11,7 @@ import base64
 import json
 import math
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
@@ -46,6 +47,7 @@ __all__ = [
 FORMAT = 1
 DOCUMENT = "document"
 KEPT = ("kernels", "ordering", "objective", "prompt", "settings", "target", "calibration")  # rooms of stored objects
+PINS = ("kernel", "share", "neighbourhood", "penalties", "tolerance")  # settings that a calibration takes as they are
 Default = Callable[[Any], Any]
 
 
@@ -73,11 +75,19 @@ class Stored:
     embedder: Mapping[str, Any]
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    def calibration_under(self, settings: Settings) -> Calibration | None:
+        """The calibration, or None where these settings pin what it chose otherwise."""
+        if self.calibration is None:
+            return None
+        pins = {name: getattr(settings, name) for name in PINS}
+        kept = all(pin is None or pin == getattr(self.calibration.chosen, name) for name, pin in pins.items())
+        return self.calibration if kept or settings == self.settings else None
+
 
 def described(embedder: Embedder) -> dict[str, Any]:
     """What is stored of an embedder: its class and, for kdprompt's default, the model's name."""
     found: dict[str, Any] = {"class": f"{type(embedder).__module__}.{type(embedder).__qualname__}"}
-    if isinstance(embedder, SentenceTransformerEmbedder) and embedder.by_name:
+    if type(embedder) is SentenceTransformerEmbedder and embedder.by_name:  # a subclass may embed otherwise
         found |= {"model": None if embedder.name is None else str(embedder.name), "prompts": embedder.prompt_names}
     return found
 
@@ -152,7 +162,7 @@ def record_of(shown: Demonstration, name: str, default: Default | None = None) -
     for key, value in shown.fields.items():
         where = f"{name} (id {shown.id!r}) cannot be stored: its {key!r} is {value!r:.80}"
         try:
-            text = json.dumps(value, ensure_ascii=False, default=default)
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=default)
         except (TypeError, ValueError) as error:
             raise PoolError(f"{where}: {error}. Give values that JSON has, or keep the pool yourself.") from error
         kept[key] = json.loads(text)
@@ -174,9 +184,10 @@ def _tuples(value: Any) -> bool:
 
 
 def _restored(document: Mapping[str, Any], tensors: Mapping[str, Tensor], decode: Default | None) -> Stored:
-    if document.get("format") != FORMAT:
+    found = document.get("format") if isinstance(document, Mapping) else None
+    if found != FORMAT:
         raise PoolError(
-            f"a stored selector of format {FORMAT} is expected, got {document.get('format')!r}; it was written by "
+            f"a stored selector of format {FORMAT} is expected, got {found!r}; it was written by "
             "another version of kdprompt, or is no stored selector"
         )
     schema = Schema.model_validate({k: tuple(v) if isinstance(v, list) else v for k, v in document["schema"].items()})
@@ -216,6 +227,8 @@ def _plain(value: Any, known: Mapping[str, Any]) -> Any:
         return value
     if isinstance(value, Mapping):
         return {"": "dict", "items": [[key, _plain(inner, known)] for key, inner in value.items()]}
+    if isinstance(value, list):
+        return [_plain(inner, known) for inner in value]
     if isinstance(value, tuple):
         return {"": "tuple", "items": [_plain(inner, known) for inner in value]}
     name = getattr(value, "__name__", type(value).__name__)
@@ -228,6 +241,8 @@ def _plain(value: Any, known: Mapping[str, Any]) -> Any:
 
 
 def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(inner) for inner in value]
     if not isinstance(value, dict):
         return value
     kind = value[""]
@@ -266,9 +281,12 @@ def from_dict(data: Mapping[str, Any], decode: Default | None = None) -> Stored:
     """What ``to_dict`` made; ``decode`` makes an example's values again of what ``default`` made of them.
 
     Raises:
-        PoolError: It is of another format.
+        PoolError: It is of another format, or its tensors are damaged.
     """
-    tensors = load(base64.b64decode(data["tensors"])) if "tensors" in data else {}
+    try:
+        tensors = load(base64.b64decode(data["tensors"])) if "tensors" in data else {}
+    except (TypeError, ValueError, SafetensorError) as error:
+        raise PoolError(f"the tensors of the stored selector are damaged: {error!r:.120}") from error
     return _restored(data, tensors, decode)
 
 
@@ -279,11 +297,11 @@ def write(stored: Stored, path: str | Path, default: Default | None = None) -> N
         PoolError: As ``to_dict``; nothing is written.
     """
     document, tensors = _document(stored, default)
-    text = json.dumps(document, ensure_ascii=False).encode()
+    text = json.dumps(document, ensure_ascii=False).encode(errors="surrogatepass")  # as json.loads reads it
     content = save({**tensors, DOCUMENT: torch.frombuffer(bytearray(text), dtype=torch.uint8)})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         part.write_bytes(content)
         part.replace(path)
@@ -301,7 +319,10 @@ def read(path: str | Path, decode: Default | None = None) -> Stored:
     content = Path(path).read_bytes()
     try:
         tensors = load(content)
-        document = json.loads(bytes(tensors.pop(DOCUMENT).tolist()))
-    except (KeyError, ValueError, SafetensorError) as error:
+        document = json.loads(tensors.pop(DOCUMENT).numpy().tobytes())
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise PoolError(f"{path} is no stored selector: {error!r:.120}") from error
-    return _restored(document, tensors, decode)
+    try:
+        return _restored(document, tensors, decode)
+    except PoolError as error:
+        raise PoolError(f"{path}: {error}") from error

@@ -159,6 +159,14 @@ def test_examples_come_change_and_go(kind, counted):
     assert made.select_examples(QUERY) == before
 
 
+def test_collections_do_not_take_each_others_examples(kind, counted):
+    first = build(kind, counted)
+    before = first.select_examples(QUERY)
+    other = {"collection_name": f"c{next(ORDER)}"} if "collection_name" in kind[1] else {}
+    second = build(kind, counted, **other)
+    assert first.select_examples(QUERY) == before == second.select_examples(QUERY)
+
+
 def test_copies_are_returned_and_duplicates_are_not(kind, counted):
     made = build(kind, counted, [*EXAMPLES, *EXAMPLES[:40]], k=6)
     found = made.select_examples(QUERY)

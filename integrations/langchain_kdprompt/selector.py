@@ -146,8 +146,9 @@ class DistillationExampleSelector(BaseExampleSelector):
             limits = (
                 within if k is None and settings else Settings.model_validate({**dict(within), "k": k or DEFAULT_K})
             )
-            make = partial(vectorstore_cls.from_texts, **vectorstore_cls_kwargs)
-            stored = StorePool.made(make, pool, embeddings, limits, vectorstore_kwargs)
+            stored = StorePool.made(
+                vectorstore_cls, vectorstore_cls_kwargs, pool, embeddings, limits, vectorstore_kwargs
+            )
             stored.calibrate(pool, as_records(queries, schema))
             return cls(stored, shown)
         selector = DistillationSelector.from_examples(

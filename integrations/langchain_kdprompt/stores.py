@@ -11,6 +11,7 @@ import json
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -100,7 +101,8 @@ class StorePool:
     @classmethod
     def made(
         cls,
-        make: Callable[..., "VectorStore"],
+        store_cls: "type[VectorStore]",
+        options: Mapping[str, Any],
         pool: Pool,
         embeddings: Embedder | None,
         settings: Settings,
@@ -109,7 +111,8 @@ class StorePool:
         """A new store with a pool in it.
 
         Args:
-            make: A store's ``from_texts``.
+            store_cls: Class of the store.
+            options: For its ``from_texts``.
             pool: The examples; may be none, where the store can be made so.
             embeddings: Embeds them; None takes kdprompt's default.
             settings: As above.
@@ -120,8 +123,9 @@ class StorePool:
         """
         embedder = embeddings or SentenceTransformerEmbedder()
         own = embedder if isinstance(embedder, Embeddings) else StoreEmbeddings(embedder)
-        metadatas = [metadata_of(each) for each in pool]
-        store = make([each.input for each in pool], own, metadatas=metadatas, ids=[_store_id(each.id) for each in pool])
+        metadatas, named = [metadata_of(each) for each in pool], _named(store_cls, options)
+        ids = [_store_id(named.get("collection_name", ""), each.id) for each in pool]
+        store = store_cls.from_texts([each.input for each in pool], own, metadatas=metadatas, ids=ids, **named)
         return cls(store, embedder, pool.schema, settings, search=search)
 
     # -- the pool -----------------------------------------------------------------------------------------------
@@ -133,7 +137,7 @@ class StorePool:
             PoolError: JSON cannot keep an example as it is; nothing was added.
         """
         metadatas = [metadata_of(each) for each in demonstrations]
-        texts, ids = [each.input for each in demonstrations], [_store_id(each.id) for each in demonstrations]
+        texts, ids = [each.input for each in demonstrations], [self._id(each.id) for each in demonstrations]
         if texts:
             self.store.add_texts(texts, metadatas, ids=ids)
 
@@ -145,12 +149,15 @@ class StorePool:
 
     def remove(self, ids: Iterable[str]) -> None:
         """Removes examples by id; what becomes of an id that is not there is the store's business."""
-        self.store.delete([_store_id(ident) for ident in ids])
+        self.store.delete([self._id(ident) for ident in ids])
+
+    def _id(self, ident: str) -> str:
+        return _store_id(str(getattr(self.store, "collection_name", "")), ident)
 
     def calibrate(self, pool: Pool, queries: Sequence[Query] | None = None) -> None:
         """Calibrates on examples that the store holds, with the vectors that it holds."""
         if len(pool):
-            vectors = self._vectors([(_store_id(each.id), each.input) for each in pool])
+            vectors = self._vectors([(self._id(each.id), each.input) for each in pool])
             settings = _within(self.settings, len({(d.input, d.output, d.task) for d in pool}))
             made = DistillationSelector.from_examples(
                 pool, self.embedder, vectors=vectors, queries=queries, settings=settings
@@ -261,8 +268,17 @@ def metadata_of(shown: Demonstration) -> dict[str, Any]:
     return {**plain, RECORD: json.dumps(record, ensure_ascii=False)}
 
 
-def _store_id(ident: str) -> str:
-    return str(uuid.uuid5(NAMESPACE, ident))
+def _named(store_cls: "type[VectorStore]", options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the collection's name, where the store has collections."""
+    parameter = signature(store_cls.from_texts).parameters.get("collection_name")
+    if parameter is None:
+        return dict(options)
+    return {**options, "collection_name": options.get("collection_name") or parameter.default or uuid.uuid4().hex}
+
+
+def _store_id(collection: str, ident: str) -> str:
+    """The store's id; some keep the ids of all collections in one table, so the collection is part of it."""
+    return str(uuid.uuid5(NAMESPACE, f"{collection}\0{ident}"))
 
 
 def _own_id(document: Document) -> str:
