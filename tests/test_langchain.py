@@ -590,13 +590,25 @@ def test_in_a_chain_with_a_real_language_model(selector, smollm2):
 @pytest.mark.usefixtures("embedder")
 def test_the_readme_runs(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 1
+    assert len(blocks) == 2
     names = {}
     exec(compile(blocks[0], str(README), "exec"), names)
     shown, answer, *page = capsys.readouterr().out.splitlines()
     assert shown == str(names["selector"].select_examples(names["query"]))
     assert answer == "billing"
     assert page[0] == "query: Why is there a second payment on my statement?"
+    exec(compile(blocks[1], str(README), "exec"), names)
+    out = capsys.readouterr().out
+    assert '-> bug report\n\nit says {"error": 500}\n->' in out and "\n3\n64\n['human', 'ai'" in out
+
+
+def test_agents_are_an_extra():
+    script = (
+        "import sys; sys.modules['langchain.agents.middleware'] = None; import langchain_kdprompt\n"
+        "try:\n    langchain_kdprompt.DistillationMiddleware\nexcept ImportError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "pip install 'kdprompt[agents]'" in done.stdout, done.stderr
 
 
 def test_it_can_be_imported_alone():
