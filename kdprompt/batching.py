@@ -70,12 +70,8 @@ class MicroBatcher(Generic[Asked, Answered]):
                 future.cancel()
 
     async def _serve(self, batch: Sequence[tuple[Asked, asyncio.Future[Answered]]]) -> None:
-        if not batch:
-            return
         try:
-            answers = await asyncio.to_thread(self.answer, [item for item, _ in batch])
-            if len(answers) != len(batch):
-                raise ValueError(f"answer must give one answer an item, got {len(answers)} for {len(batch)}")
+            answers = await self._answers([item for item, _ in batch])
         except Exception as error:
             if len(batch) > 1:  # one item's fault is that item's alone
                 for each in batch:
@@ -86,6 +82,12 @@ class MicroBatcher(Generic[Asked, Answered]):
         for (_, future), found in zip(batch, answers, strict=True):
             if not future.done():
                 future.set_result(found)
+
+    async def _answers(self, items: Sequence[Asked]) -> Sequence[Answered]:
+        answers = await asyncio.to_thread(self.answer, items) if items else []
+        if len(answers) != len(items):
+            raise ValueError(f"answer must give one answer an item, got {len(answers)} for {len(items)}")
+        return answers
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles keep: loops and futures belong to this instance."""

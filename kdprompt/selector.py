@@ -194,7 +194,7 @@ class DistillationSelector:
         Args:
             path: The file.
             embeddings: The embedder, for queries; None makes one of kdprompt's own as it was.
-            settings: In place of the stored ones; needed where those hold an object or a function of yours.
+            settings: In place of the stored ones, which cannot hold objects of yours; new pins calibrate again.
             decode: Makes a value again of what ``default`` made of it.
 
         Raises:
@@ -222,8 +222,8 @@ class DistillationSelector:
 
     def stored(self) -> Stored:
         """What ``save`` and ``to_dict`` write."""
-        known, embedder = self._corpus, described(self.embedder)
-        return Stored(known.pool, known.vectors, known.outputs, self._traffic, self.settings, self.calibration, embedder)
+        own, embedder = self._corpus, described(self.embedder)
+        return Stored(own.pool, own.vectors, own.outputs, self._traffic, self.settings, self.calibration, embedder)
 
     @classmethod
     def restored(

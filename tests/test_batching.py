@@ -459,5 +459,4 @@ def test_64_calls_at_once_cost_few_calls(kind, shortlist, bound, record_property
     chooser = selector(kind, n=500, shortlist=shortlist)
     ratio = run(cost_of_64(chooser, bound), 300)
     record_property("ratio", ratio)
-    print(f"64 concurrent calls cost {ratio:.2f} calls")
     assert ratio < bound, f"64 concurrent calls cost {ratio:.2f} calls"

@@ -275,6 +275,18 @@ def test_the_tail_is_chosen_given_the_core(core, device, dtype):
         oracle.check(query, chooser.select(query, core=core), core, k)
 
 
+def test_swaps_of_the_tail_improve_on_greedy():
+    """Some prompts of many: greedy is not always the best that swaps can reach."""
+    core, chooser = ["e09"], selector(k=4)
+    oracle = Oracle(chooser)
+    queries = [f"query {i}" for i in range(60)]
+    falls = []
+    for query, found in zip(queries, chooser.select_batch(queries, core=core), strict=True):
+        oracle.check(query, found, core, 4)
+        falls.append(oracle.j(query, oracle.greedy(query, core, 4)) - found.after.total)
+    assert sum(fall > 1e-4 for fall in falls) >= 3
+
+
 def test_a_core_of_all_k_leaves_nothing_to_choose():
     core = ["e09", "e02", "e04", "e00"]
     found = selector().select("a query", core=core)

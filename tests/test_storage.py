@@ -109,7 +109,7 @@ def assert_same(chooser, other):
 @WAYS
 def test_a_selector_comes_back_without_embedding_or_calibrating(way, tmp_path, device, no_calibration):
     dtype = torch.float32 if device.type == "mps" else torch.float64
-    chooser = selector(embedder=Counted(device, dtype))
+    chooser = selector(records(108), Counted(device, dtype))
     assert chooser.calibration.trials  # there is something to lose
     no_calibration()
     fresh = Counted(device, dtype)
@@ -205,6 +205,15 @@ SETTINGS = {
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_settings_are_kept(settings, way, tmp_path, no_calibration):
     chooser = selector(settings=settings)
+    no_calibration()
+    assert_same(chooser, way(chooser, Counted(), tmp_path))
+
+
+@WAYS
+@pytest.mark.parametrize("outputs", ["labels", "text"])
+def test_what_was_calibrated_for_an_open_k_is_kept(outputs, way, tmp_path, no_calibration):
+    chooser = selector(records(108), settings=Settings(k="auto", k_max=4, outputs=outputs))
+    assert any(trial.tolerance > 0 for trial in chooser.calibration.trials)
     no_calibration()
     assert_same(chooser, way(chooser, Counted(), tmp_path))
 
@@ -323,14 +332,14 @@ def test_a_kernel_that_only_bears_a_known_name_is_not_taken_for_it(tmp_path):
 
 
 def test_other_settings_may_be_given_and_what_they_pin_holds(tmp_path, no_calibration):
-    chooser = selector()
+    chooser = selector(records(108))
     pinned = Settings(k=2, penalties=Penalties(1.0, 0.2, 0.9), share=0.25, kernel=Gaussian(0.3), neighbourhood=0.1)
     other = by_file(chooser, Counted(), tmp_path, settings=pinned)
     assert other.calibration.chosen.penalties == pinned.penalties and other.calibration.chosen.share == 0.25
-    assert other.select_batch(QUERIES) == selector(settings=pinned).select_batch(QUERIES)
+    assert other.select_batch(QUERIES) == selector(records(108), settings=pinned).select_batch(QUERIES)
     no_calibration()
     fewer = by_file(chooser, Counted(), tmp_path, settings=Settings(k=2))
-    assert fewer.calibration == chooser.calibration and len(fewer.select("a query")) == 2
+    assert fewer.calibration == chooser.calibration and chooser.calibration.trials and len(fewer.select("a query")) == 2
 
 
 # -- the embedder -------------------------------------------------------------------------------------------------
