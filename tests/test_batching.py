@@ -454,9 +454,8 @@ async def cost_of_64(chooser, bound):
     [(Batched, 16, 4), (Batched, 64, 8), (Plain, 64, 16)],  # one by one it would be 64
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_64_calls_at_once_cost_few_calls(kind, shortlist, bound, record_property):
+def test_64_calls_at_once_cost_few_calls(kind, shortlist, bound):
     """The arithmetic of a long shortlist grows with the batch; what else a call costs is paid once a pass."""
     chooser = selector(kind, n=500, shortlist=shortlist)
     ratio = run(cost_of_64(chooser, bound), 300)
-    record_property("ratio", ratio)
     assert ratio < bound, f"64 concurrent calls cost {ratio:.2f} calls"

