@@ -63,8 +63,10 @@ class Kernel(ABC):
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """‖x_i − y_j‖² in [0, ∞) as ``[..., n, m]``, from one matrix product (clamped at zero)."""
-    norms = x.square().sum(-1)[..., :, None] + y.square().sum(-1)[..., None, :]
-    return (norms - 2 * x @ y.transpose(-1, -2)).clamp_min(0)
+    own = x.square().sum(-1)
+    other = own if y is x else y.square().sum(-1)
+    norms = own[..., :, None] + other[..., None, :]
+    return norms.sub_(x @ y.transpose(-1, -2), alpha=2).clamp_min(0)
 
 
 def _require_positive(name: str, value: float) -> None:

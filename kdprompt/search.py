@@ -172,7 +172,9 @@ def refine(objective: Objective, constraints: Constraints, chosen: Tensor, fixed
     active = torch.arange(chosen.shape[0], device=chosen.device)
     active = active[(chosen[:, fixed:] >= 0).any(-1)]
     while active.numel():
-        part, rules, sets = objective.rows(active), constraints.rows(active), chosen[active]
+        part, rules, sets = objective, constraints, chosen
+        if active.numel() < chosen.shape[0]:  # all of them would be a copy
+            part, rules, sets = objective.rows(active), constraints.rows(active), chosen[active]
         swapped = _best_swap(part, rules, sets, fixed)
         # Both sides by the same sums of the set alone, so that J falls strictly and the loop ends.
         before, after = part.terms(part.state(sets)), part.terms(part.state(swapped))
