@@ -36,7 +36,7 @@ class Corpus:
         features: The distinct demonstrations as tensors.
         lengths: Tokens of each row of the features, or None without a budget.
         outputs: Embeddings of output texts that were needed, by text.
-        counted: Tokens of the rows that were shown, by row.
+        counted: Tokens by row: of all rows where there is a budget, else of those that were shown.
     """
 
     pool: Pool
@@ -83,11 +83,11 @@ class Corpus:
         features = featurise(pool, vectors, embedded, settings.outputs)
         check_size(pool, len(features), settings)
         check_quota(features, settings)
-        tokens: Tensor | None = None
-        if settings.budget is not None:
-            counts = lengths([pool[i] for i in features.members], settings.template, settings.count_tokens)
-            tokens = torch.tensor(counts, device=features.x.device)
-        return cls(pool, vectors, embedder, features, tokens, known)
+        if settings.budget is None:
+            return cls(pool, vectors, embedder, features, None, known)
+        counts = lengths([pool[i] for i in features.members], settings.template, settings.count_tokens)
+        tokens = torch.tensor(counts, device=features.x.device)
+        return cls(pool, vectors, embedder, features, tokens, known, dict(enumerate(counts)))
 
     def with_records(self, records: Iterable[Record], settings: Settings) -> "Corpus":
         """With more examples behind these; errors as ``of``, and those of their embeddings."""

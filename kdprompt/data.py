@@ -247,6 +247,11 @@ class Pool:
         single = len(queries) == 1
         return tuple(self.query(query, "the query" if single else f"query {i}") for i, query in enumerate(queries))
 
+    @property
+    def distinct(self) -> int:
+        """How many different examples there are: repeats of input, output and task count once."""
+        return len({(each.input, each.output, each.task) for each in self})
+
     def index(self, ident: str) -> int:
         """The position of an id.
 

@@ -95,7 +95,7 @@ class DistillationSelector:
         """
         pool = examples if isinstance(examples, Pool) else Pool.from_records(examples, schema)
         settings = settings or Settings()
-        check_size(pool, len({(d.input, d.output, d.task) for d in pool}), settings)
+        check_size(pool, pool.distinct, settings)
         parsed = pool.queries(queries or ())
         embedder = embeddings or SentenceTransformerEmbedder()
         texts = [demonstration.input for demonstration in pool]

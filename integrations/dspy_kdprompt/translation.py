@@ -245,7 +245,7 @@ def settings_of(pool: Pool, k: int | Literal["auto"] | None, settings: Settings 
     settings = settings or Settings(k=DEFAULT_K)
     wanted = settings.k if k is None else k
     if isinstance(wanted, int):
-        wanted = min(wanted, len({(each.input, each.output, each.task) for each in pool}))
+        wanted = min(wanted, pool.distinct)
     return Settings.model_validate({**dict(settings), "k": wanted})
 
 

@@ -25,10 +25,10 @@ class DistillationMiddleware(AgentMiddleware[Any, Any, Any]):
     Args:
         selector: Chooses the examples. Its one input key takes the user's text; an example's inputs become human
             messages and its outputs AI messages, and values that are messages (tool calls included) stay as they are.
-        input_key: Where the selector has several input keys, the one that takes the user's text.
+        input_key: Where the selector has no input keys (all values are its text), the key that the text goes under.
 
     Raises:
-        ValueError: The selector has several input keys and none is named, or not this one.
+        ValueError: The selector has several input keys, or not this one: a user's turn is one text.
     """
 
     def __init__(self, selector: DistillationExampleSelector, *, input_key: str | None = None) -> None:

@@ -158,11 +158,7 @@ class StorePool:
         """Calibrates on examples that the store holds, with the vectors that it holds."""
         if len(pool):
             vectors = self._vectors([(self._id(each.id), each.input) for each in pool])
-            settings = _within(self.settings, len({(d.input, d.output, d.task) for d in pool}))
-            made = DistillationSelector.from_examples(
-                pool, self.embedder, vectors=vectors, queries=queries, settings=settings
-            )
-            self.calibration = made.calibration
+            self._calibrate(pool, vectors, queries)
 
     def calibrate_on(self, queries: Sequence[Query]) -> None:
         """Calibrates on what the store finds for a sample of the traffic."""
@@ -171,10 +167,14 @@ class StorePool:
         members = {each.id: (each, vector) for each, vector in found}
         if members:
             pool = Pool([each for each, _ in members.values()], self.schema)
-            settings = _within(self.settings, len({(d.input, d.output, d.task) for d in pool}))
-            at = torch.stack([vector for _, vector in members.values()])
-            made = DistillationSelector.from_examples(pool, self.embedder, vectors=at, settings=settings)
-            self.calibration = made.calibration
+            self._calibrate(pool, torch.stack([vector for _, vector in members.values()]), None)
+
+    def _calibrate(self, pool: Pool, vectors: Tensor, queries: Sequence[Query] | None) -> None:
+        settings = _within(self.settings, pool)
+        made = DistillationSelector.from_examples(
+            pool, self.embedder, vectors=vectors, queries=queries, settings=settings
+        )
+        self.calibration = made.calibration
 
     # -- selection ----------------------------------------------------------------------------------------------
 
@@ -232,7 +232,7 @@ class StorePool:
     def _small(self, members: Sequence[tuple[Demonstration, Tensor]]) -> DistillationSelector:
         """A selector of the shortlist alone, with the calibration that is in force."""
         pool = Pool([each for each, _ in members], self.schema)
-        settings = _within(self.settings, len({(d.input, d.output, d.task) for d in pool}))
+        settings = _within(self.settings, pool)
         vectors = torch.stack([row for _, row in members]) if members else torch.empty(0, 1)
         return DistillationSelector(
             Corpus.of(pool, vectors, self.embedder, settings), settings, calibration=self.calibration
@@ -285,11 +285,11 @@ def _own_id(document: Document) -> str:
     return str(document.id or document.metadata.get("_id") or document.page_content)
 
 
-def _within(settings: Settings, distinct: int) -> Settings:
+def _within(settings: Settings, pool: Pool) -> Settings:
     """The settings with k no larger than what there is: a store may find fewer, and they are shown."""
-    if settings.k == "auto" or settings.k <= distinct:
+    if settings.k == "auto" or settings.k <= pool.distinct:
         return settings
-    return settings.model_copy(update={"k": distinct})
+    return settings.model_copy(update={"k": pool.distinct})
 
 
 # -- how each store gives its vectors back --------------------------------------------------------------------------

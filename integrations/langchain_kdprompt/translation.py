@@ -117,8 +117,7 @@ def whole(schema: Schema) -> bool:
 def settings_of(pool: Pool, k: int | Literal["auto"] | None, settings: Settings | None) -> Settings:
     """The settings with ``k`` in them: as given, else the settings', else LangChain's 4 or all distinct examples."""
     if settings is None:
-        distinct = len({(each.input, each.output, each.task) for each in pool})
-        return Settings(k=min(DEFAULT_K, distinct) if k is None else k)
+        return Settings(k=min(DEFAULT_K, pool.distinct) if k is None else k)
     return settings if k is None else Settings.model_validate({**dict(settings), "k": k})
 
 
