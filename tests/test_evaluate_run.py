@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from kdprompt import DistillationSelector, Settings
+from kdprompt import DistillationSelector, PromptTemplate, Settings
 from kdprompt.cli.app import app
 from kdprompt.data import Pool, Query
 from kdprompt.evaluate import EmbeddingCache, LabelReader, Plan, Store, TextReader, contender, run, stress, summarise
@@ -164,6 +164,20 @@ def test_cells_hold_what_was_shown(dataset, embed, tmp_path):
     assert sum(cells["random"].score) / QUERIES == pytest.approx(sum(cells["random"].draws) / 10, abs=1e-4)
     assert cells["nearest-last"].log_loss == [] and cells["nearest-last"].calibration_error is None
     assert all(cell.latency.p50 <= cell.latency.p99 for cell in cells.values())
+
+
+def test_prompts_come_in_the_order_that_shares_most(dataset, embed, tmp_path):
+    echo = Echo()
+    cells = cells_of(plan(dataset, embed, TextReader(echo, name="echo"), "shuffled(8):nearest-last", ks=(3,)), tmp_path)
+    assert echo.prompts == sorted(set(echo.prompts))
+    draws = contender("shuffled(8):nearest-last")
+    texts: set[str] = set()
+    for draw in range(8):
+        chosen = draws.prepare(dataset.problem(embed, draw), 3)(asked(dataset, embed))
+        texts |= {
+            PromptTemplate().text(shown, case.query.text) for shown, case in zip(chosen, dataset.test, strict=True)
+        }
+    assert set(echo.prompts) == texts and len(cells[0].draws) == 8
 
 
 def test_off_task_demonstrations_are_counted_in_untagged_pools(embed, tmp_path):

@@ -13,7 +13,7 @@ from kdprompt.data import Demonstration
 from kdprompt.evaluate.contenders import Contender
 from kdprompt.evaluate.datasets import Asked, Case, Dataset, Embed, Problem
 from kdprompt.evaluate.metrics import Metric, label_accuracy
-from kdprompt.evaluate.readers import Reader
+from kdprompt.evaluate.readers import Answer, Reader
 from kdprompt.evaluate.statistics import calibration_error
 from kdprompt.evaluate.store import Store, code_fingerprint, digest
 from kdprompt.prompt import PromptTemplate
@@ -103,14 +103,6 @@ class Plan:
         return (dataset.dev if self.split == "dev" else dataset.test)[: self.limit]
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """One draw on all queries: rows (score, log loss, confidence, tokens, shown, off task) ``[m, 6]``; NaN unknown."""
-
-    table: torch.Tensor
-    latency: Latency
-
-
 def size(plan: Plan) -> int:
     """How many prompts a plan asks for, those that are known included."""
     prompts = sum(len(plan.cases(dataset)) for dataset in plan.datasets)
@@ -131,32 +123,38 @@ def run(plan: Plan, store: Store, progress: Progress | None = None) -> Iterator[
     for dataset in plan.datasets:
         problem = dataset.problem(plan.embed, plan.seed)
         for k, contender in product(plan.ks, plan.contenders):
-            outcomes = []
-            for draw in range(contender.draws):
-                drawn = replace(problem, seed=plan.seed + draw)
-                outcomes.append(_draw(plan, store, dataset, drawn, (contender, k), progress))
-            yield _cell(dataset, contender, k, outcomes)
+            drawn = [replace(problem, seed=plan.seed + draw) for draw in range(contender.draws)]
+            chosen = [_selections(plan, store, dataset, each, (contender, k)) for each in drawn]
+            what = f"{dataset.name} {dataset.suite} k={k} {contender.name}"
+            tables = _asked(plan, store, dataset, [shown for shown, _ in chosen], what, progress)
+            yield _cell(dataset, contender, k, tables, [latency for _, latency in chosen])
 
 
-def _draw(
+def _asked(
     plan: Plan,
     store: Store,
     dataset: Dataset,
-    problem: Problem,
-    what: tuple[Contender, int],
+    chosen: Sequence[Sequence[Sequence[Demonstration]]],
+    what: str,
     progress: Progress | None,
-) -> _Outcome:
-    contender, k = what
-    cases = plan.cases(dataset)
-    chosen, latency = _selections(plan, store, dataset, problem, what)
-    rows = []
-    for case, shown in zip(cases, chosen, strict=True):
-        prompt = plan.template.text(shown, case.query.text)
+) -> torch.Tensor:
+    """Rows (score, log-loss, confidence, tokens, shown, off task) by draw and query ``[draws, m, 6]``; NaN unknown.
+
+    Prompts are asked in the order of their texts: each then shares as long a beginning with the one before as there
+    is, which a local model need not read again.
+    """
+    asked = [
+        (plan.template.text(shown, case.query.text), draw, i, case, shown)
+        for draw, selections in enumerate(chosen)
+        for i, (case, shown) in enumerate(zip(plan.cases(dataset), selections, strict=True))
+    ]
+    table = torch.empty(len(chosen), len(chosen[0]), 6, dtype=torch.float64)
+    for prompt, draw, i, case, shown in sorted(asked, key=lambda each: each[:3]):
         answer = store.answer(plan.reader, prompt, dataset.labels)
-        rows.append(_row(plan, dataset, case, shown, (prompt, answer.text, answer.log_probs)))
+        table[draw, i] = torch.tensor(_row(plan, dataset, case, shown, prompt, answer), dtype=torch.float64)
         if progress is not None:
-            progress(1, f"{dataset.name} {dataset.suite} k={k} {contender.name}")
-    return _Outcome(torch.tensor(rows, dtype=torch.float64), latency)
+            progress(1, what)
+    return table
 
 
 def _row(
@@ -164,16 +162,17 @@ def _row(
     dataset: Dataset,
     case: Case,
     shown: Sequence[Demonstration],
-    answered: tuple[str, str, tuple[float, ...] | None],
+    prompt: str,
+    answer: Answer,
 ) -> list[float]:
-    prompt, text, log_probs = answered
+    log_probs = answer.log_probs
     loss = confidence = float("nan")
     if log_probs is not None and dataset.labels is not None and case.output in dataset.labels:
         probs = torch.tensor(log_probs, dtype=torch.float64)
         loss, confidence = -float(probs[dataset.labels.index(case.output)]), float(probs.max().exp())
     off_task = sum(case.task is not None and d.fields.get("task", case.task) != case.task for d in shown)
     return [
-        plan.metric(text, case.output),
+        plan.metric(answer.text, case.output),
         loss,
         confidence,
         float(plan.reader.count_tokens(prompt)),
@@ -213,16 +212,12 @@ def _selections(
     return shown, Latency(p50=kept["p50"], p99=kept["p99"], prepare=kept["prepare"])
 
 
-def _cell(dataset: Dataset, contender: Contender, k: int, outcomes: list[_Outcome]) -> Cell:
-    tables = torch.stack([outcome.table for outcome in outcomes])  # [draws, m, 6]
+def _cell(dataset: Dataset, contender: Contender, k: int, tables: torch.Tensor, times: Sequence[Latency]) -> Cell:
     mean = tables.mean(0)
     known = not bool(mean[:, 1:3].isnan().any())
     error = calibration_error(tables[..., 2].flatten(), tables[..., 0].flatten()) if known else None
     columns = [[round(value, 5) for value in column] for column in mean.T.tolist()]
-    latency = {
-        name: sum(getattr(outcome.latency, name) for outcome in outcomes) / len(outcomes)
-        for name in ("p50", "p99", "prepare")
-    }
+    latency = {name: sum(getattr(each, name) for each in times) / len(times) for name in Latency.model_fields}
     return Cell(
         dataset=dataset.name,
         suite=dataset.suite,
