@@ -142,7 +142,7 @@ class Corpus:
         update = {name: value for name, value in given.items() if value is not None}
         return tuple(query.model_copy(update=update) for query in self.pool.queries(queries))
 
-    def requests(self, queries: Sequence[Query], vectors: Tensor | None = None) -> Requests:
+    def requests(self, queries: Sequence[Query], settings: Settings, vectors: Tensor | None = None) -> Requests:
         """Queries as tensors, embedded where ``vectors: [m, d]`` are not at hand.
 
         Raises:
@@ -151,7 +151,7 @@ class Corpus:
         """
         texts = [query.text for query in queries]
         found = embed_queries(self.embedder, texts) if vectors is None else checked_vectors(vectors, texts, "vectors")
-        return requests(self.features, queries, self.of_width(found))
+        return requests(self.features, queries, self.of_width(found), leave_out_own=settings.leave_out_own)
 
     def core(self, ids: Sequence[str], settings: Settings) -> Tensor:
         """The features' rows of the demonstrations that every prompt begins with ``[c]``; c = 0 without one.
@@ -246,7 +246,7 @@ def distribution(
     parsed = corpus.parsed(given, task, outputs)
     if not parsed:
         raise QueryError("queries must hold at least one query; leave them out to take the pool's own inputs")
-    wanted = corpus.requests(parsed, vectors)
+    wanted = corpus.requests(parsed, settings, vectors)
     if len(parsed) <= settings.static_queries:
         return wanted, notes
     generator = torch.Generator().manual_seed(settings.seed)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kdprompt.errors import MissingKeyError, PoolError, QueryError
 
-__all__ = ["Demonstration", "Pool", "Query", "Schema", "read_jsonl", "render"]
+__all__ = ["Demonstration", "Pool", "Query", "Schema", "normalised", "read_jsonl", "render"]
 
 FROZEN = ConfigDict(frozen=True, extra="forbid")
 

@@ -181,7 +181,7 @@ class Requests:
         return self.q.shape[0]
 
 
-def requests(features: Features, queries: Sequence[Query], vectors: Tensor, *, leave_out_own: bool = True) -> Requests:
+def requests(features: Features, queries: Sequence[Query], vectors: Tensor, *, leave_out_own: bool) -> Requests:
     """Translates queries and their embeddings ``[b, d]``.
 
     Args:

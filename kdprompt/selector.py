@@ -163,7 +163,7 @@ class DistillationSelector:
 
     def _calibrated(self) -> Calibration:
         traffic = self._traffic
-        seen = None if traffic is None else self._corpus.requests(traffic.queries, traffic.vectors).q
+        seen = None if traffic is None else self._corpus.requests(traffic.queries, self.settings, traffic.vectors).q
         return calibrate(self._corpus.features, self.settings, seen)
 
     # -- storage ------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ class DistillationSelector:
         parsed = corpus.parsed(queries, task, outputs)
         if not parsed:
             return []
-        wanted = corpus.requests(parsed, vectors)
+        wanted = corpus.requests(parsed, self.settings, vectors)
         first = corpus.core(core.ids if isinstance(core, Selection) else core or (), self.settings)
         selections: list[Selection] = []
         for start in range(0, len(parsed), CHUNK):
@@ -360,7 +360,7 @@ class DistillationSelector:
             exact = sample_target(features, self._near(corpus, wanted).to(*EXACT), self.calibration.regression)
         else:
             selection = self.select(query, task=task, outputs=outputs)
-            wanted = corpus.requests(corpus.parsed([query], task, outputs))
+            wanted = corpus.requests(corpus.parsed([query], task, outputs), self.settings)
             exact = self._target(corpus, self._near(corpus, wanted).to(*EXACT))
         rows = nearest_rows(features, wanted, max(len(selection), 1))
         rows = rows if len(selection) else torch.full_like(rows, -1)

@@ -55,6 +55,8 @@ class Settings(BaseModel):
         static_shortlist: Candidates of a static prompt: the nearest ones of every query in turn.
         static_queries: Most queries of the traffic that a static prompt looks at (a seeded sample).
         near_duplicate: Cosine of two inputs from which they are duplicates and never shown together.
+        leave_out_own: Whether an example with a query's own text is left out of its prompt: it gives the answer away,
+            which misleads where selectors are compared; False where a repeated query shall see its answer.
         delta: Probability of failure δ of the bounds that are reported.
         seed: Of everything that samples.
         calibrate: Whether to calibrate what is None; otherwise it takes its default.
@@ -79,6 +81,7 @@ class Settings(BaseModel):
     static_shortlist: int = Field(default=4096, ge=1)
     static_queries: int = Field(default=512, ge=1)
     near_duplicate: float = Field(default=0.95, gt=0)
+    leave_out_own: bool = True
     delta: float = Field(default=0.05, gt=0, lt=1)
     seed: int = 0
     calibrate: bool = True

@@ -17,7 +17,7 @@ def test_a_tree_holds_common_beginnings_once():
     tree = LabelTree.of([[1, 2, 3], [1, 2], [1, 4], [5]])
     assert tree.tokens.tolist() == [1, 2, 3, 4, 5] and tree.parent.tolist() == [-1, 0, 1, 0, -1]
     assert tree.depth.tolist() == [0, 1, 2, 1, 0] and tree.paths == ((0, 1, 2), (0, 1), (0, 3), (4,))
-    assert tree.visible()[2].tolist() == [True, True, True, False, False]
+    assert tree.visible[2].tolist() == [True, True, True, False, False]
 
 
 @torch.inference_mode()
@@ -43,8 +43,8 @@ def test_a_prompt_whose_end_the_tokenizer_merges_is_refused(small_lm):
 
 def test_leaves_are_scored_without_being_read():
     tree = LabelTree.of([[1, 2, 3], [1, 2], [1, 4], [5]])
-    assert tree.inner().tolist() == [0, 1] and tree.rows().tolist() == [0, 1, 2, 1, 0]
-    assert LabelTree.of([[1], [2]]).inner().tolist() == [] and LabelTree.of([[1], [2]]).rows().tolist() == [0, 0]
+    assert tree.inner.tolist() == [0, 1] and tree.rows.tolist() == [0, 1, 2, 1, 0]
+    assert LabelTree.of([[1], [2]]).inner.tolist() == [] and LabelTree.of([[1], [2]]).rows.tolist() == [0, 0]
 
 
 @torch.inference_mode()

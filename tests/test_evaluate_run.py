@@ -11,7 +11,18 @@ from typer.testing import CliRunner
 from kdprompt import DistillationSelector, PromptTemplate, Settings
 from kdprompt.cli.app import app
 from kdprompt.data import Pool, Query
-from kdprompt.evaluate import EmbeddingCache, LabelReader, Plan, Store, TextReader, contender, run, stress, summarise
+from kdprompt.evaluate import (
+    EmbeddingCache,
+    LabelReader,
+    Plan,
+    Store,
+    TextReader,
+    contender,
+    contenders,
+    run,
+    stress,
+    summarise,
+)
 from kdprompt.evaluate.datasets import Asked, Case, Dataset
 from kdprompt.evaluate.runner import size
 from kdprompt.evaluate.statistics import compare, holm
@@ -119,6 +130,13 @@ def test_static_contenders_show_one_prompt(dataset, embed):
 def test_a_wrong_name_is_answered_with_the_right_ones(spec, message):
     with pytest.raises(ValueError, match=message):
         contender(spec)
+
+
+def test_a_group_stands_for_all_of_a_kind():
+    found = [one.name for one in contenders(["zero-shot", "static", "all"])]
+    assert found[:2] == ["zero-shot", "kdprompt-static"] and len(found) == len(set(found)) == 17
+    assert {"kdprompt", "kite", "set-bsr", "vote-k", "kernel-thinning", "random"} <= set(found)
+    assert [one.name for one in contenders(["kdprompt-auto"])] == ["kdprompt-auto"]
 
 
 # -- resumption ---------------------------------------------------------------------------------------------------

@@ -285,7 +285,7 @@ def test_a_chain_with_a_real_model_answers_with_a_team(desk, small_lm):
 
 @pytest.mark.parametrize(
     ("keys", "named", "said"),
-    [(["message", "team"], None, "must say which"), (["message"], "other", "only input key, got 'other'")],
+    [(["message", "team"], None, "must have one input key"), (["message"], "other", "only input key, got 'other'")],
 )
 def test_the_middleware_says_what_it_needs(keys, named, said):
     pytest.importorskip("langchain.agents", reason="pip install 'kdprompt[agents]'")

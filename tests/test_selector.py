@@ -550,6 +550,15 @@ def test_a_query_may_be_shown_in_a_static_prompt():
     assert len(chooser.select("a 0")) == 5
 
 
+def test_a_repeated_query_may_see_its_own_example():
+    """Where traffic repeats examples, theirs is the nearest one, and its output the estimate."""
+    chooser = selector(records(6), Settings(k=6, leave_out_own=False))
+    found = chooser.select("A  0")
+    assert len(found) == 6 and not found.notes
+    assert found.demonstrations[-1].input == "a 0"
+    assert chooser.explain("a 0").selection.ids == chooser.select("a 0").ids
+
+
 # -- what a selection says ----------------------------------------------------------------------------------------
 
 

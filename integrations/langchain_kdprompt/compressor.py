@@ -30,7 +30,7 @@ class DistillationCompressor(BaseDocumentCompressor):
     Attributes:
         embeddings: Any LangChain ``Embeddings`` or kdprompt ``Embedder``; None takes kdprompt's default.
         k: Documents to keep, or ``"auto"``; all of them where fewer are retrieved.
-        settings: Budget, order and the rest; its ``k`` is not used.
+        settings: Budget, order and the rest; ``k`` and ``leave_out_own`` are not used, for a query may be retrieved.
 
     Example:
         >>> from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -67,12 +67,11 @@ class DistillationCompressor(BaseDocumentCompressor):
         pool = Pool(Demonstration(id=f"{i:06d}", input=documents[i].page_content) for i in held)
         distinct = len({each.input for each in pool})
         k = self.k if self.k == "auto" else min(self.k, distinct)
-        settings = Settings.model_validate({**dict(self.settings), "k": k})
+        settings = Settings.model_validate({**dict(self.settings), "k": k, "leave_out_own": False})
         vectors = self._vectors([each.input for each in pool])
         selector = DistillationSelector(Corpus.of(pool, vectors, self._used(), settings), settings)
         asked = embed_queries(self._used(), [query])
-        # The query itself may be retrieved, and is shown: it is no answer that would be given away.
-        found = selector.select_batch([f"{query}\0"], vectors=asked)[0]
+        found = selector.select_batch([query], vectors=asked)[0]
         return [documents[int(shown.id)] for shown in found.demonstrations]
 
     def _used(self) -> Embedder:

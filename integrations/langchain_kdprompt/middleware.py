@@ -34,8 +34,11 @@ class DistillationMiddleware(AgentMiddleware[Any, Any, Any]):
     def __init__(self, selector: DistillationExampleSelector, *, input_key: str | None = None) -> None:
         super().__init__()
         keys = selector.input_keys
-        if keys is not None and input_key is None and len(keys) > 1:
-            raise ValueError(f"input_key must say which of {keys} takes the user's text")
+        if keys is not None and len(keys) > 1:
+            raise ValueError(
+                f"the selector must have one input key, for a user's turn is one text, got {keys}; build it with "
+                f"input_keys=[{keys[0]!r}], say"
+            )
         if keys is not None and input_key is not None and keys != [input_key]:
             raise ValueError(f"input_key must be the selector's only input key, got {input_key!r} of {keys}")
         self.selector = selector

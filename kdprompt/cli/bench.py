@@ -13,17 +13,6 @@ from rich.console import Console
 __all__ = ["bench"]
 
 Option = typer.Option
-PER_QUERY = ("kdprompt", "nearest-last", "nearest-first", "bm25", "mmr", "dpp", "label-balanced", "set-bsr", "kite")
-STATIC = (
-    "kdprompt-static",
-    "random",
-    "kmeans-medoids",
-    "facility-location",
-    "herding",
-    "kernel-thinning",
-    "vote-k",
-)
-GROUPS = {"per-query": PER_QUERY, "static": STATIC, "all": (*PER_QUERY, "zero-shot", *STATIC)}
 
 
 @dataclass(frozen=True)
@@ -93,10 +82,9 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
 
 def _contenders(selectors: list[str], reference: str | None) -> tuple[list[Any], str]:
     """The contenders named, groups spelled out, and the one that is compared with all others."""
-    from kdprompt.evaluate import contender
+    from kdprompt.evaluate import contenders
 
-    names = [name for item in selectors for name in GROUPS.get(item, (item,))]
-    found = [contender(name) for name in dict.fromkeys(names)]
+    found = contenders(selectors)
     first = reference or found[0].name
     if first not in {item.name for item in found}:
         raise ValueError(f"--reference {first!r} is none of the selectors {[item.name for item in found]}")

@@ -1,6 +1,15 @@
 """The benchmark harness: data sets, contenders, readers, paired statistics; ``kdprompt bench`` is its command."""
 
-from kdprompt.evaluate.contenders import Contender, Distillation, FromLangChain, PerQuery, Shuffled, Static, contender
+from kdprompt.evaluate.contenders import (
+    Contender,
+    Distillation,
+    FromLangChain,
+    PerQuery,
+    Shuffled,
+    Static,
+    contender,
+    contenders,
+)
 from kdprompt.evaluate.datasets import Asked, Case, Dataset, EmbeddingCache, Problem
 from kdprompt.evaluate.metrics import exact_match, label_accuracy, token_f1
 from kdprompt.evaluate.models import HuggingFaceModel, smollm2
@@ -32,6 +41,7 @@ __all__ = [
     "Store",
     "TextReader",
     "contender",
+    "contenders",
     "duplicates",
     "exact_match",
     "imbalance",

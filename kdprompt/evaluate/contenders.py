@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -17,7 +17,17 @@ from kdprompt.ordering import ByObjective, NearestFirst, NearestLast
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 
-__all__ = ["Choose", "Contender", "Distillation", "FromLangChain", "PerQuery", "Shuffled", "Static", "contender"]
+__all__ = [
+    "Choose",
+    "Contender",
+    "Distillation",
+    "FromLangChain",
+    "PerQuery",
+    "Shuffled",
+    "Static",
+    "contender",
+    "contenders",
+]
 
 Shown = tuple[Demonstration, ...]
 Choose = Callable[[Asked], list[Shown]]
@@ -237,6 +247,18 @@ def contender(spec: str) -> Contender:
     if isinstance(plain, PerQuery | Static):
         return type(plain)(spec, _bound(plain.function, options, spec), plain.draws)
     raise ValueError(f"the selector {name!r} takes no options, got {rest!r}")
+
+
+def contenders(specs: Iterable[str]) -> list[Contender]:
+    """Contenders by name, each once; ``per-query``, ``static`` and ``all`` stand for all of a kind.
+
+    Raises:
+        ValueError: As ``contender``.
+    """
+    groups = {"per-query": ("kdprompt", *PER_QUERY), "static": ("kdprompt-static", *STATIC)}
+    groups["all"] = groups["per-query"] + groups["static"]
+    names = [name for spec in specs for name in groups.get(spec, (spec,))]
+    return [contender(name) for name in dict.fromkeys(names)]
 
 
 def _options(text: str, spec: str) -> dict[str, Any]:

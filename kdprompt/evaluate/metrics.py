@@ -5,6 +5,8 @@ import string
 from collections import Counter
 from collections.abc import Callable
 
+from kdprompt.data import normalised
+
 __all__ = ["METRICS", "Metric", "exact_match", "label_accuracy", "token_f1"]
 
 Metric = Callable[[str, str], float]
@@ -18,7 +20,7 @@ def label_accuracy(answer: str, truth: str) -> float:
         >>> label_accuracy(" Card  arrival", "card arrival")
         1.0
     """
-    return float(" ".join(answer.casefold().split()) == " ".join(truth.casefold().split()))
+    return float(normalised(answer) == normalised(truth))
 
 
 def exact_match(answer: str, truth: str) -> float:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -45,18 +45,21 @@ class LabelTree:
             paths=tuple(paths),
         )
 
+    @cached_property
     def inner(self) -> Tensor:
         """The nodes that something follows ``[s]``: the model need not read the others to score them."""
         inner: Tensor = self.parent[self.parent >= 0].unique()
         return inner
 
+    @cached_property
     def rows(self) -> Tensor:
         """Where each node is predicted ``[t]``: 0 at the end of the prompt, 1 + i at the i-th inner node."""
         place = torch.zeros(len(self.tokens) + 1, dtype=torch.long)  # the last stands for parent −1
-        place[self.inner()] = torch.arange(1, len(self.inner()) + 1)
+        place[self.inner] = torch.arange(1, len(self.inner) + 1)
         found: Tensor = place[self.parent]
         return found
 
+    @cached_property
     def visible(self) -> Tensor:
         """Which nodes each node attends to, its ancestors and itself, ``[t, t]``."""
         size = len(self.tokens)
@@ -109,7 +112,7 @@ class HuggingFaceModel:
     def label_log_probs(self, prompt: str, labels: Sequence[str]) -> Tensor:
         """Log-probability of each whole label after the prompt, in nats, ``[labels]``; errors as ``label_scores``."""
         tree, log_probs = self._read(prompt, labels)
-        node = log_probs[tree.rows(), tree.tokens]
+        node = log_probs[tree.rows, tree.tokens]
         return torch.stack([node[list(path)].sum() for path in tree.paths])
 
     def constrained(self, prompt: str, labels: Sequence[str]) -> int:
@@ -118,7 +121,7 @@ class HuggingFaceModel:
         Errors as ``label_scores``.
         """
         tree, log_probs = self._read(prompt, labels)
-        node, rows = log_probs[tree.rows(), tree.tokens], tree.rows()
+        node, rows = log_probs[tree.rows, tree.tokens], tree.rows
         line_break = self.tokenizer("\n", add_special_tokens=False)["input_ids"][0]
         at, ends = -1, {path[-1]: i for i, path in reversed(list(enumerate(tree.paths)))}
         while True:
@@ -171,14 +174,14 @@ class HuggingFaceModel:
             self._cache = DynamicCache()
         self._trim(shared)
         device = self.model.device
-        inner = tree.inner()
+        inner = tree.inner
         new, size = len(ids) - shared, len(inner)
         tokens = torch.tensor([[*ids[shared:], *tree.tokens[inner].tolist()]], device=device)
         positions = torch.cat([torch.arange(shared, len(ids)), len(ids) + tree.depth[inner]])[None].to(device)
         allowed = torch.zeros(new + size, len(ids) + size, dtype=torch.bool)
         allowed[:new, : len(ids)] = torch.arange(len(ids)) <= torch.arange(shared, len(ids))[:, None]
         allowed[new:, : len(ids)] = True
-        allowed[new:, len(ids) :] = tree.visible()[inner][:, inner]
+        allowed[new:, len(ids) :] = tree.visible[inner][:, inner]
         mask = torch.zeros(allowed.shape, dtype=self.model.dtype).masked_fill(
             ~allowed, torch.finfo(self.model.dtype).min
         )
