@@ -103,7 +103,7 @@ def choose(
         options: Candidates of ``b`` problems.
         target: Their targets.
         calibration: Settings in force.
-        settings: How many, and under which limits.
+        settings: How many, under which limits, in which order.
         lengths: Tokens of each row ``[n]``; needed for a budget.
 
     Returns:
@@ -115,7 +115,7 @@ def choose(
     rules = _constraints(features, options, settings, lengths)
     path = greedy(objective, rules, settings.most, options.core)
     chosen = best_prefix(path, trial.tolerance) if settings.k == "auto" else path.chosen
-    arranged = settings.order.arrange(objective, refine(objective, rules, chosen, options.core), options.core)
+    arranged = settings.reading.arrange(objective, refine(objective, rules, chosen, options.core), options.core)
     return torch.where(arranged >= 0, index.gather(-1, arranged.clamp_min(0)), -1)
 
 

@@ -329,9 +329,8 @@ class DistillationSelector:
         Returns:
             The selection; its ``query`` is None.
         """
-        corpus, settings = self._corpus, self.settings
+        corpus, settings = self._corpus, self.settings.static(k)
         if k is not None:
-            settings = Settings.model_validate({**dict(settings), "k": k})
             check_size(corpus.pool, len(corpus.features), settings)
         wanted, notes = distribution(corpus, self._traffic, settings, queries, task=task, outputs=outputs)
         own = Requests(wanted.q, wanted.task, torch.full_like(wanted.own, -1), wanted.permitted)
@@ -341,7 +340,7 @@ class DistillationSelector:
         rows = choose(corpus.features, options, target, self.calibration, settings, corpus.lengths)
         exact = sample_target(corpus.features, near.to(*EXACT), regression)
         sampled = 0 if notes and notes[0] == FROM_POOL else len(wanted)
-        report = audit(corpus.features, exact, rows, self._geometry(sampled), wanted.task[None])
+        report = audit(corpus.features, exact, rows, self._geometry(settings, sampled), wanted.task[None])
         found = self._record(corpus, None, report[0], settings)
         return found.model_copy(update={"notes": (*notes, *found.notes)})
 
@@ -353,8 +352,9 @@ class DistillationSelector:
         Returns:
             The selection, the settings in force, and for comparison the terms of as many nearest neighbours.
         """
-        corpus, features = self._corpus, self._corpus.features
+        corpus, features, settings = self._corpus, self._corpus.features, self.settings
         if query is None:
+            settings = settings.static()
             selection = self.select_static(task=task, outputs=outputs)
             wanted, _ = distribution(corpus, self._traffic, self.settings, task=task, outputs=outputs)
             exact = sample_target(features, self._near(corpus, wanted).to(*EXACT), self.calibration.regression)
@@ -364,7 +364,7 @@ class DistillationSelector:
             exact = self._target(corpus, self._near(corpus, wanted).to(*EXACT))
         rows = nearest_rows(features, wanted, max(len(selection), 1))
         rows = rows if len(selection) else torch.full_like(rows, -1)
-        nearest = audit(features, exact, rows, self._geometry(), wanted.task[None])[0]
+        nearest = audit(features, exact, rows, self._geometry(settings), wanted.task[None])[0]
         ids = tuple(corpus.at(member.row).id for member in nearest.members)
         return Explanation(selection, nearest.after, ids, self.calibration)
 
@@ -381,15 +381,15 @@ class DistillationSelector:
         target = self._target(corpus, near)
         rows = choose(features, options, target, self.calibration, self.settings, corpus.lengths)
         exact = self._target(corpus, near.to(*EXACT))
-        audits = audit(features, exact, rows, self._geometry(), wanted.task[:, None])
+        audits = audit(features, exact, rows, self._geometry(self.settings), wanted.task[:, None])
         return [
             self._record(corpus, query, report, self.settings, core=len(core))
             for query, report in zip(queries, audits, strict=True)
         ]
 
-    def _geometry(self, sampled: int = 0) -> Geometry:
+    def _geometry(self, settings: Settings, sampled: int = 0) -> Geometry:
         trial = self.calibration.chosen
-        return Geometry(trial.kernel, trial.share, trial.penalties, self.settings.order, self.settings.delta, sampled)
+        return Geometry(trial.kernel, trial.share, trial.penalties, settings.reading, settings.delta, sampled)
 
     def _record(
         self, corpus: Corpus, query: Query | None, report: Audit, settings: Settings, *, core: int = 0

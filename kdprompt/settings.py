@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kdprompt.kernels import Kernel
 from kdprompt.objective import Penalties
-from kdprompt.ordering import NearestLast, Order
+from kdprompt.ordering import ByObjective, NearestLast, Order
 from kdprompt.prompt import CountTokens, PromptTemplate, approximate_tokens
 
 __all__ = ["Quota", "Settings"]
@@ -44,7 +44,8 @@ class Settings(BaseModel):
         k_max: Most demonstrations that ``"auto"`` may answer.
         budget: Most tokens that the demonstrations of a prompt may take together; None is no limit.
         quota: Limits by output.
-        order: Reading order and position profile.
+        order: Reading order and position profile; None: the nearest demonstration last; for a static prompt, which
+            has no one query to be near to, the order of smallest J under recency (R7).
         outputs: How outputs enter: as labels, as embedded text, not at all; ``auto`` looks at the pool.
         kernel: The kernel κ of the inputs; None is the Gaussian with a calibrated temperature.
         share: Share ρ of the output kernel in [0, 1].
@@ -70,7 +71,7 @@ class Settings(BaseModel):
     k_max: int = Field(default=16, ge=1)
     budget: int | None = Field(default=None, ge=0)
     quota: Quota | None = None
-    order: Order = Field(default_factory=NearestLast)
+    order: Order | None = None
     outputs: Literal["auto", "labels", "text", "none"] = "auto"
     kernel: Kernel | None = None
     share: float | None = Field(default=None, ge=0, le=1)
@@ -92,3 +93,13 @@ class Settings(BaseModel):
     def most(self) -> int:
         """The largest number of demonstrations that a prompt may get."""
         return self.k_max if self.k == "auto" else self.k
+
+    @property
+    def reading(self) -> Order:
+        """The order in force for one query."""
+        return self.order or NearestLast()
+
+    def static(self, k: int | None = None) -> Self:
+        """The settings of a static prompt, with another k where one is given."""
+        changed = {"order": self.order or ByObjective(), "k": self.k if k is None else k}
+        return self.model_validate({**dict(self), **changed})

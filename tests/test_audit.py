@@ -379,7 +379,7 @@ def brute_of(selector, world, setting, queries, dtype, *, static=False):
     points = [point_of(rows, unit(world.lookup[q.text], width), q, regression, size) for q in queries]
     trial = selector.calibration.chosen
     x, v, w = target_of(rows, points, regression, 0.0 if static else trial.neighbourhood)
-    profile = selector.settings.order.profile
+    profile = (selector.settings.static() if static else selector.settings).reading.profile
     return Brute(rows, points, x, v, w, setting.plain_kernel, trial.share, trial.penalties, profile)
 
 

@@ -24,6 +24,7 @@ from kdprompt import (
     SentenceTransformerEmbedder,
     Settings,
 )
+from kdprompt.ordering import NearestLast, Recency
 
 WIDTH = 6
 CENTRES = {name: row for name, row in zip("abc", np.random.default_rng(0).normal(size=(3, WIDTH)), strict=True)}
@@ -548,6 +549,29 @@ def test_a_query_may_be_shown_in_a_static_prompt():
     chooser = selector(records(6), Settings(k=6))
     assert len(chooser.select_static(["a 0"])) == 6
     assert len(chooser.select("a 0")) == 5
+
+
+def test_one_output_does_not_stand_at_the_end_of_a_static_prompt():
+    """Late places weigh more: outputs that came in blocks would leave the last one's mark on every answer."""
+    sides = [f"{side} {i}" for side in "ab" for i in range(40)]
+    pool = [{"input": text, "output": text[0], "id": text} for text in sides]
+    generator = torch.Generator().manual_seed(0)
+    places = torch.eye(2).repeat_interleave(40, 0) + 0.3 * torch.randn(80, 2, generator=generator)
+    known = dict(zip(sides, places, strict=True))
+    chooser = DistillationSelector.from_examples(
+        pool, CallableEmbedder(lambda texts: torch.stack([known[text] for text in texts])), settings=Settings(k=6)
+    )
+    found = chooser.select_static()
+    outputs = [shown.output for shown in found.demonstrations]
+    late = Recency().weights(6)
+    share = sum(weight for weight, output in zip(late, outputs, strict=True) if output == "a")
+    assert abs(share - 0.5) < 0.15, outputs
+    assert [chosen.weight for chosen in found.chosen] == pytest.approx(late)
+    pinned = DistillationSelector.from_examples(
+        pool, chooser.embedder, settings=Settings(k=6, order=NearestLast())
+    ).select_static()
+    assert sorted(pinned.ids) == sorted(found.ids)
+    assert pinned.chosen[0].weight == pytest.approx(1 / 6)
 
 
 def test_a_repeated_query_may_see_its_own_example():
