@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdprompt.evaluate.models import HuggingFaceModel, LabelTree
+from kdprompt.evaluate.models import PACK, HuggingFaceModel, LabelTree
 
 LABELS = ["card arrival", "card delivery estimate", "card", "positive", "negative"]
 PROMPTS = [
@@ -32,6 +32,29 @@ def test_label_scores_equal_a_plain_forward_pass(small_lm):
     for prompt in [*PROMPTS, PROMPTS[0]]:  # the cache is reused, cut back and reused again
         scores = small_lm.label_scores(prompt, LABELS)
         assert scores.tolist() == pytest.approx([naive(small_lm, prompt, label) for label in LABELS], rel=1e-4)
+
+
+@pytest.mark.llm
+def test_prompts_read_together_equal_plain_forward_passes(small_lm):
+    for prompts in [PROMPTS[:2], [PROMPTS[2], *PROMPTS], [PROMPTS[0], PROMPTS[0] + " positive\nOutput:", PROMPTS[0]]]:
+        readings = small_lm.read(prompts, LABELS)  # a common beginning, none, and a prompt that begins another
+        for prompt, reading in zip(prompts, readings, strict=True):
+            wanted = [naive(small_lm, prompt, label) for label in LABELS]
+            assert reading.mean.tolist() == pytest.approx(wanted, rel=1e-4)
+        kept = small_lm.tokenizer.decode(small_lm._cached)
+        assert all(prompt.startswith(kept) for prompt in prompts), "the cache holds what they begin with"
+
+
+@pytest.mark.llm
+def test_prompts_that_begin_alike_are_packed(small_lm):
+    static = [f"{PROMPTS[0]} positive\n\nInput: the film is number {i}\nOutput:" for i in range(60)]
+    packs = list(small_lm.packs([*static, PROMPTS[2], "Input: a wholly different prompt\nOutput:"], LABELS))
+    assert [prompt for pack in packs for prompt in pack][:60] == static and len(packs) < 10
+    assert packs[-2:] == [[PROMPTS[2]], ["Input: a wholly different prompt\nOutput:"]]
+    for pack in packs:
+        sizes = [len(small_lm.tokenizer(prompt)["input_ids"]) for prompt in pack]
+        assert len(pack) == 1 or sum(sizes) - len(pack) * min(sizes) < PACK
+    assert list(small_lm.packs([], LABELS)) == []
 
 
 @pytest.mark.llm
@@ -68,4 +91,4 @@ def greedy_label(model: HuggingFaceModel, prompt: str, labels: list[str]) -> str
 @pytest.mark.llm
 def test_constrained_decoding_is_greedy_among_the_labels(small_lm):
     for prompt in PROMPTS:
-        assert LABELS[small_lm.constrained(prompt, LABELS)] == greedy_label(small_lm, prompt, LABELS)
+        assert LABELS[small_lm.read([prompt], LABELS)[0].greedy()] == greedy_label(small_lm, prompt, LABELS)

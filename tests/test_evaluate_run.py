@@ -219,20 +219,20 @@ def test_readers_say_what_they_cannot_use():
     with pytest.raises(TypeError, match="must be callable or have invoke"):
         TextReader(3)
     with pytest.raises(TypeError, match="must answer with text, got int"):
-        TextReader(lambda prompt: 3).answer("x", None)
+        list(TextReader(lambda prompt: 3).answers(["x"], None))
     reader = TextReader(lambda prompt: " Card delivery, I think\nmore", name="x")
-    assert reader.answer("x", ["card", "card delivery"]).text == "card delivery"
-    assert reader.answer("x", None).text == "Card delivery, I think"
+    assert [each.text for each in reader.answers(["x"], ["card", "card delivery"])] == ["card delivery"]
+    assert [each.text for each in reader.answers(["x"], None)] == ["Card delivery, I think"]
 
 
 def test_langchain_models_are_readers():
     from langchain_core.language_models import FakeListLLM, GenericFakeChatModel
     from langchain_core.messages import AIMessage
 
-    assert TextReader(FakeListLLM(responses=["yes"])).answer("x", ["yes", "no"]).text == "yes"
+    assert next(TextReader(FakeListLLM(responses=["yes"])).answers(["x"], ["yes", "no"])).text == "yes"
     blocks = [AIMessage(content=[{"type": "text", "text": "no"}]), AIMessage(content="yes")]
     chat = TextReader(GenericFakeChatModel(messages=iter(blocks)))
-    assert [chat.answer("x", ["yes", "no"]).text for _ in range(2)] == ["no", "yes"]
+    assert [each.text for each in chat.answers(["x", "x"], ["yes", "no"])] == ["no", "yes"]
 
 
 # -- tables and page ----------------------------------------------------------------------------------------------

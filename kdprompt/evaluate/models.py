@@ -1,7 +1,7 @@
 """Reader models: how likely is each label after a prompt?"""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from inspect import signature
@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["HuggingFaceModel", "LabelTree", "load", "smollm2"]
+__all__ = ["HuggingFaceModel", "LabelReading", "LabelTree", "load", "smollm2"]
+
+PACK = 320  # tokens read in one pass behind what prompts have in common: past that, attention costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -106,47 +108,55 @@ class HuggingFaceModel:
         Raises:
             ValueError: The tokenizer merges the end of the prompt with the beginning of a label.
         """
-        lengths = torch.tensor([len(path) for path in self._tree(tuple(labels)).paths])
-        return self.label_log_probs(prompt, labels) / lengths
+        return self.read([prompt], labels)[0].mean
 
     def label_log_probs(self, prompt: str, labels: Sequence[str]) -> Tensor:
         """Log-probability of each whole label after the prompt, in nats, ``[labels]``; errors as ``label_scores``."""
-        tree, log_probs = self._read(prompt, labels)
-        node = log_probs[tree.rows, tree.tokens]
-        return torch.stack([node[list(path)].sum() for path in tree.paths])
+        return self.read([prompt], labels)[0].total
 
-    def constrained(self, prompt: str, labels: Sequence[str]) -> int:
-        """Which label greedy decoding writes if it may write labels alone; a line break ends one that others continue.
+    def packs(self, prompts: Sequence[str], labels: Sequence[str]) -> Iterator[list[str]]:
+        """Cuts prompts, in their order, into runs that one forward pass can read: see ``read``.
 
-        Errors as ``label_scores``.
+        Neighbours are read together where what they begin with in common is longer than what follows it, in runs of
+        at most ``PACK`` tokens behind the common beginning.
         """
-        tree, log_probs = self._read(prompt, labels)
-        node, rows = log_probs[tree.rows, tree.tokens], tree.rows
-        line_break = self.tokenizer("\n", add_special_tokens=False)["input_ids"][0]
-        at, ends = -1, {path[-1]: i for i, path in reversed(list(enumerate(tree.paths)))}
-        while True:
-            children = (tree.parent == at).nonzero().squeeze(-1)
-            if not len(children):
-                return ends[at]
-            best = int(children[node[children].argmax()])
-            if at in ends and log_probs[rows[best], line_break] >= node[best]:
-                return ends[at]
-            at = best
+        inner = len(self._tree(tuple(labels)).inner)
+        run: list[str] = []
+        ids: list[list[int]] = []
+        for prompt in prompts:
+            new = self.tokenizer(prompt)["input_ids"]
+            common = _common([*ids, new])
+            behind = sum(len(each) - common + inner for each in [*ids, new])
+            if run and (behind > PACK or common < min(len(each) for each in [*ids, new]) / 2):
+                yield run
+                run, ids = [], []
+            run.append(prompt)
+            ids.append(new)
+        if run:
+            yield run
 
-    def _read(self, prompt: str, labels: Sequence[str]) -> tuple[LabelTree, Tensor]:
-        """The labels' tree and log-probabilities where it branches ``[1 + s, vocabulary]``, float32 on the CPU."""
+    def read(self, prompts: Sequence[str], labels: Sequence[str]) -> list["LabelReading"]:
+        """How likely the labels are after each of some prompts, all in one forward pass; errors as ``label_scores``.
+
+        What all the prompts begin with is computed once, or not at all where the last pass left it in the cache.
+        """
         tree = self._tree(tuple(labels))
-        ids = self.tokenizer(prompt)["input_ids"]
-        whole = self.tokenizer(prompt + self.separator + labels[0])["input_ids"]
-        first = tree.tokens[list(tree.paths[0])].tolist()
-        if whole != ids + first:
-            raise ValueError(
-                f"the tokenizer merges the end of the prompt ({prompt[-20:]!r}) with the label {labels[0]!r}; end the "
-                "prompt with a sign that does not join the label, such as a colon"
-            )
+        ids = [self._tokens(prompt, labels[0], tree) for prompt in prompts]
         with self._lock:
             logits = self._forward(ids, tree)
-        return tree, logits.float().log_softmax(-1).cpu()
+        log_probs = logits.float().log_softmax(-1).cpu()
+        line_break = self.tokenizer("\n", add_special_tokens=False)["input_ids"][0]
+        return [LabelReading(tree, each[tree.rows, tree.tokens], each[:, line_break]) for each in log_probs]
+
+    def _tokens(self, prompt: str, label: str, tree: LabelTree) -> list[int]:
+        ids: list[int] = self.tokenizer(prompt)["input_ids"]
+        whole = self.tokenizer(prompt + self.separator + label)["input_ids"]
+        if whole != ids + tree.tokens[list(tree.paths[0])].tolist():
+            raise ValueError(
+                f"the tokenizer merges the end of the prompt ({prompt[-20:]!r}) with the label {label!r}; end the "
+                "prompt with a sign that does not join the label, such as a colon"
+            )
+        return ids
 
     @torch.inference_mode()
     def generate(self, prompt: str, *, max_new_tokens: int = 8) -> str:
@@ -165,38 +175,34 @@ class HuggingFaceModel:
         return self._trees[labels]
 
     @torch.inference_mode()
-    def _forward(self, ids: list[int], tree: LabelTree) -> Tensor:
-        """Logits at the end of the prompt and at each inner node of the tree ``[1 + s, vocabulary]``."""
+    def _forward(self, prompts: list[list[int]], tree: LabelTree) -> Tensor:
+        """Logits at the end of each prompt and at each inner node of the tree behind it ``[p, 1 + s, vocabulary]``.
+
+        The tokens read are the stem, what all prompts begin with and the cache lacks, then for each prompt a branch: the
+        rest of it and the tree.
+        """
         from transformers import DynamicCache
 
-        shared = self._shared(ids)
         if self._cache is None:
             self._cache = DynamicCache()
-        self._trim(shared)
-        device = self.model.device
-        inner = tree.inner
-        new, size = len(ids) - shared, len(inner)
-        tokens = torch.tensor([[*ids[shared:], *tree.tokens[inner].tolist()]], device=device)
-        positions = torch.cat([torch.arange(shared, len(ids)), len(ids) + tree.depth[inner]])[None].to(device)
-        allowed = torch.zeros(new + size, len(ids) + size, dtype=torch.bool)
-        allowed[:new, : len(ids)] = torch.arange(len(ids)) <= torch.arange(shared, len(ids))[:, None]
-        allowed[new:, : len(ids)] = True
-        allowed[new:, len(ids) :] = tree.visible[inner][:, inner]
-        mask = torch.zeros(allowed.shape, dtype=self.model.dtype).masked_fill(
-            ~allowed, torch.finfo(self.model.dtype).min
-        )
+        common, shortest = _common(prompts), min(map(len, prompts))
+        known = min(_common([self._cached, prompts[0]]), common, shortest - 1)
+        self._trim(known)
+        plan = _Packed.of(prompts, tree, known, common)
+        device, dtype = self.model.device, self.model.dtype
+        mask = torch.zeros(plan.visible.shape, dtype=dtype).masked_fill(~plan.visible, torch.finfo(dtype).min)
         output = self.model(
-            input_ids=tokens,
-            position_ids=positions,
+            input_ids=plan.tokens[None].to(device),
+            position_ids=plan.positions[None].to(device),
             attention_mask=mask[None, None].to(device),
             **{self._cache_argument: self._cache},
             use_cache=True,
-            logits_to_keep=size + 1,
+            logits_to_keep=plan.keep.to(device),
         )
-        self._trim(len(ids))
-        self._cached = ids
+        self._trim(common)
+        self._cached = prompts[0][:common]
         logits: Tensor = output.logits[0]
-        return logits
+        return logits.view(len(prompts), -1, logits.shape[-1])
 
     def _trim(self, length: int) -> None:
         """Forgets what the cache holds past a length."""
@@ -204,10 +210,90 @@ class HuggingFaceModel:
         if excess > 0:
             self._cache.crop(-excess)
 
-    def _shared(self, ids: list[int]) -> int:
-        """Tokens at the beginning that the cache holds; the prompt's last token is always computed."""
-        most = min(len(self._cached), len(ids) - 1)
-        return next((i for i in range(most) if ids[i] != self._cached[i]), most)
+
+@dataclass(frozen=True)
+class LabelReading:
+    """How likely labels are after a prompt.
+
+    Attributes:
+        tree: The labels.
+        node: Log-probability of each node after its ancestors, in nats ``[t]``, float32.
+        line_break: Of a line break at the end of the prompt and at each inner node ``[1 + s]``.
+    """
+
+    tree: LabelTree
+    node: Tensor
+    line_break: Tensor
+
+    @cached_property
+    def total(self) -> Tensor:
+        """Log-probability of each whole label, in nats ``[labels]``."""
+        return torch.stack([self.node[list(path)].sum() for path in self.tree.paths])
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean log-likelihood a token of each label, in nats ``[labels]``."""
+        return self.total / torch.tensor([len(path) for path in self.tree.paths])
+
+    def greedy(self) -> int:
+        """Which label greedy decoding writes if it may write labels alone; a line break ends one that others continue."""
+        tree = self.tree
+        at, ends = -1, {path[-1]: i for i, path in reversed(list(enumerate(tree.paths)))}
+        while True:
+            children = (tree.parent == at).nonzero().squeeze(-1)
+            if not len(children):
+                return ends[at]
+            best = int(children[self.node[children].argmax()])
+            if at in ends and self.line_break[tree.rows[best]] >= self.node[best]:
+                return ends[at]
+            at = best
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Several prompts with a common beginning in one sequence: ``n`` tokens behind ``known`` cached ones.
+
+    Attributes:
+        tokens: ``[n]``.
+        positions: Place of each in its own prompt ``[n]``.
+        visible: What each attends to, cached tokens first ``[n, known + n]``.
+        keep: Where the labels' tokens are predicted, prompt by prompt ``[p·(1 + s)]``.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    visible: Tensor
+    keep: Tensor
+
+    @classmethod
+    def of(cls, prompts: Sequence[Sequence[int]], tree: LabelTree, known: int, common: int) -> "_Packed":
+        inner, depth = tree.tokens[tree.inner].tolist(), tree.depth[tree.inner].tolist()
+        among = tree.visible[tree.inner][:, tree.inner]
+        stem, size = common - known, len(inner)
+        tokens, positions = list(prompts[0][known:common]), list(range(known, common))
+        total = stem + sum(len(ids) - common + size for ids in prompts)
+        visible = torch.zeros(total, known + total, dtype=torch.bool)
+        visible[:, :known] = True
+        visible[:stem, known:common] = torch.ones(stem, stem, dtype=torch.bool).tril()
+        visible[stem:, known:common] = True
+        keep: list[int] = []
+        for ids in prompts:
+            start, own = len(tokens), len(ids) - common
+            end = start + own
+            tokens += [*ids[common:], *inner]
+            positions += [*range(common, len(ids)), *(len(ids) + place for place in depth)]
+            visible[start:end, known + start : known + end] = torch.ones(own, own, dtype=torch.bool).tril()
+            visible[end : end + size, known + start : known + end] = True
+            visible[end : end + size, known + end : known + end + size] = among
+            keep += [end - 1 if own else stem - 1, *range(end, end + size)]
+        return cls(torch.tensor(tokens), torch.tensor(positions), visible, torch.tensor(keep))
+
+
+def _common(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with in common."""
+    first, last = min(prompts), max(prompts)  # in lexicographic order the two that differ soonest
+    most = min(len(first), len(last))
+    return next((i for i in range(most) if first[i] != last[i]), most)
 
 
 @lru_cache(maxsize=1)

@@ -1,10 +1,10 @@
 """Readers: what answers a prompt. A local model scores labels; any other model writes text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from kdprompt.evaluate.models import HuggingFaceModel
+from kdprompt.evaluate.models import HuggingFaceModel, LabelReading
 from kdprompt.prompt import approximate_tokens
 
 __all__ = ["Answer", "LabelReader", "Reader", "TextReader"]
@@ -30,8 +30,8 @@ class Reader(Protocol):
 
     name: str
 
-    def answer(self, prompt: str, labels: Sequence[str] | None) -> Answer:
-        """The answer; where ``labels`` are given, they are all the outputs there can be."""
+    def answers(self, prompts: Sequence[str], labels: Sequence[str] | None) -> Iterator[Answer]:
+        """The answer to each prompt, as it comes; where ``labels`` are given, they are all the outputs there can be."""
         ...
 
     def count_tokens(self, text: str) -> int:
@@ -55,14 +55,21 @@ class LabelReader:
         self.max_new_tokens = max_new_tokens
         self.name = f"{model.name}/{scoring}"
 
-    def answer(self, prompt: str, labels: Sequence[str] | None) -> Answer:
-        """The likeliest label with all probabilities, or generated text where there are no labels."""
+    def answers(self, prompts: Sequence[str], labels: Sequence[str] | None) -> Iterator[Answer]:
+        """The likeliest label with all probabilities, or generated text where there are no labels.
+
+        Prompts that begin alike are read together where they stand side by side.
+        """
         if labels is None:
-            return Answer(self.model.generate(prompt, max_new_tokens=self.max_new_tokens))
+            yield from (Answer(self.model.generate(each, max_new_tokens=self.max_new_tokens)) for each in prompts)
+            return
+        for pack in self.model.packs(prompts, labels):
+            yield from (self._answer(reading, labels) for reading in self.model.read(pack, labels))
+
+    def _answer(self, reading: LabelReading, labels: Sequence[str]) -> Answer:
         if self.scoring == "constrained":
-            return Answer(labels[self.model.constrained(prompt, labels)])
-        score = self.model.label_scores if self.scoring == "normalised" else self.model.label_log_probs
-        scores = score(prompt, labels)
+            return Answer(labels[reading.greedy()])
+        scores = reading.mean if self.scoring == "normalised" else reading.total
         return Answer(labels[int(scores.argmax())], tuple(scores.double().log_softmax(-1).tolist()))
 
     def count_tokens(self, text: str) -> int:
@@ -90,8 +97,11 @@ class TextReader:
         self.name = name or getattr(model, "__name__", type(model).__name__)
         self._count = count_tokens
 
-    def answer(self, prompt: str, labels: Sequence[str] | None) -> Answer:
+    def answers(self, prompts: Sequence[str], labels: Sequence[str] | None) -> Iterator[Answer]:
         """What the model writes, to its first line break."""
+        return (self._answer(prompt, labels or ()) for prompt in prompts)
+
+    def _answer(self, prompt: str, labels: Sequence[str]) -> Answer:
         reply = self.model.invoke(prompt) if hasattr(self.model, "invoke") else self.model(prompt)
         text = getattr(reply, "content", reply)
         if isinstance(text, list):  # content blocks of a chat model
@@ -102,7 +112,7 @@ class TextReader:
             )
         line = text.strip().split("\n")[0].strip()
         plain = line.casefold()
-        begins = [label for label in labels or () if plain.startswith(label.casefold())]
+        begins = [label for label in labels if plain.startswith(label.casefold())]
         return Answer(max(begins, key=len, default=line))
 
     def count_tokens(self, text: str) -> int:

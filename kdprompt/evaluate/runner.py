@@ -140,17 +140,18 @@ def _asked(
 ) -> torch.Tensor:
     """Rows (score, log-loss, confidence, tokens, shown, off task) by draw and query ``[draws, m, 6]``; NaN unknown.
 
-    Prompts are asked in the order of their texts: each then shares as long a beginning with the one before as there
-    is, which a local model need not read again.
+    Prompts are asked in the order of their texts: those that begin alike stand side by side, and a local model reads
+    what they have in common once.
     """
     asked = [
         (plan.template.text(shown, case.query.text), draw, i, case, shown)
         for draw, selections in enumerate(chosen)
         for i, (case, shown) in enumerate(zip(plan.cases(dataset), selections, strict=True))
     ]
+    asked.sort(key=lambda each: each[:3])
     table = torch.empty(len(chosen), len(chosen[0]), 6, dtype=torch.float64)
-    for prompt, draw, i, case, shown in sorted(asked, key=lambda each: each[:3]):
-        answer = store.answer(plan.reader, prompt, dataset.labels)
+    answers = store.answers(plan.reader, [prompt for prompt, *_ in asked], dataset.labels)
+    for (prompt, draw, i, case, shown), answer in zip(asked, answers, strict=True):
         table[draw, i] = torch.tensor(_row(plan, dataset, case, shown, prompt, answer), dtype=torch.float64)
         if progress is not None:
             progress(1, what)

@@ -8,7 +8,7 @@ appends to a file of its own.
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Self
@@ -51,12 +51,15 @@ class Store:
         """Answers at hand."""
         return len(self._answers)
 
-    def answer(self, reader: Reader, prompt: str, labels: Sequence[str] | None) -> Answer:
-        """The reader's answer, asked for only if it is not known yet."""
-        key = self.key(reader, prompt, labels)
-        if key not in self._answers:
-            self._keep(key, reader.answer(prompt, labels))
-        return self._answers[key]
+    def answers(self, reader: Reader, prompts: Sequence[str], labels: Sequence[str] | None) -> Iterator[Answer]:
+        """The reader's answers, in order; only those that are not known yet are asked for, each prompt once."""
+        keys = [self.key(reader, prompt, labels) for prompt in prompts]
+        new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._answers}
+        fresh = zip(new, reader.answers(list(new.values()), labels), strict=True)
+        for key in keys:
+            while key not in self._answers:
+                self._keep(*next(fresh))
+            yield self._answers[key]
 
     @staticmethod
     def key(reader: Reader, prompt: str, labels: Sequence[str] | None) -> str:
