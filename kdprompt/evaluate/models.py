@@ -178,8 +178,8 @@ class HuggingFaceModel:
     def _forward(self, prompts: list[list[int]], tree: LabelTree) -> Tensor:
         """Logits at the end of each prompt and at each inner node of the tree behind it ``[p, 1 + s, vocabulary]``.
 
-        The tokens read are the stem, what all prompts begin with and the cache lacks, then for each prompt a branch: the
-        rest of it and the tree.
+        The tokens read are the stem, what all prompts begin with and the cache lacks, then for each prompt a branch:
+        the rest of it and the tree.
         """
         from transformers import DynamicCache
 
@@ -236,7 +236,10 @@ class LabelReading:
         return self.total / torch.tensor([len(path) for path in self.tree.paths])
 
     def greedy(self) -> int:
-        """Which label greedy decoding writes if it may write labels alone; a line break ends one that others continue."""
+        """Which label greedy decoding writes if it may write labels alone.
+
+        A line break ends one that others continue.
+        """
         tree = self.tree
         at, ends = -1, {path[-1]: i for i, path in reversed(list(enumerate(tree.paths)))}
         while True:
