@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -19,6 +20,7 @@ from kdprompt.evaluate import (
     TextReader,
     contender,
     contenders,
+    joined,
     run,
     stress,
     summarise,
@@ -264,6 +266,56 @@ def test_tables_hold_paired_statistics(results, dataset):
     assert [row.percentile is None for row in table.rows] == [True, True, False, False]
     assert table.rows[0].against is None and all(row.log_loss > 0 for row in table.rows)
     assert type(results).model_validate_json(results.model_dump_json()) == results
+
+
+def echoed(dataset, embed, folder, *names: str, ks=(2,), split="test"):
+    reader = TextReader(Echo(), name="echo")
+    work = replace(plan(dataset, embed, reader, *names, ks=ks), split=split)
+    return summarise(cells_of(work, folder), names[0], {"reader": "echo", "split": split, "command": " ".join(names)})
+
+
+def test_runs_are_joined_and_the_later_cell_stands(dataset, embed, tmp_path):
+    whole = echoed(dataset, embed, tmp_path, "nearest-last", "bm25", "mmr", ks=(1, 2))
+    parts = [
+        echoed(dataset, embed, tmp_path, "nearest-last", "bm25"),
+        echoed(dataset, embed, tmp_path, "nearest-last", "mmr", ks=(1, 2)),
+        echoed(dataset, embed, tmp_path, "bm25", ks=(1,)),
+    ]
+    found = joined(parts)
+    assert found.about["command"] == "nearest-last bm25\nnearest-last mmr\nbm25"
+    assert {t.k: sorted(row.model_dump_json() for row in t.rows) for t in found.tables} == {
+        t.k: sorted(row.model_dump_json() for row in t.rows) for t in whole.tables
+    }
+    changed = parts[2].cells[0].model_copy(update={"score": [0.5] * QUERIES})
+    later = joined([*parts, parts[2].model_copy(update={"cells": [changed]})], "bm25")
+    assert [row.score for t in later.tables if t.k == 1 for row in t.rows if row.selector == "bm25"] == [0.5]
+    assert all(table.reference == "bm25" for table in later.tables)
+
+
+def test_runs_that_do_not_belong_together_are_refused(dataset, embed, tmp_path):
+    one = echoed(dataset, embed, tmp_path, "nearest-last")
+    with pytest.raises(ValueError, match="the same split, got 'test' and 'dev'"):
+        joined([one, echoed(dataset, embed, tmp_path, "nearest-last", split="dev")])
+    short = one.cells[0].model_copy(update={"score": [1.0]})
+    with pytest.raises(ValueError, match=f"got {QUERIES} and 1 of the data set 'desk'"):
+        joined([one, one.model_copy(update={"cells": [short]})])
+    with pytest.raises(ValueError, match=r"one of the selectors \['nearest-last'\], got 'kdprompt'"):
+        joined([one], "kdprompt")
+
+
+def test_the_command_joins_files(dataset, embed, tmp_path):
+    for k in (1, 2):
+        result = echoed(dataset, embed, tmp_path, "nearest-last", "bm25", ks=(k,))
+        (tmp_path / f"k{k}.json").write_text(result.model_dump_json())
+    files = [str(tmp_path / f"k{k}.json") for k in (1, 2)]
+    result = CliRunner().invoke(app, ["tables", *files, "--output", str(tmp_path / "both"), "--reference", "bm25"])
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "both" / "results.json").read_text())
+    assert [(t["k"], t["reference"]) for t in found["tables"]] == [(1, "bm25"), (2, "bm25")]
+    assert "| **bm25** | " in (tmp_path / "both" / "results.md").read_text()
+    (tmp_path / "no.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"no.json is no results.json of kdprompt bench"):
+        CliRunner().invoke(app, ["tables", str(tmp_path / "no.json"), "--output", "x"], catch_exceptions=False)
 
 
 class Sources(HTMLParser):

@@ -10,6 +10,7 @@ from kdprompt.cli.demo import demo
 from kdprompt.cli.doctor import doctor
 from kdprompt.cli.reproduce import reproduce
 from kdprompt.cli.select import select
+from kdprompt.cli.tables import tables
 from kdprompt.errors import KDPromptError
 
 __all__ = ["app", "main"]
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command()(select)
 app.command()(demo)
 app.command()(bench)
+app.command()(tables)
 app.command()(doctor)
 app.command()(reproduce)
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from kdprompt.cli.tables import write_results
+
 __all__ = ["bench"]
 
 Option = typer.Option
@@ -92,11 +94,9 @@ def _contenders(selectors: list[str], reference: str | None) -> tuple[list[Any],
 
 
 def _run(plan: Any, output: Path, reference: str, log: Console) -> None:
-    from kdprompt.cli.bench_view import show
     from kdprompt.cli.embedding import progress_bar
     from kdprompt.evaluate import Store, run, summarise
     from kdprompt.evaluate.runner import size
-    from kdprompt.report import write_markdown, write_page
 
     with Store(output) as store:
         if len(store):
@@ -111,12 +111,7 @@ def _run(plan: Any, output: Path, reference: str, log: Console) -> None:
         "split": plan.split,
         "seed": plan.seed,
     }
-    results = summarise(cells, reference, about, seed=plan.seed)
-    (output / "results.json").write_text(results.model_dump_json(), encoding="utf-8")
-    write_page(results, output / "report.html")
-    write_markdown(results, output / "results.md")
-    show(Console(), results)
-    log.print(f"wrote results.json, results.md and report.html to {output}", style="dim")
+    write_results(summarise(cells, reference, about, seed=plan.seed), output)
 
 
 def _datasets(files: _Files) -> list[Any]:

@@ -17,7 +17,7 @@ from kdprompt.evaluate.readers import Answer, LabelReader, Reader, TextReader
 from kdprompt.evaluate.runner import Cell, Plan, run
 from kdprompt.evaluate.store import Store
 from kdprompt.evaluate.suites import duplicates, imbalance, label_noise, mixed, stress
-from kdprompt.evaluate.summary import Results, summarise
+from kdprompt.evaluate.summary import Results, joined, summarise
 
 __all__ = [
     "Answer",
@@ -45,6 +45,7 @@ __all__ = [
     "duplicates",
     "exact_match",
     "imbalance",
+    "joined",
     "label_accuracy",
     "label_noise",
     "mixed",

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from kdprompt.evaluate.runner import Cell
 from kdprompt.evaluate.statistics import Paired, compare, holm, mean_interval
 
-__all__ = ["Results", "Row", "Table", "summarise"]
+__all__ = ["Results", "Row", "Table", "joined", "summarise"]
 
 FROZEN = ConfigDict(frozen=True)
 
@@ -104,6 +104,48 @@ def summarise(cells: Iterable[Cell], reference: str, about: dict[str, Any] | Non
         for (suite, dataset, k), group in groups.items()
     ]
     return Results(about=about or {}, tables=tables, cells=kept)
+
+
+SAME = ("reader", "embedder", "split", "seed")  # what runs must have in common to stand in one table
+
+
+def joined(parts: Sequence[Results], reference: str | None = None, *, seed: int = 0) -> Results:
+    """One benchmark from several that asked the same queries, such as runs on several days or machines.
+
+    Args:
+        parts: At least one; where two hold the same cell, the later one stands.
+        reference: The selector that is compared with all others; None takes that of the first.
+        seed: Of the bootstrap.
+
+    Raises:
+        ValueError: They differ in reader, embedder, split, seed or the number of queries of a data set, or none of
+            them has the reference.
+    """
+    first = parts[0].about
+    cells: dict[tuple[str, str, int, str], Cell] = {}
+    sizes: dict[str, int] = {}
+    for part in parts:
+        for name in SAME:
+            if part.about.get(name) != first.get(name):
+                raise ValueError(
+                    f"benchmarks in one table must have the same {name}, got {first.get(name)!r} and "
+                    f"{part.about.get(name)!r}"
+                )
+        for cell in part.cells:
+            size = sizes.setdefault(cell.dataset, len(cell.score))
+            if len(cell.score) != size:
+                raise ValueError(
+                    f"benchmarks in one table must ask the same queries, got {size} and {len(cell.score)} of the data "
+                    f"set {cell.dataset!r}; run them under the same limit"
+                )
+            cells[cell.suite, cell.dataset, cell.k, cell.selector] = cell
+    reference = reference or parts[0].tables[0].reference
+    known = sorted({cell.selector for cell in cells.values()})
+    if reference not in known:
+        raise ValueError(f"the reference must be one of the selectors {known}, got {reference!r}")
+    commands = list(dict.fromkeys(line for part in parts for line in str(part.about.get("command", "")).split("\n")))
+    about = {**{name: first.get(name) for name in SAME}, "command": "\n".join(commands)}
+    return summarise(cells.values(), reference, about, seed=seed)
 
 
 def _rows(group: Sequence[Cell], reference: str, seed: int) -> list[Row]:

@@ -1,0 +1,45 @@
+"""``kdprompt tables``: several benchmarks in one."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+__all__ = ["tables", "write_results"]
+
+
+def tables(
+    results: Annotated[list[Path], typer.Argument(help="results.json of several runs of kdprompt bench.", exists=True)],
+    output: Annotated[Path, typer.Option(help="Folder for results.json, results.md and report.html.")],
+    reference: Annotated[
+        str | None, typer.Option(help="Compared with all others. Default: the first file's reference.")
+    ] = None,
+) -> None:
+    """Put runs of ``kdprompt bench`` side by side; of a cell that two of them hold the later one stands."""
+    from pydantic import ValidationError
+
+    from kdprompt.evaluate import Results, joined
+
+    parts = []
+    for path in results:
+        try:
+            parts.append(Results.model_validate_json(path.read_text(encoding="utf-8")))
+        except ValidationError as error:
+            raise ValueError(f"{path} is no results.json of kdprompt bench: {error.errors()[0]['msg']}") from error
+    write_results(joined(parts, reference), output)
+
+
+def write_results(results: Any, output: Path) -> None:
+    """Writes a benchmark as JSON, Markdown and page into a folder, and prints its tables."""
+    from kdprompt.cli.bench_view import show
+    from kdprompt.report import write_markdown, write_page
+
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "results.json").write_text(results.model_dump_json(), encoding="utf-8")
+    write_page(results, output / "report.html")
+    write_markdown(results, output / "results.md")
+    show(Console(), results)
+    Console(stderr=True, highlight=False).print(
+        f"wrote results.json, results.md and report.html to {output}", style="dim"
+    )
