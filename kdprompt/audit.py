@@ -14,7 +14,9 @@ from kdprompt.features import Features
 from kdprompt.kernels import Kernel
 from kdprompt.objective import Objective, Penalties, Terms, blocks
 from kdprompt.ordering import Order
+from kdprompt.pseudo import Trial
 from kdprompt.selection import TermValues
+from kdprompt.settings import Settings
 from kdprompt.target import Target
 
 __all__ = ["Audit", "Geometry", "Member", "audit"]
@@ -41,6 +43,11 @@ class Geometry:
     order: Order
     delta: float
     sampled: int = 0
+
+    @classmethod
+    def of(cls, trial: Trial, settings: Settings, sampled: int = 0) -> "Geometry":
+        """What was calibrated, with the order in force."""
+        return cls(trial.kernel, trial.share, trial.penalties, settings.reading, settings.delta, sampled)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,15 @@ Pool examples are held out as pseudo-queries, disjoint from every shortlist, the
 chosen for them are scored by the normalised read-out f̄_D(q) = Σ a_i(q) v(z_i) against the true output: 0–1 loss
 for labels, squared distance for embedded outputs. Settings whose loss is within one standard error (paired) of the
 best are near-ties, decided for labels by log-loss with a fitted temperature.
+
+A static prompt has settings of its own. Its few demonstrations stand for many queries, most of them far away: under a
+temperature as wide as one query likes, each query would attend to all of them alike, R6 would be least where all have
+the commonest output, and the read-out could tell nothing apart. So the temperature is a fixed part of the median
+heuristic's, and R6 weighs as much as the MMD, times the share of the outputs that k demonstrations can show: what no
+prompt of k can hold is no reason to choose among prompts. Both were chosen on answers of a small LM to dev queries.
+Rejected there: the temperature by the loss of the static read-out (it finds the same range, but within it prefers
+narrower kernels than the reader does), and outputs in proportion to their estimated share (quotas), which cost as much
+where a reader prefers one output as it gained elsewhere.
 """
 
 from collections.abc import Iterator
@@ -16,15 +25,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from kdprompt.features import Features, Requests, duplicates
+from kdprompt.features import Features
 from kdprompt.kernels import Gaussian, Kernel
-from kdprompt.objective import Blocks, Objective, Penalties, blocks
-from kdprompt.search import Constraints, best_prefix, greedy
+from kdprompt.objective import Penalties
+from kdprompt.pseudo import PseudoTask, Trial, requests_of
 from kdprompt.settings import Settings
-from kdprompt.target import Regression, Target, neighbourhood_target, neighbours
+from kdprompt.target import Regression, neighbours
 from kdprompt.temperature import leave_one_out, median_temperature, within_one_error
 
-__all__ = ["Calibration", "Trial", "calibrate"]
+__all__ = ["Calibration", "calibrate"]
 
 T = TypeVar("T")
 HELD_OUT = 512
@@ -35,33 +44,9 @@ SHARES = (0.0, 0.5, 1.0)
 NEIGHBOURHOODS = (0.0, 0.5)
 # Never 0: log-loss of the read-out prefers hedging and would drop the penalty, which readers gain from.
 INTERFERENCES = (0.25, 1.0)
+PENALTIES = tuple(Penalties(interference=value) for value in INTERFERENCES)
+STATIC_NARROWING = 16.0  # the median heuristic's temperature over a static prompt's
 TOLERANCES = (0.0, 0.02, 0.05, 0.1)
-SCALES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # temperatures of the log-loss
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One combination of settings and what it lost on the pseudo-queries.
-
-    Attributes:
-        kernel: κ of the inputs.
-        share: ρ of the output kernel.
-        neighbourhood: η of the target.
-        penalties: Weights of J.
-        tolerance: Of ``best_prefix``, where k is ``"auto"``.
-        loss: Mean 0–1 loss (labels) or squared distance (text).
-        interval: 95 % interval of that mean, normal approximation.
-        log_loss: In nats, with fitted temperature; NaN for text.
-    """
-
-    kernel: Kernel
-    share: float
-    neighbourhood: float
-    penalties: Penalties
-    tolerance: float = 0.0
-    loss: float = float("nan")
-    interval: tuple[float, float] = (float("nan"), float("nan"))
-    log_loss: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -69,7 +54,8 @@ class Calibration:
     """What a selector works with.
 
     Attributes:
-        chosen: The settings in force and their loss.
+        chosen: The settings in force for one query, and their loss.
+        static: Those of a static prompt.
         regression: Estimates unknown outputs.
         trials: Everything that was tried; empty where nothing was.
         pseudo_queries: How many pool examples were held out.
@@ -77,6 +63,7 @@ class Calibration:
     """
 
     chosen: Trial
+    static: Trial
     regression: Regression
     trials: tuple[Trial, ...]
     pseudo_queries: int
@@ -100,14 +87,18 @@ def calibrate(features: Features, settings: Settings, traffic: Tensor | None = N
     start = next(_grid(settings, regression, default=True))
     options = list(_grid(settings, regression, default=False))
     rows = _held_out(features, min(PSEUDO_QUERIES, len(features) // 4), generator, traffic)
+    unpinned = Penalties(interference=_coverable(features, settings.most))
+    static = replace(start, penalties=settings.penalties or unpinned)
+    if settings.kernel is None:
+        static = replace(static, kernel=Gaussian(median_temperature(features.x) / STATIC_NARROWING))
     why = _why_not(features, settings, rows)
     if why:
         if settings.kernel is None:
             start = replace(start, kernel=Gaussian(median_temperature(features.x)))
-        return Calibration(start, regression, (), 0, f"defaults, temperature by the median heuristic: {why}")
+        return Calibration(start, static, regression, (), 0, f"defaults, temperature by the median heuristic: {why}")
     if len(options) == 1 and settings.k != "auto":
-        return Calibration(options[0], regression, (), 0, "pinned by the settings")
-    task = _Task.of(features, settings, regression, rows)
+        return Calibration(options[0], static, regression, (), 0, "pinned by the settings")
+    task = PseudoTask.of(features, settings, regression, rows)
     adaptive = settings.k == "auto"
     trials = task.try_all(options, settings.most, adaptive=adaptive)
     longest = _best(trials)
@@ -119,8 +110,17 @@ def calibrate(features: Features, settings: Settings, traffic: Tensor | None = N
         # The shortest prompts that lose no more than one standard error.
         chosen = next(trial for trial, losses in reversed(shorter) if within_one_error(losses, best[1]))
         trials += shorter[1:]
+    static = replace(static, tolerance=chosen.tolerance)
     source = f"calibrated on {rows.numel()} pool examples held out as pseudo-queries, {len(trials)} settings tried"
-    return Calibration(chosen, regression, tuple(trial for trial, _ in trials), rows.numel(), source)
+    return Calibration(chosen, static, regression, tuple(trial for trial, _ in trials), rows.numel(), source)
+
+
+def _coverable(features: Features, k: int) -> float:
+    """The largest share of the outputs, of one task, that k demonstrations can show, in [0, 1]; 1 without labels."""
+    if features.mode != "labels":
+        return 1.0
+    shares = features.priors[:-1] if features.tasks else features.priors
+    return round(float(shares.topk(min(k, shares.shape[-1]), dim=-1).values.sum(-1).max()), 6)
 
 
 def _why_not(features: Features, settings: Settings, rows: Tensor) -> str:
@@ -143,26 +143,24 @@ def _grid(settings: Settings, regression: Regression, *, default: bool) -> Itera
         kernels = (settings.kernel,)
     elif isinstance(base, Gaussian) and not default:
         kernels = tuple(Gaussian(base.temperature * factor) for factor in TEMPERATURES)
-    penalties = tuple(Penalties(interference=value) for value in INTERFERENCES)
     for combination in product(
         kernels,
         values(settings.share, 0.5, SHARES),
         values(settings.neighbourhood, 0.0, NEIGHBOURHOODS),
-        values(settings.penalties, Penalties(interference=0.25), penalties),
+        values(settings.penalties, PENALTIES[0], PENALTIES),
     ):
         yield Trial(*combination, tolerance=settings.tolerance or 0.0)
 
 
 def _held_out(features: Features, count: int, generator: torch.Generator, traffic: Tensor | None) -> Tensor:
-    """Rows to hold out: a uniform sample, or those nearest to the traffic."""
+    """Rows to hold out: a uniform sample, or the nearest of each query of the traffic, then their second nearest."""
     if traffic is None:
         return torch.randperm(len(features), generator=generator)[:count].to(features.x.device)
     seen = traffic[torch.randperm(traffic.shape[0], generator=generator)[:HELD_OUT].to(traffic.device)]
-    return (seen @ features.x.T).amax(0).topk(count).indices
-
-
-def _requests(features: Features, rows: Tensor) -> Requests:
-    return Requests(features.x[rows], features.task[rows], features.text[rows])
+    depth = min(len(features), -(-4 * count // max(len(seen), 1)))
+    near = (seen @ features.x.T).topk(depth, dim=-1).indices
+    first = list(dict.fromkeys(near.T.flatten().tolist()))[:count]
+    return torch.tensor(first, device=features.x.device)
 
 
 def _regression(features: Features, settings: Settings, generator: torch.Generator) -> Regression:
@@ -171,7 +169,7 @@ def _regression(features: Features, settings: Settings, generator: torch.Generat
         kernel = settings.kernel or Gaussian(median_temperature(features.x))
         return Regression(kernel, 0.1)
     rows = _held_out(features, min(HELD_OUT, len(features)), generator, None)
-    near = neighbours(features, _requests(features, rows), settings.shortlist)
+    near = neighbours(features, requests_of(features, rows), settings.shortlist)
     similarity = (features.x[near.index] @ near.q[..., None]).squeeze(-1)
     similarity = similarity.masked_fill(~near.valid, -torch.inf)
     labels = features.mode == "labels"
@@ -183,71 +181,6 @@ def _regression(features: Features, settings: Settings, generator: torch.Generat
         labels=labels,
     )
     return Regression(Gaussian(found.temperature), found.shrinkage)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """The pseudo-queries with everything that does not change from trial to trial."""
-
-    x: Tensor
-    v: Tensor
-    true: Tensor
-    target: Target
-    constraints: Constraints
-    labels: bool
-    radius: float
-
-    @classmethod
-    def of(cls, features: Features, settings: Settings, regression: Regression, rows: Tensor) -> "_Task":
-        exclude = torch.zeros(len(features), dtype=torch.bool, device=features.x.device)
-        exclude[rows] = True
-        near = neighbours(features, _requests(features, rows), settings.shortlist, exclude=exclude)
-        target = neighbourhood_target(features, near, regression)
-        rules = Constraints(near.valid, duplicates(features, near.index, settings.near_duplicate))
-        return cls(
-            x=features.x[near.index],
-            v=features.v[near.index],
-            true=features.v[rows],
-            target=target,
-            constraints=rules,
-            labels=features.mode == "labels",
-            radius=features.radius,
-        )
-
-    def try_all(self, options: list[Trial], k: int, *, adaptive: bool) -> list[tuple[Trial, Tensor]]:
-        """Every option with its loss filled in, and its loss on each pseudo-query ``[h]``."""
-        parts: dict[Kernel, Blocks] = {}
-        results = []
-        for option in options:
-            if option.kernel not in parts:
-                parts = {option.kernel: blocks(option.kernel, self.x, self.v, self.target, self.radius)}
-            part = replace(parts[option.kernel], target=self.target.with_neighbourhood(option.neighbourhood))
-            objective = Objective.of(part, option.share, option.penalties)
-            path = greedy(objective, self.constraints, k)
-            chosen = best_prefix(path, option.tolerance) if adaptive else path.chosen
-            results.append(self._score(option, self._read_out(objective, chosen)))
-        return results
-
-    def _read_out(self, objective: Objective, chosen: Tensor) -> Tensor:
-        """f̄_D(q) of the chosen sets ``[h, c]``; zero for the empty one."""
-        index, mask = chosen.clamp_min(0), chosen >= 0
-        pull = objective.attention[..., 0].gather(-1, index) * mask
-        share = pull / pull.sum(-1, keepdim=True).clamp_min(torch.finfo(pull.dtype).tiny)
-        values = self.v.gather(1, index[..., None].expand(-1, -1, self.v.shape[-1]))
-        return (share[:, None, :] @ values).squeeze(1)
-
-    def _score(self, option: Trial, read_out: Tensor) -> tuple[Trial, Tensor]:
-        log_loss = float("nan")
-        if self.labels:
-            # A tie between labels is a coin: half a loss between two, not whichever label has the lower code.
-            top = (read_out >= read_out.amax(-1, keepdim=True) - 1e-6).to(read_out.dtype)
-            losses = 1 - (top * self.true).sum(-1) / top.sum(-1)
-            answer = self.true.argmax(-1)
-            log_loss = min(float(torch.nn.functional.cross_entropy(read_out / scale, answer)) for scale in SCALES)
-        else:
-            losses = (read_out - self.true).square().sum(-1)
-        mean, half = float(losses.mean()), 1.96 * float(losses.std()) / len(losses) ** 0.5
-        return replace(option, loss=mean, interval=(mean - half, mean + half), log_loss=log_loss), losses
 
 
 def _best(trials: list[tuple[Trial, Tensor]]) -> tuple[Trial, Tensor]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdprompt.calibration import Calibration
 from kdprompt.features import Features, Requests, allowed_rows, duplicates
 from kdprompt.objective import Objective, blocks
+from kdprompt.pseudo import Trial
 from kdprompt.search import Constraints, best_prefix, greedy, refine
 from kdprompt.settings import Quota, Settings
 from kdprompt.target import Neighbours, Target
@@ -92,7 +92,7 @@ def choose(
     features: Features,
     options: Candidates,
     target: Target,
-    calibration: Calibration,
+    trial: Trial,
     settings: Settings,
     lengths: Tensor | None = None,
 ) -> Tensor:
@@ -102,14 +102,14 @@ def choose(
         features: The pool.
         options: Candidates of ``b`` problems.
         target: Their targets.
-        calibration: Settings in force.
+        trial: Calibrated settings in force.
         settings: How many, under which limits, in which order.
         lengths: Tokens of each row ``[n]``; needed for a budget.
 
     Returns:
         Feature rows in reading order ``[b, K]``, the core first as it is, −1 pads last.
     """
-    trial, index = calibration.chosen, options.index
+    index = options.index
     parts = blocks(trial.kernel, features.x[index], features.v[index], target, features.radius)
     objective = Objective.of(parts, trial.share, trial.penalties)
     rules = _constraints(features, options, settings, lengths)

@@ -1,6 +1,7 @@
 """A selection explained: its numbers in words and beside them those of the nearest neighbours."""
 
 from dataclasses import dataclass
+from math import isnan
 
 from kdprompt.calibration import Calibration
 from kdprompt.kernels import Gaussian
@@ -61,14 +62,14 @@ class Explanation:
         return [support + (f"; likeliest: {guess}" if guess else "")]
 
     def _settings(self) -> list[str]:
-        chosen = self.calibration.chosen
+        chosen = self.calibration.chosen if self.selection.query else self.calibration.static
         kernel = (
             f"temperature {chosen.kernel.temperature:.3g}"
             if isinstance(chosen.kernel, Gaussian)
             else f"{chosen.kernel}"
         )
         loss = ""
-        if self.calibration.trials:
+        if not isnan(chosen.loss):
             low, high = chosen.interval
             loss = f"; its loss on them {chosen.loss:.3f} (95 % interval {low:.3f} to {high:.3f})"
         return [

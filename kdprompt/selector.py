@@ -335,12 +335,12 @@ class DistillationSelector:
         wanted, notes = distribution(corpus, self._traffic, settings, queries, task=task, outputs=outputs)
         own = Requests(wanted.q, wanted.task, torch.full_like(wanted.own, -1), wanted.permitted)
         options = static_candidates(corpus.features, own, settings.static_shortlist)
-        near, regression = self._near(corpus, wanted), self.calibration.regression
+        near, regression, trial = self._near(corpus, wanted), self.calibration.regression, self.calibration.static
         target = sample_target(corpus.features, near, regression)
-        rows = choose(corpus.features, options, target, self.calibration, settings, corpus.lengths)
+        rows = choose(corpus.features, options, target, trial, settings, corpus.lengths)
         exact = sample_target(corpus.features, near.to(*EXACT), regression)
         sampled = 0 if notes and notes[0] == FROM_POOL else len(wanted)
-        report = audit(corpus.features, exact, rows, self._geometry(settings, sampled), wanted.task[None])
+        report = audit(corpus.features, exact, rows, Geometry.of(trial, settings, sampled), wanted.task[None])
         found = self._record(corpus, None, report[0], settings)
         return found.model_copy(update={"notes": (*notes, *found.notes)})
 
@@ -353,6 +353,7 @@ class DistillationSelector:
             The selection, the settings in force, and for comparison the terms of as many nearest neighbours.
         """
         corpus, features, settings = self._corpus, self._corpus.features, self.settings
+        trial = self.calibration.static if query is None else self.calibration.chosen
         if query is None:
             settings = settings.static()
             selection = self.select_static(task=task, outputs=outputs)
@@ -364,7 +365,7 @@ class DistillationSelector:
             exact = self._target(corpus, self._near(corpus, wanted).to(*EXACT))
         rows = nearest_rows(features, wanted, max(len(selection), 1))
         rows = rows if len(selection) else torch.full_like(rows, -1)
-        nearest = audit(features, exact, rows, self._geometry(settings), wanted.task[None])[0]
+        nearest = audit(features, exact, rows, Geometry.of(trial, settings), wanted.task[None])[0]
         ids = tuple(corpus.at(member.row).id for member in nearest.members)
         return Explanation(selection, nearest.after, ids, self.calibration)
 
@@ -379,17 +380,13 @@ class DistillationSelector:
         features, near = corpus.features, self._near(corpus, wanted)
         options = candidates(features, wanted, near, self.settings.quota).behind(core)
         target = self._target(corpus, near)
-        rows = choose(features, options, target, self.calibration, self.settings, corpus.lengths)
-        exact = self._target(corpus, near.to(*EXACT))
-        audits = audit(features, exact, rows, self._geometry(self.settings), wanted.task[:, None])
+        trial, exact = self.calibration.chosen, self._target(corpus, near.to(*EXACT))
+        rows = choose(features, options, target, trial, self.settings, corpus.lengths)
+        audits = audit(features, exact, rows, Geometry.of(trial, self.settings), wanted.task[:, None])
         return [
             self._record(corpus, query, report, self.settings, core=len(core))
             for query, report in zip(queries, audits, strict=True)
         ]
-
-    def _geometry(self, settings: Settings, sampled: int = 0) -> Geometry:
-        trial = self.calibration.chosen
-        return Geometry(trial.kernel, trial.share, trial.penalties, settings.reading, settings.delta, sampled)
 
     def _record(
         self, corpus: Corpus, query: Query | None, report: Audit, settings: Settings, *, core: int = 0

@@ -46,7 +46,16 @@ __all__ = [
 
 FORMAT = 1
 DOCUMENT = "document"
-KEPT = ("kernels", "ordering", "objective", "prompt", "settings", "target", "calibration")  # rooms of stored objects
+KEPT = (
+    "kernels",
+    "ordering",
+    "objective",
+    "prompt",
+    "settings",
+    "target",
+    "pseudo",
+    "calibration",
+)  # rooms of stored objects
 PINS = ("kernel", "share", "neighbourhood", "penalties", "tolerance")  # settings that a calibration takes as they are
 Default = Callable[[Any], Any]
 

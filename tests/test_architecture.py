@@ -33,6 +33,7 @@ ROOMS = (
     "ordering",
     "prompt",
     "settings",
+    "pseudo",
     "calibration",
     "choice",
     "corpus",

@@ -377,7 +377,7 @@ def brute_of(selector, world, setting, queries, dtype, *, static=False):
     regression = regression_of(selector, setting)
     size = selector.settings.shortlist
     points = [point_of(rows, unit(world.lookup[q.text], width), q, regression, size) for q in queries]
-    trial = selector.calibration.chosen
+    trial = selector.calibration.static if static else selector.calibration.chosen
     x, v, w = target_of(rows, points, regression, 0.0 if static else trial.neighbourhood)
     profile = (selector.settings.static() if static else selector.settings).reading.profile
     return Brute(rows, points, x, v, w, setting.plain_kernel, trial.share, trial.penalties, profile)

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from kdprompt import CallableEmbedder, DistillationSelector, Penalties, Pool, Settings
-from kdprompt.calibration import INTERFERENCES, NEIGHBOURHOODS, SHARES, TOLERANCES, _Task, calibrate
+from kdprompt.calibration import INTERFERENCES, NEIGHBOURHOODS, SHARES, TOLERANCES, calibrate
 from kdprompt.features import featurise
 from kdprompt.kernels import Gaussian, Laplace
 from kdprompt.objective import Objective, blocks
+from kdprompt.pseudo import PseudoTask
 from kdprompt.search import greedy
 from kdprompt.target import Regression
 from kdprompt.temperature import leave_one_out
@@ -163,7 +164,7 @@ def test_the_random_state_of_others_is_left_alone():
 
 
 def pseudo_task(features, settings, rows):
-    return _Task.of(features, settings, Regression(Gaussian(0.3), 0.1), rows)
+    return PseudoTask.of(features, settings, Regression(Gaussian(0.3), 0.1), rows)
 
 
 @pytest.mark.parametrize("tasks", [None, ("left", "right")])
@@ -243,7 +244,7 @@ def test_losses_are_those_of_the_normalised_read_out(outputs):
     settings = SETTINGS
     found = calibrate(features, settings)
     rows = torch.arange(0, 160, 3)
-    task = _Task.of(features, settings, found.regression, rows)
+    task = PseudoTask.of(features, settings, found.regression, rows)
     option = found.trials[len(found.trials) // 2]
     ((scored, losses),) = task.try_all([option], 4, adaptive=False)
     part = blocks(option.kernel, task.x, task.v, replace(task.target, neighbourhood=option.neighbourhood), task.radius)
@@ -273,6 +274,39 @@ def test_losses_are_those_of_the_normalised_read_out(outputs):
         assert scored.log_loss == pytest.approx(min(by_scale), rel=1e-10)
     else:
         assert np.isnan(scored.log_loss)
+
+
+# -- static prompts -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [2, 4, 6])
+def test_a_static_prompt_weighs_interference_by_what_it_can_show(k):
+    records, vectors, _ = world(1, n=160, classes=6, flipped=0.2)
+    features = featured(records, vectors)
+    found = calibrate(features, Settings(k=k, shortlist=24)).static
+    shares = np.sort(np.bincount(features.label))[::-1] / 160
+    assert found.penalties == Penalties(interference=pytest.approx(shares[:k].sum()))
+    distances = ((features.x[:, None] - features.x[None]) ** 2).sum(-1)[*torch.triu_indices(160, 160, 1)]
+    assert found.kernel.temperature == pytest.approx(float(distances.median()) / 16, rel=0.02)
+
+
+def test_tagged_tasks_are_each_measured_by_their_own_outputs():
+    records, vectors, _ = world(2, n=160, classes=3, tasks=("left", "right"))
+    assert calibrate(featured(records, vectors), Settings(k=3, shortlist=24)).static.penalties.interference == 1.0
+
+
+def test_free_text_is_never_beyond_a_prompt():
+    records, vectors, answers = world(3, outputs="text")
+    found = calibrate(featured(records, vectors, answers, "text"), SETTINGS).static
+    assert found.penalties == Penalties(interference=1.0)
+
+
+def test_pins_hold_for_static_prompts_too():
+    pins = {name: value for name, value in PINS.items() if name != "neighbourhood"}
+    found = calibrated(settings=Settings(k=4, shortlist=24, **pins)).static
+    assert {name: getattr(found, name) for name in pins} == pins
+    loose = calibrated(settings=Settings(k=4, shortlist=24, penalties=PINS["penalties"])).static
+    assert loose.penalties == PINS["penalties"] and isinstance(loose.kernel, Gaussian)
 
 
 @pytest.mark.parametrize("flipped", [0.0, 0.5])

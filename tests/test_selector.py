@@ -528,7 +528,7 @@ def test_the_traffic_given_at_construction_is_what_a_static_prompt_is_for():
 
 def test_without_queries_the_pool_itself_is_the_distribution_and_a_note_says_so():
     found = selector(settings=Settings(k=6)).select_static()
-    assert found.notes == (FROM_POOL,) and set(outputs(found).values()) == {2}
+    assert found.notes == (FROM_POOL,) and len(outputs(found)) == 3 and max(outputs(found).values()) <= 3
     assert "R5" not in {bound.result for bound in found.bounds}
 
 

@@ -269,7 +269,7 @@ class _Packed:
     keep: Tensor
 
     @classmethod
-    def of(cls, prompts: Sequence[Sequence[int]], tree: LabelTree, known: int, common: int) -> "_Packed":
+    def of(cls, prompts: Sequence[list[int]], tree: LabelTree, known: int, common: int) -> "_Packed":
         inner, depth = tree.tokens[tree.inner].tolist(), tree.depth[tree.inner].tolist()
         among = tree.visible[tree.inner][:, tree.inner]
         stem, size = common - known, len(inner)
@@ -292,7 +292,7 @@ class _Packed:
         return cls(torch.tensor(tokens), torch.tensor(positions), visible, torch.tensor(keep))
 
 
-def _common(prompts: Sequence[Sequence[int]]) -> int:
+def _common(prompts: Sequence[list[int]]) -> int:
     """How many tokens all prompts begin with in common."""
     first, last = min(prompts), max(prompts)  # in lexicographic order the two that differ soonest
     most = min(len(first), len(last))
