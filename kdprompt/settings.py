@@ -47,10 +47,12 @@ class Settings(BaseModel):
         order: Reading order and position profile; None: the nearest demonstration last; for a static prompt, which
             has no one query to be near to, the order of smallest J under recency (R7).
         outputs: How outputs enter: as labels, as embedded text, not at all; ``auto`` looks at the pool.
-        kernel: The kernel κ of the inputs; None is the Gaussian with a calibrated temperature.
+        kernel: The kernel κ of the inputs; None is the Gaussian with a calibrated temperature, for a static prompt with
+            a sixteenth of the median heuristic's.
         share: Share ρ of the output kernel in [0, 1].
         neighbourhood: Share η in [0, 1] of a query's neighbourhood in its target.
-        penalties: Weights of J's terms.
+        penalties: Weights of J's terms; None: calibrated, for a static prompt 1 for the MMD and, for R6, the share of
+            the outputs that k demonstrations can show.
         tolerance: Where k is ``"auto"``: the share of J's fall that may be given up for a shorter prompt, in [0, 1].
         shortlist: Candidates a query, the nearest ones; J is searched exactly over them.
         static_shortlist: Candidates of a static prompt: the nearest ones of every query in turn.
