@@ -62,7 +62,7 @@ class Explanation:
         return [support + (f"; likeliest: {guess}" if guess else "")]
 
     def _settings(self) -> list[str]:
-        chosen = self.calibration.chosen if self.selection.query else self.calibration.static
+        chosen = self.calibration.chosen if self.selection.query is not None else self.calibration.static
         kernel = (
             f"temperature {chosen.kernel.temperature:.3g}"
             if isinstance(chosen.kernel, Gaussian)
@@ -74,8 +74,15 @@ class Explanation:
             loss = f"; its loss on them {chosen.loss:.3f} (95 % interval {low:.3f} to {high:.3f})"
         return [
             f"settings: {kernel}, output kernel's share {chosen.share:.3g}, neighbourhood {chosen.neighbourhood:.3g}",
-            f"  {self.calibration.source}{loss}",
+            f"  {self.source}{loss}",
         ]
+
+    @property
+    def source(self) -> str:
+        """Where the settings come from, in words."""
+        if self.selection.query is not None:
+            return self.calibration.source
+        return "what is not pinned follows the rules for static prompts: a narrow kernel, and R6 by what k can show"
 
 
 LABELS = {

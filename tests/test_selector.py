@@ -655,7 +655,11 @@ def test_a_static_prompt_is_explained_too():
     found = chooser.explain()
     assert found.selection == chooser.select_static()
     assert str(found).startswith("one prompt for the query distribution\n")
-    assert "R5" in str(found)
+    assert "R5" in str(found) and "the rules for static prompts" in str(found)
+    static = chooser.calibration.static
+    assert f"settings: temperature {static.kernel.temperature:.3g}" in str(found)
+    assert found.selection.penalties == static.penalties != chooser.calibration.chosen.penalties
+    assert "the rules for static prompts" not in str(chooser.explain("a query"))
     assert f"note: {FROM_POOL}" in str(selector().explain())
 
 

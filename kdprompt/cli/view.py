@@ -69,6 +69,6 @@ def _notes(explanation: Explanation) -> Group:
         f"of the same task {selection.label_conflict:.4f}."
     )
     lines += [f"{bound.result} {bound.value:.3f}, {bound.kind}: {bound.premise}." for bound in selection.bounds]
-    lines += [f"Settings: {explanation.calibration.source}."]
+    lines += [f"Settings: {explanation.source}."]
     lines += [f"Note: {note}." for note in selection.notes]
     return Group(*(Text(f"• {line}") for line in lines))
