@@ -1,6 +1,7 @@
 """Pool examples held out as pseudo-queries, and what settings lose on them: the trials of the calibration."""
 
 from dataclasses import dataclass, replace
+from math import nan
 
 import torch
 from torch import Tensor
@@ -37,9 +38,9 @@ class Trial:
     neighbourhood: float
     penalties: Penalties
     tolerance: float = 0.0
-    loss: float = float("nan")
-    interval: tuple[float, float] = (float("nan"), float("nan"))
-    log_loss: float = float("nan")
+    loss: float = nan
+    interval: tuple[float, float] = (nan, nan)
+    log_loss: float = nan
 
 
 def requests_of(features: Features, rows: Tensor) -> Requests:
@@ -99,7 +100,7 @@ class PseudoTask:
         return (share[:, None, :] @ values).squeeze(1)
 
     def _score(self, option: Trial, read_out: Tensor) -> tuple[Trial, Tensor]:
-        log_loss = float("nan")
+        log_loss = nan
         if self.labels:
             # A tie between labels is a coin: half a loss between two, not whichever label has the lower code.
             top = (read_out >= read_out.amax(-1, keepdim=True) - 1e-6).to(read_out.dtype)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,8 @@ def _decoded(value: Any) -> Any:
         items = value["items"]
         return {k: _decoded(v) for k, v in items} if kind == "dict" else tuple(_decoded(v) for v in items)
     if kind == "float":
-        return float(value["value"])
+        found = float(value["value"])
+        return nan if isnan(found) else found  # the one of Trial's defaults: what is restored equals what was stored
     known = _known()
     if kind == "name":
         return known[value["name"]]
