@@ -25,7 +25,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from kdprompt.features import Features
+from kdprompt.features import Features, in_turn
 from kdprompt.kernels import Gaussian, Kernel
 from kdprompt.objective import Penalties
 from kdprompt.pseudo import PseudoTask, Trial, requests_of
@@ -87,14 +87,15 @@ def calibrate(features: Features, settings: Settings, traffic: Tensor | None = N
     start = next(_grid(settings, regression, default=True))
     options = list(_grid(settings, regression, default=False))
     rows = _held_out(features, min(PSEUDO_QUERIES, len(features) // 4), generator, traffic)
-    unpinned = Penalties(interference=_coverable(features, settings.most))
-    static = replace(start, penalties=settings.penalties or unpinned)
-    if settings.kernel is None:
-        static = replace(static, kernel=Gaussian(median_temperature(features.x) / STATIC_NARROWING))
+    median = median_temperature(features.x)
+    static = replace(
+        start,
+        kernel=settings.kernel or Gaussian(median / STATIC_NARROWING),
+        penalties=settings.penalties or Penalties(interference=_coverable(features, settings.most)),
+    )
     why = _why_not(features, settings, rows)
     if why:
-        if settings.kernel is None:
-            start = replace(start, kernel=Gaussian(median_temperature(features.x)))
+        start = replace(start, kernel=settings.kernel or Gaussian(median))
         return Calibration(start, static, regression, (), 0, f"defaults, temperature by the median heuristic: {why}")
     if len(options) == 1 and settings.k != "auto":
         return Calibration(options[0], static, regression, (), 0, "pinned by the settings")
@@ -157,9 +158,9 @@ def _held_out(features: Features, count: int, generator: torch.Generator, traffi
     if traffic is None:
         return torch.randperm(len(features), generator=generator)[:count].to(features.x.device)
     seen = traffic[torch.randperm(traffic.shape[0], generator=generator)[:HELD_OUT].to(traffic.device)]
-    depth = min(len(features), -(-4 * count // max(len(seen), 1)))
-    near = (seen @ features.x.T).topk(depth, dim=-1).indices
-    first = list(dict.fromkeys(near.T.flatten().tolist()))[:count]
+    similarity = seen @ features.x.T
+    rest = similarity.amax(0).topk(count).indices.tolist()  # for traffic that repeats itself
+    first = list(dict.fromkeys([*in_turn(similarity, count), *rest]))[:count]
     return torch.tensor(first, device=features.x.device)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdprompt.features import Features, Requests, allowed_rows, duplicates
+from kdprompt.features import Features, Requests, allowed_rows, duplicates, in_turn
 from kdprompt.objective import Objective, blocks
 from kdprompt.pseudo import Trial
 from kdprompt.search import Constraints, best_prefix, greedy, refine
@@ -73,11 +73,8 @@ def static_candidates(features: Features, wanted: Requests, size: int) -> Candid
     if int(allowed.any(0).sum()) <= size:
         rows = allowed.any(0).nonzero().squeeze(-1)
     else:
-        depth = -(-size // len(wanted))
         similarity = (wanted.q @ features.x.T).masked_fill(~allowed, -torch.inf)
-        near = similarity.topk(min(4 * depth, len(features)), dim=-1)
-        turns = near.indices.T[near.values.T.isfinite()].tolist()
-        rows = torch.tensor(sorted(list(dict.fromkeys(turns))[:size]), device=features.x.device)
+        rows = torch.tensor(sorted(in_turn(similarity, size)), device=features.x.device)
     return Candidates(rows[None], torch.ones_like(rows, dtype=torch.bool)[None])
 
 

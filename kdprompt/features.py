@@ -14,7 +14,17 @@ from torch import Tensor
 from kdprompt.data import Pool, Query, normalised
 from kdprompt.errors import QueryError
 
-__all__ = ["Features", "OutputMode", "Requests", "allowed_rows", "duplicates", "featurise", "requests", "shortlist"]
+__all__ = [
+    "Features",
+    "OutputMode",
+    "Requests",
+    "allowed_rows",
+    "duplicates",
+    "featurise",
+    "in_turn",
+    "requests",
+    "shortlist",
+]
 
 OutputMode = Literal["labels", "text", "none"]
 MAX_LABELS = 512
@@ -270,3 +280,16 @@ def duplicates(features: Features, index: Tensor, threshold: float) -> Tensor:
     """
     x, text = features.x[index], features.text[index]
     return (text[:, :, None] == text[:, None, :]) | (x @ x.transpose(-1, -2) >= threshold)
+
+
+def in_turn(similarity: Tensor, size: int) -> list[int]:
+    """The nearest row of each query, then the second nearest of each, and so on, each row once.
+
+    Args:
+        similarity: Of ``m`` queries with ``n`` rows ``[m, n]``; −inf bars a row from a query.
+        size: Most rows; fewer come back where the queries share their ``4·size/m`` nearest.
+    """
+    depth = -(-size // len(similarity))
+    near = similarity.topk(min(4 * depth, similarity.shape[-1]), dim=-1)
+    turns = near.indices.T[near.values.T.isfinite()].tolist()
+    return list(dict.fromkeys(turns))[:size]

@@ -214,6 +214,13 @@ def test_with_traffic_the_examples_near_it_are_held_out():
     assert losses[0] < 0.05 and losses[1] > 0.3
 
 
+def test_traffic_that_repeats_itself_holds_out_as_many():
+    features = featured(*world(3)[:2])
+    once = calibrate(features, SETTINGS, features.x[:1])
+    often = calibrate(features, SETTINGS, features.x[:1].expand(500, -1))
+    assert once.pseudo_queries == often.pseudo_queries == 40 and once.trials == often.trials
+
+
 # -- what the numbers are -----------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ def tables(
         str | None, typer.Option(help="Compared with all others. Default: the first file's reference.")
     ] = None,
 ) -> None:
-    """Put runs of ``kdprompt bench`` side by side; of a cell that two of them hold the later one stands."""
+    """Put runs of kdprompt bench side by side; of a cell that two of them hold the later one stands."""
     from pydantic import ValidationError
 
     from kdprompt.evaluate import Results, joined
