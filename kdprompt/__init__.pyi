@@ -22,6 +22,8 @@ from .ordering import NearestFirst as NearestFirst
 from .ordering import NearestLast as NearestLast
 from .prompt import PromptTemplate as PromptTemplate
 from .prompt import to_messages as to_messages
+from .reading import Answer as Answer
+from .reading import Reader as Reader
 from .selection import Selection as Selection
 from .selector import DistillationSelector as DistillationSelector
 from .settings import Quota as Quota

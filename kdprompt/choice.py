@@ -1,7 +1,7 @@
 """From a query's neighbours to its demonstrations in reading order: the rooms above, called in turn."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from kdprompt.search import Constraints, best_prefix, greedy, refine
 from kdprompt.settings import Quota, Settings
 from kdprompt.target import Neighbours, Target
 
-__all__ = ["Candidates", "candidates", "check_quota", "choose", "nearest_rows", "static_candidates"]
+__all__ = ["Candidates", "candidates", "check_quota", "choose", "choose_each", "nearest_rows", "static_candidates"]
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,31 @@ def choose(
     Returns:
         Feature rows in reading order ``[b, K]``, the core first as it is, −1 pads last.
     """
+    return choose_each(features, options, [options.valid], target, trial, settings, lengths)[0]
+
+
+def choose_each(  # noqa: PLR0913 - as ``choose``
+    features: Features,
+    options: Candidates,
+    valid: Sequence[Tensor],
+    target: Target,
+    trial: Trial,
+    settings: Settings,
+    lengths: Tensor | None = None,
+) -> list[Tensor]:
+    """As ``choose``, once for each of some restrictions ``valid`` of the candidates; J's parts are computed once."""
     index = options.index
     parts = blocks(trial.kernel, features.x[index], features.v[index], target, features.radius)
     objective = Objective.of(parts, trial.share, trial.penalties)
     rules = _constraints(features, options, settings, lengths)
-    path = greedy(objective, rules, settings.most, options.core)
-    chosen = best_prefix(path, trial.tolerance) if settings.k == "auto" else path.chosen
-    arranged = settings.reading.arrange(objective, refine(objective, rules, chosen, options.core), options.core)
-    return torch.where(arranged >= 0, index.gather(-1, arranged.clamp_min(0)), -1)
+    found = []
+    for each in valid:
+        part = replace(rules, valid=each)
+        path = greedy(objective, part, settings.most, options.core)
+        chosen = best_prefix(path, trial.tolerance) if settings.k == "auto" else path.chosen
+        arranged = settings.reading.arrange(objective, refine(objective, part, chosen, options.core), options.core)
+        found.append(torch.where(arranged >= 0, index.gather(-1, arranged.clamp_min(0)), -1))
+    return found
 
 
 def _constraints(features: Features, options: Candidates, settings: Settings, lengths: Tensor | None) -> Constraints:

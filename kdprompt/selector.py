@@ -11,7 +11,7 @@ from torch import Tensor
 from kdprompt.audit import CPU, Audit, Geometry, audit
 from kdprompt.batching import MicroBatcher
 from kdprompt.calibration import Calibration, calibrate
-from kdprompt.choice import candidates, choose, nearest_rows, static_candidates
+from kdprompt.choice import candidates, choose, nearest_rows
 from kdprompt.corpus import FROM_POOL, AnyQuery, Corpus, Record, Traffic, check_size, distribution
 from kdprompt.data import Pool, Query, Schema
 from kdprompt.embedding import (
@@ -24,9 +24,11 @@ from kdprompt.embedding import (
 )
 from kdprompt.explanation import Explanation
 from kdprompt.features import Requests
+from kdprompt.reading import Reader
 from kdprompt.record import record
 from kdprompt.selection import Selection
 from kdprompt.settings import Settings
+from kdprompt.static import static_rows
 from kdprompt.storage import Stored, described, from_dict, read, restored_embedder, restored_settings, to_dict, write
 from kdprompt.target import Neighbours, Target, neighbours, query_or_neighbourhood, sample_target
 
@@ -317,6 +319,7 @@ class DistillationSelector:
         task: str | None = None,
         outputs: Iterable[str] | None = None,
         k: int | None = None,
+        reader: Reader | None = None,
     ) -> Selection:
         """Chooses one prompt for the whole query distribution.
 
@@ -325,6 +328,9 @@ class DistillationSelector:
             task: Choose from this task alone.
             outputs: Choose from examples with these outputs alone.
             k: Demonstrations; None takes the settings'.
+            reader: The model that will read the prompt, ``kdprompt.evaluate.LabelReader`` or ``TextReader`` say: of 32
+                prompts of small J it takes the one with which it answers held-out examples of the pool best, in some
+                1,500 calls. No label of a query is looked at.
 
         Returns:
             The selection; its ``query`` is None.
@@ -333,16 +339,14 @@ class DistillationSelector:
         if k is not None:
             check_size(corpus.pool, len(corpus.features), settings)
         wanted, notes = distribution(corpus, self._traffic, settings, queries, task=task, outputs=outputs)
-        own = Requests(wanted.q, wanted.task, torch.full_like(wanted.own, -1), wanted.permitted)
-        options = static_candidates(corpus.features, own, settings.static_shortlist)
         near, regression, trial = self._near(corpus, wanted), self.calibration.regression, self.calibration.static
         target = sample_target(corpus.features, near, regression)
-        rows = choose(corpus.features, options, target, trial, settings, corpus.lengths)
+        rows, why = static_rows(corpus, wanted, target, self.calibration, settings, reader)
         exact = sample_target(corpus.features, near.to(*EXACT), regression)
         sampled = 0 if notes and notes[0] == FROM_POOL else len(wanted)
         report = audit(corpus.features, exact, rows, Geometry.of(trial, settings, sampled), wanted.task[None])
         found = self._record(corpus, None, report[0], settings)
-        return found.model_copy(update={"notes": (*notes, *found.notes)})
+        return found.model_copy(update={"notes": (*notes, *why, *found.notes)})
 
     def explain(
         self, query: AnyQuery | None = None, *, task: str | None = None, outputs: Iterable[str] | None = None

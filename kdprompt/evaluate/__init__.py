@@ -13,11 +13,12 @@ from kdprompt.evaluate.contenders import (
 from kdprompt.evaluate.datasets import Asked, Case, Dataset, EmbeddingCache, Problem
 from kdprompt.evaluate.metrics import exact_match, label_accuracy, token_f1
 from kdprompt.evaluate.models import HuggingFaceModel, smollm2
-from kdprompt.evaluate.readers import Answer, LabelReader, Reader, TextReader
+from kdprompt.evaluate.readers import LabelReader, TextReader
 from kdprompt.evaluate.runner import Cell, Plan, run
 from kdprompt.evaluate.store import Store
 from kdprompt.evaluate.suites import duplicates, imbalance, label_noise, mixed, stress
 from kdprompt.evaluate.summary import Results, joined, summarise
+from kdprompt.reading import Answer, Reader
 
 __all__ = [
     "Answer",

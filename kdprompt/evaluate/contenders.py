@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -98,6 +98,7 @@ class Distillation:
         settings: Settings other than k.
         static: One prompt for all queries, chosen for the traffic.
         auto: The number that minimises J, at most k.
+        reads: Whether the static prompt is chosen by what the reader answers to examples of the pool.
         draws: 1.
     """
 
@@ -105,6 +106,7 @@ class Distillation:
     settings: Settings = field(default_factory=Settings)
     static: bool = False
     auto: bool = False
+    reads: bool = False
     draws: int = 1
 
     def prepare(self, problem: Problem, k: int) -> Choose:
@@ -118,7 +120,7 @@ class Distillation:
             settings=self.settings.model_copy(update=update),
         )
         if self.static:
-            shown = selector.select_static().demonstrations
+            shown = selector.select_static(reader=problem.reader if self.reads else None).demonstrations
             return lambda asked: [shown] * len(asked.queries)
         return lambda asked: [
             selection.demonstrations for selection in selector.select_batch(asked.queries, vectors=asked.q)
@@ -207,6 +209,7 @@ def _registry() -> dict[str, Callable[[], Contender]]:
         "kdprompt": lambda: Distillation("kdprompt"),
         "kdprompt-auto": lambda: Distillation("kdprompt-auto", auto=True),
         "kdprompt-static": lambda: Distillation("kdprompt-static", static=True),
+        "kdprompt-static-reader": lambda: Distillation("kdprompt-static-reader", static=True, reads=True),
         "langchain-similarity": lambda: FromLangChain("langchain-similarity", _similarity),
         "langchain-mmr": lambda: FromLangChain("langchain-mmr", _marginal_relevance),
     }
@@ -243,7 +246,7 @@ def contender(spec: str) -> Contender:
     if not options:
         return plain
     if isinstance(plain, Distillation):
-        return Distillation(spec, _settings(options, spec), plain.static, plain.auto)
+        return replace(plain, name=spec, settings=_settings(options, spec))
     if isinstance(plain, PerQuery | Static):
         return type(plain)(spec, _bound(plain.function, options, spec), plain.draws)
     raise ValueError(f"the selector {name!r} takes no options, got {rest!r}")

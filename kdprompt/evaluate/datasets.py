@@ -13,6 +13,7 @@ from kdprompt.data import Demonstration, Pool, Query, Schema
 from kdprompt.embedding import CallableEmbedder, Embedder
 from kdprompt.errors import PoolError
 from kdprompt.evaluate.store import digest
+from kdprompt.reading import Reader
 
 __all__ = ["Asked", "Case", "Dataset", "Embed", "EmbeddingCache", "Problem"]
 
@@ -131,6 +132,7 @@ class Problem:
         traffic_vectors: Its unit-norm embeddings ``[t, d]``.
         embed: Texts to embeddings, for selectors that embed for themselves.
         seed: Of everything that samples.
+        reader: Who will answer, for selectors that may ask beforehand; None where nobody is there.
     """
 
     pool: Pool
@@ -139,6 +141,7 @@ class Problem:
     traffic_vectors: Tensor
     embed: Embed
     seed: int = 0
+    reader: Reader | None = None
 
     @cached_property
     def labels(self) -> Tensor:

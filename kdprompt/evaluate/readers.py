@@ -1,42 +1,15 @@
 """Readers: what answers a prompt. A local model scores labels; any other model writes text."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from kdprompt.evaluate.models import HuggingFaceModel, LabelReading
 from kdprompt.prompt import approximate_tokens
+from kdprompt.reading import Answer
 
-__all__ = ["Answer", "LabelReader", "Reader", "TextReader"]
+__all__ = ["LabelReader", "TextReader"]
 
 Scoring = Literal["normalised", "sum", "constrained"]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a reader answered.
-
-    Attributes:
-        text: The answer; one of the labels where the reader chooses among them.
-        log_probs: Log-probability of each label given, in nats, normalised over them; None where unknown.
-    """
-
-    text: str
-    log_probs: tuple[float, ...] | None = None
-
-
-class Reader(Protocol):
-    """Anything that answers a prompt. ``name`` identifies model and mode: answers are cached under it."""
-
-    name: str
-
-    def answers(self, prompts: Sequence[str], labels: Sequence[str] | None) -> Iterator[Answer]:
-        """The answer to each prompt, as it comes; where ``labels`` are given, they are all the outputs there can be."""
-        ...
-
-    def count_tokens(self, text: str) -> int:
-        """Length of a text."""
-        ...
 
 
 class LabelReader:

@@ -13,10 +13,10 @@ from kdprompt.data import Demonstration
 from kdprompt.evaluate.contenders import Contender
 from kdprompt.evaluate.datasets import Asked, Case, Dataset, Embed, Problem
 from kdprompt.evaluate.metrics import Metric, label_accuracy
-from kdprompt.evaluate.readers import Answer, Reader
 from kdprompt.evaluate.statistics import calibration_error
 from kdprompt.evaluate.store import Store, code_fingerprint, digest
 from kdprompt.prompt import PromptTemplate
+from kdprompt.reading import Answer, Reader
 
 __all__ = ["Cell", "Latency", "Plan", "run", "size"]
 
@@ -121,7 +121,7 @@ def run(plan: Plan, store: Store, progress: Progress | None = None) -> Iterator[
         A cell as soon as it is complete.
     """
     for dataset in plan.datasets:
-        problem = dataset.problem(plan.embed, plan.seed)
+        problem = replace(dataset.problem(plan.embed, plan.seed), reader=store.remembering(plan.reader))
         for k, contender in product(plan.ks, plan.contenders):
             drawn = [replace(problem, seed=plan.seed + draw) for draw in range(contender.draws)]
             chosen = [_selections(plan, store, dataset, each, (contender, k)) for each in drawn]
@@ -189,8 +189,8 @@ def _selections(
     queries = tuple(case.query for case in plan.cases(dataset))
     asked_for = [[q.text, q.task, sorted(q.outputs or ())] for q in queries]
     described = re.sub(r" at 0x[0-9a-f]+", "", repr(contender))  # its settings, without addresses of functions
-    embedded = (plan.embed.name, code_fingerprint())
-    key = digest(dataset.fingerprint, asked_for, described, k, problem.seed, *embedded)
+    depends = (plan.embed.name, plan.reader.name, code_fingerprint())
+    key = digest(dataset.fingerprint, asked_for, described, k, problem.seed, *depends)
     kept = store.selection(key)
     pool = dataset.pool
     if kept is None:

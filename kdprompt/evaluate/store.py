@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Self
 
-from kdprompt.evaluate.readers import Answer, Reader
+from kdprompt.reading import Answer, Reader
 
 __all__ = ["Store", "code_fingerprint", "digest"]
 
@@ -60,6 +60,10 @@ class Store:
             while key not in self._answers:
                 self._keep(*next(fresh))
             yield self._answers[key]
+
+    def remembering(self, reader: Reader) -> Reader:
+        """The reader, asked only for what is not known yet."""
+        return _Remembering(self, reader)
 
     @staticmethod
     def key(reader: Reader, prompt: str, labels: Sequence[str] | None) -> str:
@@ -110,3 +114,13 @@ class Store:
         if text and not text.endswith("\n"):
             with path.open("a", encoding="utf-8") as file:
                 file.write("\n")
+
+
+class _Remembering:
+    def __init__(self, store: Store, reader: Reader) -> None:
+        self.name = reader.name
+        self.count_tokens = reader.count_tokens
+        self._store, self._reader = store, reader
+
+    def answers(self, prompts: Sequence[str], labels: Sequence[str] | None) -> Iterator[Answer]:
+        return self._store.answers(self._reader, prompts, labels)
