@@ -75,7 +75,7 @@ def sequential_halving(count: int, losses: Callable[[int, range], Sequence[float
     while len(alive) > 1 and seen < total:
         part = range(seen, min(seen + size, total))
         for candidate in alive:
-            found[candidate] += losses(candidate, part)
+            found[candidate].extend(losses(candidate, part))
         alive = sorted(alive, key=lambda candidate: (fmean(found[candidate]), candidate))[: -(-len(alive) // 2)]
         seen, size = part.stop, 2 * size
     return Race(alive[0], tuple(tuple(each) for each in found))

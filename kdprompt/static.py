@@ -24,6 +24,7 @@ from kdprompt.data import Demonstration
 from kdprompt.embedding import embed_documents
 from kdprompt.errors import PoolError
 from kdprompt.features import Requests
+from kdprompt.ordering import ByObjective
 from kdprompt.reading import Answer, Reader, sequential_halving
 from kdprompt.settings import Settings
 from kdprompt.target import Target
@@ -72,6 +73,8 @@ def static_rows(
     valid = [kept, *(kept & half for half in halves)]
     sets = choose_each(features, options, valid, target, trial, settings, corpus.lengths)
     prompts = _orders([rows[rows >= 0].tolist() for rows in sets], settings)
+    if len(prompts) == 1:
+        return sets[0], (f"{reader.name} was not asked: there is one prompt of small J",)
     examination = _Examination(corpus, settings, reader, held.tolist(), _labels(corpus, options))
     race = sequential_halving(
         len(prompts), lambda i, part: examination.losses(prompts[i], part), first=FIRST, total=len(held)
@@ -108,10 +111,10 @@ def _labels(corpus: Corpus, options: Candidates) -> tuple[str, ...] | None:
 
 
 def _orders(sets: Sequence[list[int]], settings: Settings) -> list[list[int]]:
-    """Each set in its order and, unless an order is asked for, in a random one; each prompt once, the first first."""
+    """Each set in its order and, unless that is a fixed rule, in a random one; each prompt once, the first first."""
     draw = random.Random(settings.seed)
     whole = [rows for rows in sets if settings.k == "auto" or len(rows) == len(sets[0])]
-    shuffled = [draw.sample(rows, len(rows)) for rows in whole] if settings.order is None else []
+    shuffled = [draw.sample(rows, len(rows)) for rows in whole] if isinstance(settings.reading, ByObjective) else []
     return [list(rows) for rows in dict.fromkeys(tuple(rows) for rows in [*whole, *shuffled])]
 
 

@@ -1,0 +1,182 @@
+"""A static prompt that may ask a reader: what it asks, what it takes, what it leaves alone."""
+
+import re
+from collections import Counter
+from math import log
+
+import numpy as np
+import pytest
+
+from kdprompt import (
+    Answer,
+    CallableEmbedder,
+    DistillationSelector,
+    NearestLast,
+    PoolError,
+    PromptTemplate,
+    Quota,
+    Settings,
+)
+from kdprompt.evaluate import EmbeddingCache, LabelReader, TextReader
+from kdprompt.evaluate.datasets import Case, Dataset
+
+TEMPLATE = PromptTemplate(separator="\n")
+OUTPUTS = {"a": "red", "b": "green", "c": "blue"}
+
+
+def vector(text):
+    """Texts like ``a 17`` lie near the corner that their first letter names."""
+    corner = 3 * np.eye(3)["abc".index(text[0])] if text[:1] in OUTPUTS else np.zeros(3)
+    return np.concatenate([corner, np.random.default_rng(list(text.encode())).normal(size=3)])
+
+
+EMBEDDER = CallableEmbedder(lambda texts: np.array([vector(text) for text in texts]))
+
+
+def records(n):
+    return [{"input": f"{'abc'[i % 3]} {i}", "output": OUTPUTS["abc"[i % 3]]} for i in range(n)]
+
+
+def selector(pool, settings=None):
+    return DistillationSelector.from_examples(pool, EMBEDDER, settings=settings or Settings(k=4))
+
+
+class Leaning:
+    """A reader that is right where the last demonstration has the output that it likes, and notes what it is asked."""
+
+    def __init__(self, likes, *, sure=True):
+        self.name = f"leaning to {likes}"
+        self.likes = likes
+        self.sure = sure
+        self.asked = []
+
+    def answers(self, prompts, labels):
+        for prompt in prompts:
+            self.asked.append((prompt, labels))
+            letter = re.findall(r"Input: (.)", prompt)[-1]
+            truth = OUTPUTS[letter]
+            right = re.findall(r"Output: (.+)", prompt)[-1] == self.likes
+            if not self.sure:
+                yield Answer(truth.upper() if right else "nothing")
+                continue
+            share = 0.9 if right else 0.2
+            rest = (1 - share) / (len(labels) - 1)
+            yield Answer(truth if right else "nothing", tuple(log(share if each == truth else rest) for each in labels))
+
+    def count_tokens(self, text):
+        return len(text.split())
+
+
+def shown(prompt):
+    """Inputs of the demonstrations and the query of a prompt."""
+    inputs = re.findall(r"Input: (.+)", prompt)
+    return inputs[:-1], inputs[-1]
+
+
+@pytest.mark.parametrize("likes", ["red", "green", "blue"])
+@pytest.mark.parametrize("sure", [True, False], ids=["probabilities", "text"])
+def test_the_prompt_with_which_the_reader_is_right_is_taken(likes, sure):
+    chooser, reader = selector(records(300), Settings(k=4)), Leaning(likes, sure=sure)
+    found = chooser.select_static(["a query", "b query", "c query"], reader=reader)
+    assert found.demonstrations[-1].output == likes and len(found) == 4
+    assert found == chooser.select_static(["a query", "b query", "c query"], reader=Leaning(likes, sure=sure))
+    assert any(reader.name in note and "least J" in note for note in found.notes)
+
+
+def test_what_is_held_out_is_in_no_prompt_and_labels_of_queries_are_not_needed():
+    pool = [*records(300), *records(60)]  # some examples stand there twice
+    chooser, reader = selector(pool, Settings(k=4)), Leaning("red")
+    chooser.select_static(["a query", "b query", "c query"], reader=reader)
+    prompts = [shown(prompt) for prompt, _ in reader.asked]
+    held, used = {query for _, query in prompts}, {each for demonstrations, _ in prompts for each in demonstrations}
+    assert held and used and not held & used
+    assert held <= {record["input"] for record in pool}
+    assert {labels for _, labels in reader.asked} == {("blue", "green", "red")}
+    assert len(reader.asked) <= 1536 and max(Counter(prompt for prompt, _ in reader.asked).values()) == 1
+
+
+def test_what_is_noted_is_what_the_reader_lost():
+    chooser, reader = selector(records(300), Settings(k=4)), Leaning("red")
+    note = next(n for n in chooser.select_static(["a query"], reader=reader).notes if reader.name in n)
+    assert f"loss {-log(0.9):.3f} on " in note
+
+
+def test_without_a_reader_nothing_changes():
+    chooser = selector(records(300), Settings(k=4))
+    before = chooser.select_static(["a query", "b query"])
+    chooser.select_static(["a query", "b query"], reader=Leaning("red"))
+    assert chooser.select_static(["a query", "b query"]) == before
+
+
+def test_an_order_a_quota_and_permitted_outputs_hold():
+    fixed = selector(records(300), Settings(k=4, order=NearestLast()))
+    reader = Leaning("red")
+    found = fixed.select_static(["a query"], reader=reader)
+    assert len(found) == 4
+    orders = {tuple(shown(prompt)[0]) for prompt, _ in reader.asked}
+    assert len({frozenset(order) for order in orders}) == len(orders)  # one order a set
+    quota = selector(records(300), Settings(k=4, quota=Quota(most=2)))
+    reader = Leaning("red")
+    quota.select_static(["a query", "b query"], reader=reader)
+    for prompt, _ in reader.asked:
+        assert max(Counter(re.findall(r"Output: (.+)", prompt)).values()) <= 2
+    reader = Leaning("red")
+    found = selector(records(400), Settings(k=4)).select_static(["a query"], outputs=["red", "blue"], reader=reader)
+    assert {d.output for d in found.demonstrations} <= {"red", "blue"}
+    assert {labels for _, labels in reader.asked} == {("blue", "red")}
+    assert all(shown(prompt)[1][0] in "ac" for prompt, _ in reader.asked)
+
+
+def test_the_template_of_the_settings_is_what_the_reader_sees():
+    reader = Leaning("red")
+    selector(records(300), Settings(k=2, template=TEMPLATE)).select_static(["a query"], reader=reader)
+    assert all(re.fullmatch(r"(Input: .+\nOutput: .+\n){2}Input: .+\nOutput:", prompt) for prompt, _ in reader.asked)
+
+
+def test_free_text_is_compared_by_its_embedding():
+    pool = [{"input": f"{'abc'[i % 3]} {i}", "output": f"{'abc'[i % 3]} answer {i}"} for i in range(240)]
+    chooser = DistillationSelector.from_examples(pool, EMBEDDER, settings=Settings(k=3, outputs="text"))
+
+    def parrot(prompt):
+        return re.findall(r"Output: (.+)", prompt)[-1]
+
+    found = chooser.select_static(["a query", "b query", "c query"], reader=TextReader(parrot))
+    note = next(note for note in found.notes if "parrot" in note)
+    assert "squared distance of the outputs" in note
+
+
+def test_pools_that_are_too_small_or_have_no_outputs_are_refused():
+    with pytest.raises(PoolError, match=r"at least 96 of them, got 36.*leave the reader out"):
+        selector(records(36)).select_static(["a query"], reader=Leaning("red"))
+    blank = [{"input": record["input"]} for record in records(300)]
+    with pytest.raises(PoolError, match=r"with an output.*got 0"):
+        selector(blank).select_static(["a query"], reader=Leaning("red"))
+
+
+@pytest.mark.llm
+def test_a_real_model_is_asked_and_asked_for_good(data, embedder, small_lm):
+    rows = data("trec", "pool")[:100]
+    chooser = DistillationSelector.from_examples(
+        [{"input": row["input"], "output": row["output"]} for row in rows], embedder, settings=Settings(k=3)
+    )
+    queries = [row["input"] for row in data("trec", "dev")[:60]]
+    found = chooser.select_static(queries, reader=LabelReader(small_lm))
+    note = next(note for note in found.notes if small_lm.name in note)
+    best, least = (float(value) for value in re.findall(r"(\d\.\d{3}) on", note))
+    assert best < least
+
+
+def test_the_benchmark_asks_no_prompt_twice(embedder, tmp_path):
+    from kdprompt.data import Pool, Query
+    from kdprompt.evaluate import Plan, Store, contender, run
+
+    cases = tuple(Case(Query(text=f"{'abc'[i % 3]} query {i}"), "red green blue".split()[i % 3]) for i in range(9))
+    dataset = Dataset("made", Pool.from_records(records(200)), tuple(c.query for c in cases), cases, cases)
+    reader = Leaning("red")
+    work = Plan([dataset], [contender("kdprompt-static-reader")], [3], reader, EmbeddingCache(EMBEDDER, name="c"))
+    scores = []
+    for _ in range(2):
+        with Store(tmp_path) as store:
+            scores += [cell.score for cell in run(work, store)]
+    assert scores[0] == scores[1] == [1.0] * 9
+    assert max(Counter(prompt for prompt, _ in reader.asked).values()) == 1
