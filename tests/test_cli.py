@@ -77,6 +77,10 @@ def test_static_serves_all_queries_with_one_prompt(queries, tmp_path):
     (row,) = [json.loads(line) for line in output.read_text().splitlines()]
     assert row["query"] is None and len(row["examples"]) == 4
     assert any(bound["result"] == "R5" for bound in row["bounds"])
+    asked = ("select", "--pool", POOL, "--queries", queries, "--static", "--k", "4", "--order", "by-objective")
+    invoke(*asked, "--output", output)
+    again = json.loads(output.read_text())
+    assert row["chosen"] == again["chosen"]
 
 
 def test_budget_is_kept(queries, tmp_path):

@@ -42,8 +42,9 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     task: Annotated[str | None, Option(help="Choose from this task alone.")] = None,
     permit: Annotated[list[str] | None, Option(help="Choose from examples with this output; repeatable.")] = None,
     order: Annotated[
-        Literal["nearest-last", "nearest-first", "by-objective"], Option(help="Reading order.")
-    ] = "nearest-last",
+        Literal["nearest-last", "nearest-first", "by-objective"] | None,
+        Option(help="Reading order. Default: nearest-last; with --static by-objective."),
+    ] = None,
     input_key: Annotated[list[str] | None, Option(help="Key of the input; repeatable. Default: input.")] = None,
     output_key: Annotated[list[str] | None, Option(help="Key of the output; repeatable. Default: output.")] = None,
     model: Annotated[str | None, Option(help="sentence-transformers model. Default: all-MiniLM-L6-v2.")] = None,
@@ -96,13 +97,13 @@ def _check(pool: Any, asked: _Asked) -> None:
         pool.query(query, f"query {i}" + (f" (line {line})" if line else ""))
 
 
-def _settings(k: str, budget: int | None, order: str) -> Any:
+def _settings(k: str, budget: int | None, order: str | None) -> Any:
     from kdprompt import ByObjective, NearestFirst, NearestLast, Settings
 
     if k != "auto" and not k.isdecimal():
         raise ValueError(f"--k must be a whole number from 0 or 'auto', got {k!r}")
     orders = {"nearest-last": NearestLast, "nearest-first": NearestFirst, "by-objective": ByObjective}
-    return Settings(k="auto" if k == "auto" else int(k), budget=budget, order=orders[order]())
+    return Settings(k="auto" if k == "auto" else int(k), budget=budget, order=orders[order]() if order else None)
 
 
 class _Clock:
