@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 
 import pytest
@@ -16,6 +16,7 @@ from kdprompt.evaluate import (
     EmbeddingCache,
     LabelReader,
     Plan,
+    Shuffled,
     Store,
     TextReader,
     contender,
@@ -198,6 +199,24 @@ def test_prompts_come_in_the_order_that_shares_most(dataset, embed, tmp_path):
             PromptTemplate().text(shown, case.query.text) for shown, case in zip(chosen, dataset.test, strict=True)
         }
     assert set(echo.prompts) == texts and len(cells[0].draws) == 8
+
+
+def test_what_is_shown_in_random_orders_is_chosen_once(dataset, embed, tmp_path):
+    calls = []
+
+    @dataclass(frozen=True)
+    class Counted:
+        name: str = "counted"
+        draws: int = 1
+
+        def prepare(self, problem, k):
+            calls.append(problem.seed)
+            return contender("nearest-last").prepare(problem, k)
+
+    work = Plan([dataset], [Counted(), Shuffled("shuffled", Counted(), 6)], [3], TextReader(Echo(), name="echo"), embed)
+    plain, mixed = cells_of(work, tmp_path)
+    assert calls == [0] and len(mixed.draws) == 6 and mixed.latency.p50 == pytest.approx(plain.latency.p50)
+    assert mixed.tokens == pytest.approx(plain.tokens)
 
 
 def test_off_task_demonstrations_are_counted_in_untagged_pools(embed, tmp_path):

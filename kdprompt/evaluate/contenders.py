@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -138,16 +138,17 @@ class Shuffled:
     def prepare(self, problem: Problem, k: int) -> Choose:
         """Prepares the other; orders are drawn from the problem's seed and the query."""
         inner = self.of.prepare(problem, k)
+        return lambda asked: self.arranged(asked, inner(asked), problem.seed)
 
-        def choose(asked: Asked) -> list[Shown]:
-            found = []
-            for query, shown in zip(asked.queries, inner(asked), strict=True):
-                order = list(shown)
-                random.Random(f"{problem.seed} {query.text}").shuffle(order)
-                found.append(tuple(order))
-            return found
-
-        return choose
+    @staticmethod
+    def arranged(asked: Asked, chosen: Sequence[Shown], seed: int) -> list[Shown]:
+        """Each query's demonstrations in a random order of their own."""
+        found = []
+        for query, shown in zip(asked.queries, chosen, strict=True):
+            order = list(shown)
+            random.Random(f"{seed} {query.text}").shuffle(order)
+            found.append(tuple(order))
+        return found
 
 
 @dataclass(frozen=True)

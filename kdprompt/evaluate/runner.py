@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from kdprompt.data import Demonstration
-from kdprompt.evaluate.contenders import Contender
+from kdprompt.evaluate.contenders import Contender, Shuffled
 from kdprompt.evaluate.datasets import Asked, Case, Dataset, Embed, Problem
 from kdprompt.evaluate.metrics import Metric, label_accuracy
 from kdprompt.evaluate.statistics import calibration_error
@@ -187,6 +187,10 @@ def _selections(
 ) -> tuple[list[tuple[Demonstration, ...]], Latency]:
     contender, k = what
     queries = tuple(case.query for case in plan.cases(dataset))
+    if isinstance(contender, Shuffled):  # orders of one choice, which is made once
+        chosen, latency = _selections(plan, store, dataset, replace(problem, seed=plan.seed), (contender.of, k))
+        asked = Asked(queries, plan.embed([query.text for query in queries]))
+        return contender.arranged(asked, chosen, problem.seed), latency
     asked_for = [[q.text, q.task, sorted(q.outputs or ())] for q in queries]
     described = re.sub(r" at 0x[0-9a-f]+", "", repr(contender))  # its settings, without addresses of functions
     depends = (plan.embed.name, plan.reader.name, code_fingerprint())
