@@ -5,8 +5,7 @@ a small model may lean to one of them because of what stands last, and no order 
 So a reader may be asked: prompts of nearly least J are compared by what it answers to pool examples that are held
 out, whose outputs are known. No label of a query is needed. This is the reader's part of the calibration.
 
-Rejected: comparing random prompts in place of those of small J, and comparing by the reader's agreement with the
-estimated outputs of the queries (the pool has true ones).
+Rejected: comparing by the reader's agreement with the estimated outputs of the queries, for the pool has true ones.
 """
 
 import random
