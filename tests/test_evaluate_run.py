@@ -219,6 +219,13 @@ def test_what_is_shown_in_random_orders_is_chosen_once(dataset, embed, tmp_path)
     assert mixed.tokens == pytest.approx(plain.tokens)
 
 
+def test_one_prompt_in_random_orders_has_one_order_a_draw(dataset, embed):
+    q = asked(dataset, embed)
+    drawn = [ids(contender("shuffled(3):herding").prepare(dataset.problem(embed, seed), 6)(q)) for seed in range(3)]
+    assert all(row == rows[0] for rows in drawn for row in rows)
+    assert len({tuple(rows[0]) for rows in drawn}) == 3 and len({frozenset(rows[0]) for rows in drawn}) == 1
+
+
 def test_off_task_demonstrations_are_counted_in_untagged_pools(embed, tmp_path):
     desk = support_desk()
     parts = []

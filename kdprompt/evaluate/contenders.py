@@ -136,17 +136,17 @@ class Shuffled:
     draws: int = 20
 
     def prepare(self, problem: Problem, k: int) -> Choose:
-        """Prepares the other; orders are drawn from the problem's seed and the query."""
+        """Prepares the other; orders are drawn from the problem's seed and the demonstrations."""
         inner = self.of.prepare(problem, k)
-        return lambda asked: self.arranged(asked, inner(asked), problem.seed)
+        return lambda asked: self.arranged(inner(asked), problem.seed)
 
     @staticmethod
-    def arranged(asked: Asked, chosen: Sequence[Shown], seed: int) -> list[Shown]:
-        """Each query's demonstrations in a random order of their own."""
+    def arranged(chosen: Sequence[Shown], seed: int) -> list[Shown]:
+        """Demonstrations in a random order, the same for all queries that are shown the same ones."""
         found = []
-        for query, shown in zip(asked.queries, chosen, strict=True):
-            order = list(shown)
-            random.Random(f"{seed} {query.text}").shuffle(order)
+        for shown in chosen:
+            order = sorted(shown, key=lambda demonstration: demonstration.id)
+            random.Random(f"{seed} {[demonstration.id for demonstration in order]}").shuffle(order)
             found.append(tuple(order))
         return found
 

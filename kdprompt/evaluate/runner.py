@@ -186,11 +186,10 @@ def _selections(
     plan: Plan, store: Store, dataset: Dataset, problem: Problem, what: tuple[Contender, int]
 ) -> tuple[list[tuple[Demonstration, ...]], Latency]:
     contender, k = what
-    queries = tuple(case.query for case in plan.cases(dataset))
     if isinstance(contender, Shuffled):  # orders of one choice, which is made once
         chosen, latency = _selections(plan, store, dataset, replace(problem, seed=plan.seed), (contender.of, k))
-        asked = Asked(queries, plan.embed([query.text for query in queries]))
-        return contender.arranged(asked, chosen, problem.seed), latency
+        return contender.arranged(chosen, problem.seed), latency
+    queries = tuple(case.query for case in plan.cases(dataset))
     asked_for = [[q.text, q.task, sorted(q.outputs or ())] for q in queries]
     described = re.sub(r" at 0x[0-9a-f]+", "", repr(contender))  # its settings, without addresses of functions
     depends = (plan.embed.name, plan.reader.name, code_fingerprint())
