@@ -59,12 +59,18 @@ def static_rows(
 
     Raises:
         PoolError: A reader is given and the pool is too small, or has no outputs to compare with.
+        TypeError: What is given is no reader.
     """
     features, trial = corpus.features, calibration.static
     own = Requests(wanted.q, wanted.task, torch.full_like(wanted.own, -1), wanted.permitted)
     options = static_candidates(features, own, settings.static_shortlist)
     if reader is None:
         return choose_each(features, options, [options.valid], target, trial, settings, corpus.lengths)[0], ()
+    if not hasattr(reader, "answers"):
+        raise TypeError(
+            "reader must have answers(prompts, labels), as kdprompt.evaluate.LabelReader(model) and TextReader(llm) "
+            f"have, got {type(reader).__name__}: {reader!r:.80}"
+        )
     generator = torch.Generator().manual_seed(settings.seed)
     held = _held_out(corpus, options, generator)
     kept = options.valid & ~torch.isin(features.text[options.index], features.text[held])

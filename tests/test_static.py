@@ -153,6 +153,11 @@ def test_pools_that_are_too_small_or_have_no_outputs_are_refused():
         selector(blank).select_static(["a query"], reader=Leaning("red"))
 
 
+def test_a_model_that_is_no_reader_is_refused():
+    with pytest.raises(TypeError, match=r"LabelReader\(model\).*got function"):
+        selector(records(300)).select_static(["a query"], reader=lambda prompt: "red")
+
+
 @pytest.mark.llm
 def test_a_real_model_is_asked_and_asked_for_good(data, embedder, small_lm):
     rows = data("trec", "pool")[:100]
