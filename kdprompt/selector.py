@@ -341,7 +341,7 @@ class DistillationSelector:
         wanted, notes = distribution(corpus, self._traffic, settings, queries, task=task, outputs=outputs)
         near, regression, trial = self._near(corpus, wanted), self.calibration.regression, self.calibration.static
         target = sample_target(corpus.features, near, regression)
-        rows, why = static_rows(corpus, wanted, target, self.calibration, settings, reader)
+        rows, why = static_rows(corpus, wanted, target, trial, settings, reader)
         exact = sample_target(corpus.features, near.to(*EXACT), regression)
         sampled = 0 if notes and notes[0] == FROM_POOL else len(wanted)
         report = audit(corpus.features, exact, rows, Geometry.of(trial, settings, sampled), wanted.task[None])

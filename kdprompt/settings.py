@@ -63,7 +63,7 @@ class Settings(BaseModel):
         delta: Probability of failure δ of the bounds that are reported.
         seed: Of everything that samples.
         calibrate: Whether to calibrate what is None; otherwise it takes its default.
-        template: How a demonstration is written, for its length.
+        template: How a demonstration is written, for its length and for a reader that is asked.
         count_tokens: Length of a text in tokens; pass the model's own tokenizer where a budget is tight.
     """
 

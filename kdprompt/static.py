@@ -16,14 +16,14 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from kdprompt.calibration import Calibration
-from kdprompt.choice import Candidates, choose_each, static_candidates
+from kdprompt.choice import Candidates, choose, choose_each, static_candidates
 from kdprompt.corpus import Corpus
-from kdprompt.data import Demonstration
+from kdprompt.data import Demonstration, normalised
 from kdprompt.embedding import embed_documents
 from kdprompt.errors import PoolError
-from kdprompt.features import Requests
+from kdprompt.features import Features, Requests
 from kdprompt.ordering import ByObjective
+from kdprompt.pseudo import Trial
 from kdprompt.reading import Answer, Reader, sequential_halving
 from kdprompt.settings import Settings
 from kdprompt.target import Target
@@ -40,7 +40,7 @@ def static_rows(
     corpus: Corpus,
     wanted: Requests,
     target: Target,
-    calibration: Calibration,
+    trial: Trial,
     settings: Settings,
     reader: Reader | None = None,
 ) -> tuple[Tensor, tuple[str, ...]]:
@@ -50,7 +50,7 @@ def static_rows(
         corpus: The pool.
         wanted: The queries.
         target: Their joint distribution, one problem.
-        calibration: Its static settings are in force.
+        trial: Calibrated settings of static prompts.
         settings: How many, under which limits, in which order.
         reader: Chooses among prompts of small J; None takes the one of least J.
 
@@ -61,18 +61,18 @@ def static_rows(
         PoolError: A reader is given and the pool is too small, or has no outputs to compare with.
         TypeError: What is given is no reader.
     """
-    features, trial = corpus.features, calibration.static
+    features = corpus.features
     own = Requests(wanted.q, wanted.task, torch.full_like(wanted.own, -1), wanted.permitted)
     options = static_candidates(features, own, settings.static_shortlist)
     if reader is None:
-        return choose_each(features, options, [options.valid], target, trial, settings, corpus.lengths)[0], ()
+        return choose(features, options, target, trial, settings, corpus.lengths), ()
     if not hasattr(reader, "answers"):
         raise TypeError(
             "reader must have answers(prompts, labels), as kdprompt.evaluate.LabelReader(model) and TextReader(llm) "
             f"have, got {type(reader).__name__}: {reader!r:.80}"
         )
     generator = torch.Generator().manual_seed(settings.seed)
-    held = _held_out(corpus, options, generator)
+    held = _held_out(features, options, generator)
     kept = options.valid & ~torch.isin(features.text[options.index], features.text[held])
     halves = [torch.rand(kept.shape, generator=generator).to(kept.device) < 0.5 for _ in range(SETS - 1)]
     valid = [kept, *(kept & half for half in halves)]
@@ -80,7 +80,7 @@ def static_rows(
     prompts = _orders([rows[rows >= 0].tolist() for rows in sets], settings)
     if len(prompts) == 1:
         return sets[0], (f"{reader.name} was not asked: there is one prompt of small J",)
-    examination = _Examination(corpus, settings, reader, held.tolist(), _labels(corpus, options))
+    examination = _Examination(corpus, settings, reader, held.tolist(), _labels(features, options))
     race = sequential_halving(
         len(prompts), lambda i, part: examination.losses(prompts[i], part), first=FIRST, total=len(held)
     )
@@ -93,26 +93,24 @@ def static_rows(
     )
 
 
-def _held_out(corpus: Corpus, options: Candidates, generator: torch.Generator) -> Tensor:
+def _held_out(features: Features, options: Candidates, generator: torch.Generator) -> Tensor:
     """A sample of the candidates that have an output; they stand for the queries, since they are near to them."""
-    rows = options.index[options.valid].cpu()
-    known = torch.tensor([corpus.at(row).output is not None for row in rows.tolist()], dtype=torch.bool)
-    rows = rows[known]
+    rows = options.index[options.valid & (features.label[options.index] >= 0)]
     if len(rows) // 4 < FEWEST:
         raise PoolError(
             f"a reader compares prompts on a quarter of the examples with an output that may serve the queries; there "
             f"must be at least {4 * FEWEST} of them, got {len(rows)}; add examples or leave the reader out"
         )
     size = min(HELD_OUT, len(rows) // 4)
-    return rows[torch.randperm(len(rows), generator=generator)[:size]].to(options.index.device)
+    return rows[torch.randperm(len(rows), generator=generator)[:size].to(rows.device)]
 
 
-def _labels(corpus: Corpus, options: Candidates) -> tuple[str, ...] | None:
+def _labels(features: Features, options: Candidates) -> tuple[str, ...] | None:
     """The outputs that a reader chooses among; None where outputs are free text."""
-    if corpus.features.mode != "labels":
+    if features.mode != "labels":
         return None
-    outputs = {corpus.at(row).output for row in options.index[options.valid].tolist()}
-    return tuple(sorted(output for output in outputs if output is not None))
+    codes = features.label[options.index[options.valid]].unique().tolist()
+    return tuple(sorted({features.labels[code][1] for code in codes if code >= 0}))
 
 
 def _orders(sets: Sequence[list[int]], settings: Settings) -> list[list[int]]:
@@ -167,4 +165,4 @@ def _loss(answer: Answer, output: str, labels: Sequence[str]) -> float:
     """−log probability of the output in nats, or 0 and 1 from a reader that knows no probabilities."""
     if answer.log_probs is not None:
         return -answer.log_probs[labels.index(output)]
-    return float(answer.text.strip().casefold() != output.strip().casefold())
+    return float(normalised(answer.text) != normalised(output))

@@ -137,12 +137,20 @@ def test_free_text_is_compared_by_its_embedding():
     pool = [{"input": f"{'abc'[i % 3]} {i}", "output": f"{'abc'[i % 3]} answer {i}"} for i in range(240)]
     chooser = DistillationSelector.from_examples(pool, EMBEDDER, settings=Settings(k=3, outputs="text"))
 
+    prompts = []
+
     def parrot(prompt):
+        prompts.append(prompt)
         return re.findall(r"Output: (.+)", prompt)[-1]
 
     found = chooser.select_static(["a query", "b query", "c query"], reader=TextReader(parrot))
     note = next(note for note in found.notes if "parrot" in note)
-    assert "squared distance of the outputs" in note
+    truth = {row["input"]: row["output"] for row in pool}
+    asked = [shown(prompt)[1] for prompt in prompts if shown(prompt)[0] == [d.input for d in found.demonstrations]]
+    unit = {text: vector(text) / np.linalg.norm(vector(text)) for text in truth.values()}
+    said = unit[found.demonstrations[-1].output]
+    expected = np.mean([np.sum((said - unit[truth[query]]) ** 2) for query in asked])
+    assert f"squared distance of the outputs {expected:.3f} on {len(asked)} of them" in note
 
 
 def test_pools_that_are_too_small_or_have_no_outputs_are_refused():
@@ -171,7 +179,7 @@ def test_a_real_model_is_asked_and_asked_for_good(data, embedder, small_lm):
     assert best < least
 
 
-def test_the_benchmark_asks_no_prompt_twice(embedder, tmp_path):
+def test_the_benchmark_asks_no_prompt_twice(tmp_path):
     from kdprompt.data import Pool, Query
     from kdprompt.evaluate import Plan, Store, contender, run
 
