@@ -9,7 +9,7 @@ from torch import Tensor
 from kdprompt.features import Features, Requests, allowed_rows, duplicates, in_turn
 from kdprompt.objective import Objective, blocks
 from kdprompt.pseudo import Trial
-from kdprompt.search import Constraints, best_prefix, greedy, refine
+from kdprompt.search import Constraints, best_prefix, drawn, greedy, refine
 from kdprompt.settings import Quota, Settings
 from kdprompt.target import Neighbours, Target
 
@@ -117,20 +117,26 @@ def choose_each(  # noqa: PLR0913 - as ``choose``
     trial: Trial,
     settings: Settings,
     lengths: Tensor | None = None,
+    keys: Sequence[Tensor] = (),
 ) -> list[Tensor]:
-    """As ``choose``, once for each of some restrictions ``valid`` of the candidates; J's parts are computed once."""
+    """As ``choose``, once for each of some restrictions ``valid`` of the candidates; J's parts are computed once.
+
+    For each of the random ``keys`` ``[b, L]`` a set follows that is drawn, under the first restriction and as large as
+    the first set; J only orders it, where it orders the others.
+    """
     index = options.index
     parts = blocks(trial.kernel, features.x[index], features.v[index], target, features.radius)
     objective = Objective.of(parts, trial.share, trial.penalties)
-    rules = _constraints(features, options, settings, lengths)
-    found = []
-    for each in valid:
-        part = replace(rules, valid=each)
-        path = greedy(objective, part, settings.most, options.core)
+    rules = [replace(_constraints(features, options, settings, lengths), valid=each) for each in valid]
+    sets = []
+    for rule in rules:
+        path = greedy(objective, rule, settings.most, options.core)
         chosen = best_prefix(path, trial.tolerance) if settings.k == "auto" else path.chosen
-        arranged = settings.reading.arrange(objective, refine(objective, part, chosen, options.core), options.core)
-        found.append(torch.where(arranged >= 0, index.gather(-1, arranged.clamp_min(0)), -1))
-    return found
+        sets.append(refine(objective, rule, chosen, options.core))
+    size = int((sets[0] >= 0).sum(-1).amax())
+    sets.extend(drawn(rules[0], size, each) for each in keys)
+    arranged = [settings.reading.arrange(objective, chosen, options.core) for chosen in sets]
+    return [torch.where(rows >= 0, index.gather(-1, rows.clamp_min(0)), -1) for rows in arranged]
 
 
 def _constraints(features: Features, options: Candidates, settings: Settings, lengths: Tensor | None) -> Constraints:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdprompt.objective import Objective
 
-__all__ = ["Constraints", "Path", "best_prefix", "greedy", "refine"]
+__all__ = ["Constraints", "Path", "best_prefix", "drawn", "greedy", "refine"]
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,22 @@ def greedy(objective: Objective, constraints: Constraints, k: int, fixed: int = 
         rounding.append(objective.rounding(reached))
         satisfied.append(constraints.satisfied(state.chosen))
     return Path(state.chosen, torch.stack(totals, -1), torch.stack(rounding, -1), torch.stack(satisfied, -1), fixed)
+
+
+def drawn(constraints: Constraints, k: int, keys: Tensor) -> Tensor:
+    """Sets that J has no part in: k times the feasible candidate with the largest key, ``[b, k]``, −1 pads.
+
+    Args:
+        constraints: What may be chosen.
+        k: Most demonstrations.
+        keys: Of each candidate ``[b, L]``, finite; of random keys every feasible set may come.
+    """
+    chosen = torch.full((keys.shape[0], k), -1, dtype=torch.long, device=keys.device)
+    for step in range(k):
+        allowed = constraints.addable(chosen, k - (chosen >= 0).sum(-1))
+        key, index = keys.masked_fill(~allowed, -torch.inf).max(-1)
+        chosen[:, step] = torch.where(key.isfinite(), index, -1)
+    return chosen
 
 
 def best_prefix(path: Path, tolerance: float = 0.0) -> Tensor:

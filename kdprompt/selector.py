@@ -328,9 +328,9 @@ class DistillationSelector:
             task: Choose from this task alone.
             outputs: Choose from examples with these outputs alone.
             k: Demonstrations; None takes the settings'.
-            reader: The model that will read the prompt, ``kdprompt.evaluate.LabelReader`` or ``TextReader`` say: of 32
-                prompts of small J it takes the one with which it answers held-out examples of the pool best, in some
-                1,500 calls; no label of a query is looked at. Fewer than 96 examples with an output: a ``PoolError``.
+            reader: The model that will read the prompt, ``kdprompt.evaluate.LabelReader`` or ``TextReader`` say: of 64
+                prompts, of small J and drawn, the one with which it answers held-out examples of the pool best, in some
+                1,900 calls; no label of a query is looked at. Fewer than 96 examples with an output: a ``PoolError``.
 
         Returns:
             The selection; its ``query`` is None.

@@ -1,9 +1,11 @@
-"""One prompt for the whole query distribution: the least J, or the best of several small ones in a reader's answers.
+"""One prompt for the whole query distribution: the least J, or the best of several in a reader's answers.
 
 J knows which demonstrations stand for the queries; how one model takes them it does not know. Where outputs are few,
 a small model may lean to one of them because of what stands last, and no order is safe from that before it is tried.
-So a reader may be asked: prompts of nearly least J are compared by what it answers to pool examples that are held
-out, whose outputs are known. No label of a query is needed. This is the reader's part of the calibration.
+So a reader may be asked: prompts are compared by what it answers to pool examples that are held out, whose outputs
+are known. No label of a query is needed. This is the reader's part of the calibration. Half of the prompts are of
+nearly least J, which are good on average and much alike; the other half is drawn, and the best of many different
+ones may be better still.
 
 Rejected: comparing by the reader's agreement with the estimated outputs of the queries, for the pool has true ones.
 """
@@ -31,8 +33,9 @@ from kdprompt.target import Target
 __all__ = ["static_rows"]
 
 SETS = 16  # of small J: over all candidates, then over random halves of them
-FIRST = 12  # held-out examples that every prompt is tried on
-HELD_OUT = 180  # 12 + 24 + 48 + 96
+DRAWN = 16  # at random
+FIRST = 6  # held-out examples that every prompt is tried on
+HELD_OUT = 186  # 6 + 12 + 24 + 48 + 96
 FEWEST = 24
 
 
@@ -52,7 +55,7 @@ def static_rows(
         target: Their joint distribution, one problem.
         trial: Calibrated settings of static prompts.
         settings: How many, under which limits, in which order.
-        reader: Chooses among prompts of small J; None takes the one of least J.
+        reader: Chooses among prompts of small J and drawn ones; None takes the one of least J.
 
     Returns:
         Rows of the features in reading order ``[1, K]``, and what to say of them.
@@ -75,20 +78,23 @@ def static_rows(
     held = _held_out(features, options, generator)
     kept = options.valid & ~torch.isin(features.text[options.index], features.text[held])
     halves = [torch.rand(kept.shape, generator=generator).to(kept.device) < 0.5 for _ in range(SETS - 1)]
+    keys = [torch.rand(kept.shape, generator=generator).to(kept.device) for _ in range(DRAWN)]
     valid = [kept, *(kept & half for half in halves)]
-    sets = choose_each(features, options, valid, target, trial, settings, corpus.lengths)
+    sets = choose_each(features, options, valid, target, trial, settings, corpus.lengths, keys)
     prompts = _orders([rows[rows >= 0].tolist() for rows in sets], settings)
     if len(prompts) == 1:
-        return sets[0], (f"{reader.name} was not asked: there is one prompt of small J",)
+        return sets[0], (f"{reader.name} was not asked: there is one prompt",)
     examination = _Examination(corpus, settings, reader, held.tolist(), _labels(features, options))
     race = sequential_halving(
         len(prompts), lambda i, part: examination.losses(prompts[i], part), first=FIRST, total=len(held)
     )
     best, first = race.losses[race.winner], race.losses[0]
     found = torch.tensor([prompts[race.winner]], dtype=torch.long, device=options.index.device)
+    small = {frozenset(rows[rows >= 0].tolist()) for rows in sets[:SETS]}
+    source = "of small J" if frozenset(prompts[race.winner]) in small else "drawn at random"
     return found, (
-        f"the best of {len(prompts)} prompts of small J by what {reader.name} answers to held-out examples of the "
-        f"pool: {examination.measure} {fmean(best):.3f} on {len(best)} of them; that of least J "
+        f"the best of {len(prompts)} prompts, of small J and drawn, by what {reader.name} answers to held-out examples "
+        f"of the pool, {source}: {examination.measure} {fmean(best):.3f} on {len(best)} of them; that of least J "
         f"{fmean(first):.3f} on the first {len(first)}",
     )
 

@@ -12,7 +12,7 @@ import torch
 
 from kdprompt.kernels import Gaussian
 from kdprompt.objective import Objective, Penalties, blocks
-from kdprompt.search import Constraints, best_prefix, greedy, refine
+from kdprompt.search import Constraints, best_prefix, drawn, greedy, refine
 from kdprompt.target import Target
 
 
@@ -451,3 +451,43 @@ def test_a_batch_is_its_problems_one_by_one(device, dtype):
         one = torch.tensor([b], device=device)
         alone = greedy(objective.rows(one), limits.rows(one), 4).chosen
         assert refine(objective.rows(one), limits.rows(one), alone).tolist() == together[b : b + 1].tolist()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_drawn_sets_join_the_feasible_candidate_with_the_largest_key(seed, device):
+    rng = np.random.default_rng(seed)
+    keys, cost, valid = rng.random((3, 12)), rng.integers(1, 5, size=(3, 12)), rng.random((3, 12)) < 0.9
+    pairs = rng.random((3, 12, 12)) < 0.1
+    pairs = pairs | pairs.transpose(0, 2, 1) | np.eye(12, dtype=bool)
+    group = np.array([rng.permutation([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, -1, -1]) for _ in range(3)])
+    most, least = np.array([1, 3, 2]), np.array([0, 2, 1])
+    limits = rules(
+        3, 12, device, valid=valid, duplicate=pairs, cost=cost, budget=14, group=group, most=most, least=least
+    )
+    found = drawn(limits, 5, torch.as_tensor(keys, device=device))
+    for b in range(3):
+        chosen = []
+        for _ in range(5):
+            feasible = []
+            for i in range(12):
+                after = np.array([sum(group[b][j] == code for j in [*chosen, i]) for code in range(3)])
+                if (
+                    valid[b][i]
+                    and not pairs[b][i][chosen].any()
+                    and i not in chosen
+                    and cost[b][[*chosen, i]].sum() <= 14
+                    and (after <= most).all()
+                    and np.maximum(least - after, 0).sum() <= 4 - len(chosen)
+                ):
+                    feasible.append(i)
+            if not feasible:
+                break
+            chosen.append(max(feasible, key=lambda i: keys[b][i]))
+        assert found[b].tolist() == chosen + [-1] * (5 - len(chosen))
+
+
+def test_of_random_keys_every_set_is_drawn_equally_often(device):
+    keys = torch.rand((4000, 5), generator=torch.Generator().manual_seed(0)).to(device)
+    sets = drawn(rules(4000, 5, device), 2, keys).sort(-1).values.tolist()
+    counts = [sets.count([i, j]) for i, j in combinations(range(5), 2)]
+    assert sum(counts) == 4000 and all(abs(count - 400) < 4 * math.sqrt(4000 * 0.1 * 0.9) for count in counts)
