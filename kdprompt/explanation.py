@@ -3,11 +3,19 @@
 from dataclasses import dataclass
 from math import isnan
 
+import torch
+
+from kdprompt.audit import Geometry, audit
 from kdprompt.calibration import Calibration
+from kdprompt.choice import nearest_rows
+from kdprompt.corpus import Corpus
+from kdprompt.features import Requests
 from kdprompt.kernels import Gaussian
 from kdprompt.selection import Chosen, Selection, TermValues
+from kdprompt.settings import Settings
+from kdprompt.target import Target
 
-__all__ = ["Explanation"]
+__all__ = ["Explanation", "explained"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,33 @@ class Explanation:
         if self.selection.query is not None:
             return self.calibration.source
         return "what is not pinned follows the rules for static prompts: a narrow kernel, and R6 by what k can show"
+
+
+def explained(
+    selection: Selection,
+    corpus: Corpus,
+    wanted: Requests,
+    target: Target,
+    calibration: Calibration,
+    settings: Settings,
+) -> Explanation:
+    """Audits as many nearest neighbours as were selected.
+
+    Args:
+        selection: The selection; without a query a static prompt.
+        corpus: The pool.
+        wanted: The query, or the sample of the traffic.
+        target: Its target, exact.
+        calibration: The settings in force.
+        settings: All the others.
+    """
+    trial = calibration.static if selection.query is None else calibration.chosen
+    rows = nearest_rows(corpus.features, wanted, max(len(selection), 1))
+    rows = rows if len(selection) else torch.full_like(rows, -1)
+    nearest = audit(corpus.features, target, rows, Geometry.of(trial, settings), wanted.task[None])[0]
+    return Explanation(
+        selection, nearest.after, tuple(corpus.at(member.row).id for member in nearest.members), calibration
+    )
 
 
 LABELS = {

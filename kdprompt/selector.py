@@ -11,7 +11,7 @@ from torch import Tensor
 from kdprompt.audit import CPU, Audit, Geometry, audit
 from kdprompt.batching import MicroBatcher
 from kdprompt.calibration import Calibration, calibrate
-from kdprompt.choice import candidates, choose, nearest_rows
+from kdprompt.choice import candidates, choose
 from kdprompt.corpus import FROM_POOL, AnyQuery, Corpus, Record, Traffic, check_size, distribution
 from kdprompt.data import Pool, Query, Schema
 from kdprompt.embedding import (
@@ -22,7 +22,7 @@ from kdprompt.embedding import (
     embed_queries,
     embed_query_alone,
 )
-from kdprompt.explanation import Explanation
+from kdprompt.explanation import Explanation, explained
 from kdprompt.features import Requests
 from kdprompt.reading import Reader
 from kdprompt.record import record
@@ -349,29 +349,28 @@ class DistillationSelector:
         return found.model_copy(update={"notes": (*notes, *why, *found.notes)})
 
     def explain(
-        self, query: AnyQuery | None = None, *, task: str | None = None, outputs: Iterable[str] | None = None
+        self,
+        query: AnyQuery | None = None,
+        *,
+        task: str | None = None,
+        outputs: Iterable[str] | None = None,
+        reader: Reader | None = None,
     ) -> Explanation:
-        """Selects and explains; without a query, the static prompt.
+        """Selects and explains; without a query, the static prompt, chosen as ``select_static`` would.
 
         Returns:
             The selection, the settings in force, and for comparison the terms of as many nearest neighbours.
         """
-        corpus, features, settings = self._corpus, self._corpus.features, self.settings
-        trial = self.calibration.static if query is None else self.calibration.chosen
+        corpus, settings = self._corpus, self.settings if query is not None else self.settings.static()
         if query is None:
-            settings = settings.static()
-            selection = self.select_static(task=task, outputs=outputs)
+            selection = self.select_static(task=task, outputs=outputs, reader=reader)
             wanted, _ = distribution(corpus, self._traffic, self.settings, task=task, outputs=outputs)
-            exact = sample_target(features, self._near(corpus, wanted).to(*EXACT), self.calibration.regression)
+            exact = sample_target(corpus.features, self._near(corpus, wanted).to(*EXACT), self.calibration.regression)
         else:
             selection = self.select(query, task=task, outputs=outputs)
             wanted = corpus.requests(corpus.parsed([query], task, outputs), self.settings)
             exact = self._target(corpus, self._near(corpus, wanted).to(*EXACT))
-        rows = nearest_rows(features, wanted, max(len(selection), 1))
-        rows = rows if len(selection) else torch.full_like(rows, -1)
-        nearest = audit(features, exact, rows, Geometry.of(trial, settings), wanted.task[None])[0]
-        ids = tuple(corpus.at(member.row).id for member in nearest.members)
-        return Explanation(selection, nearest.after, ids, self.calibration)
+        return explained(selection, corpus, wanted, exact, self.calibration, settings)
 
     def _near(self, corpus: Corpus, wanted: Requests) -> Neighbours:
         return neighbours(corpus.features, wanted, self.settings.shortlist)

@@ -83,6 +83,23 @@ def test_static_serves_all_queries_with_one_prompt(queries, tmp_path):
     assert row["chosen"] == again["chosen"]
 
 
+def test_a_reader_chooses_the_static_prompt(queries, tmp_path, monkeypatch):
+    (tmp_path / "mymodel.py").write_text(
+        "def lookup(prompt):\n    return prompt.rsplit('Output: ', 1)[-1].split()[0]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    output, asked = tmp_path / "static.jsonl", ("select", "--pool", POOL, "--queries", queries, "--task", "support")
+    reader = ("--reader", "python:mymodel:lookup")
+    invoke(*asked, "--static", "--k", "2", *reader, "--output", output)
+    row = json.loads(output.read_text())
+    (note,) = [note for note in row["notes"] if "lookup" in note]
+    assert "prompts, of small J and drawn" in note and len(row["examples"]) == 2
+    shown = invoke(*asked, "--static", "--k", "2", *reader)
+    assert all(item["id"] in shown.stdout for item in row["chosen"]) and "by what lookup answers" in shown.stdout
+    alone = run(*map(str, asked), *reader)
+    assert alone.returncode != 0 and "give --static with it" in alone.stderr
+
+
 def test_budget_is_kept(queries, tmp_path):
     output = tmp_path / "budget.jsonl"
     invoke("select", "--pool", POOL, "--queries", queries, "--budget", "60", "--output", output)

@@ -1,6 +1,5 @@
 """``kdprompt bench``: selectors side by side on the answers of a model."""
 
-import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from kdprompt.cli.reader import attribute, opened
 from kdprompt.cli.tables import write_results
 
 __all__ = ["bench"]
@@ -72,7 +72,7 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
         datasets=[item for name in suite or ["clean"] for item in stress(base, name, seed=seed)],
         contenders=contenders,
         ks=k or [8],
-        reader=_reader(model, scoring, log),
+        reader=opened(model, scoring, log),
         embed=_embed(embedder, base, output),
         metric=scored,
         limit=limit,
@@ -147,34 +147,11 @@ def _embed(name: str, datasets: Sequence[Any], output: Path) -> Any:
     return cache
 
 
-def _reader(spec: str, scoring: Any, log: Console) -> Any:
-    from kdprompt.evaluate import LabelReader, TextReader
-    from kdprompt.evaluate.models import load
-
-    if spec.startswith("python:"):
-        return TextReader(_attribute(spec))
-    with log.status(f"loading {spec}"):
-        return LabelReader(load(spec), scoring)
-
-
 def _metric(spec: str) -> Any:
     from kdprompt.evaluate.metrics import METRICS
 
     if spec.startswith("python:"):
-        return _attribute(spec)
+        return attribute(spec)
     if spec not in METRICS:
         raise ValueError(f"--metric must be one of {sorted(METRICS)} or python:MODULE:FUNCTION, got {spec!r}")
     return METRICS[spec]
-
-
-def _attribute(spec: str) -> Any:
-    _, module, name = (*spec.split(":"), "", "")[:3]
-    if not module or not name:
-        raise ValueError(f"python objects are named python:MODULE:NAME, got {spec!r}")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{spec!r} cannot be imported: {error}") from error
-    finally:
-        sys.path.pop(0)

@@ -1,0 +1,70 @@
+"""Readers and other Python objects that a command names."""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+__all__ = ["attribute", "opened", "watched"]
+
+
+def opened(spec: str, scoring: Any, log: Console) -> Any:
+    """The reader named: ``smollm2``, a Hugging Face name or folder, or ``python:MODULE:NAME``."""
+    from kdprompt.evaluate import LabelReader, TextReader
+    from kdprompt.evaluate.models import load
+
+    if spec.startswith("python:"):
+        return TextReader(attribute(spec))
+    with log.status(f"loading {spec}"):
+        return LabelReader(load(spec), scoring)
+
+
+class _Counted:
+    """A reader that says when it has answered."""
+
+    def __init__(self, reader: Any, answered: Callable[[], None]) -> None:
+        self.name = reader.name
+        self.count_tokens = reader.count_tokens
+        self._reader = reader
+        self._answered = answered
+
+    def answers(self, prompts: Sequence[str], labels: Sequence[str] | None) -> Iterator[Any]:
+        """The reader's own."""
+        for answer in self._reader.answers(prompts, labels):
+            self._answered()
+            yield answer
+
+
+@contextmanager
+def watched(reader: Any) -> Iterator[Any]:
+    """A reader whose answers are counted on the terminal; nothing where there is none."""
+    from kdprompt.cli.embedding import progress_bar
+
+    if reader is None:
+        yield None
+        return
+    with progress_bar() as progress:
+        bar = progress.add_task(f"asking {reader.name}", total=None)
+        yield _Counted(reader, lambda: progress.advance(bar))
+
+
+def attribute(spec: str) -> Any:
+    """What ``python:MODULE:NAME`` names; modules of the working directory are found.
+
+    Raises:
+        ValueError: It does not name two things, or cannot be imported.
+    """
+    _, module, name = (*spec.split(":"), "", "")[:3]
+    if not module or not name:
+        raise ValueError(f"python objects are named python:MODULE:NAME, got {spec!r}")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{spec!r} cannot be imported: {error}") from error
+    finally:
+        sys.path.pop(0)
