@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdprompt.evaluate.models import PACK, HuggingFaceModel, LabelTree
+from kdprompt.evaluate.models import PACK, HuggingFaceModel, LabelTree, load
 
 LABELS = ["card arrival", "card delivery estimate", "card", "positive", "negative"]
 PROMPTS = [
@@ -92,3 +92,13 @@ def greedy_label(model: HuggingFaceModel, prompt: str, labels: list[str]) -> str
 def test_constrained_decoding_is_greedy_among_the_labels(small_lm):
     for prompt in PROMPTS:
         assert LABELS[small_lm.read([prompt], LABELS)[0].greedy()] == greedy_label(small_lm, prompt, LABELS)
+
+
+@pytest.mark.llm
+def test_another_precision_answers_alike_under_another_name(small_lm, device):
+    half = load("smollm2", dtype="bfloat16", device=device)
+    assert half.name == f"{small_lm.name}-bfloat16" and half.model.dtype == torch.bfloat16
+    assert half.model.device.type == torch.device(device).type and small_lm.model.dtype == torch.float32
+    for prompt in PROMPTS:
+        scores = half.label_scores(prompt, LABELS)
+        assert scores.tolist() == pytest.approx(small_lm.label_scores(prompt, LABELS).tolist(), abs=0.3)

@@ -38,6 +38,7 @@ Model = Annotated[
     str, Option(help="'smollm2', a Hugging Face name or folder, or python:MODULE:NAME (LangChain model, callable).")
 ]
 Scoring = Literal["normalised", "sum", "constrained"]
+Precision = Literal["float32", "bfloat16", "float16"]
 Split = Literal["test", "dev"]
 
 
@@ -51,6 +52,10 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     test: Annotated[Path | None, Option(help="… the labelled test queries.", exists=True)] = None,
     model: Model = "smollm2",
     scoring: Annotated[Scoring, Option(help="How a local model chooses among labels.")] = "normalised",
+    dtype: Annotated[Precision | None, Option(help="Precision of a local model. Default: its own.")] = None,
+    device: Annotated[
+        str | None, Option(help="Of a local model: cpu, cuda, mps, … Default: the best there is.")
+    ] = None,
     selector: Selectors = None,
     reference: Annotated[str | None, Option(help="Compared with all others. Default: the first selector.")] = None,
     k: Annotated[list[int] | None, Option(help="Demonstrations; repeatable. Default: 8.", min=0)] = None,
@@ -72,7 +77,7 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
         datasets=[item for name in suite or ["clean"] for item in stress(base, name, seed=seed)],
         contenders=contenders,
         ks=k or [8],
-        reader=opened(model, scoring, log),
+        reader=opened(model, log, scoring, dtype=dtype, device=device),
         embed=_embed(embedder, base, output),
         metric=scored,
         limit=limit,

@@ -12,15 +12,22 @@ from rich.console import Console
 __all__ = ["attribute", "opened", "watched"]
 
 
-def opened(spec: str, scoring: Any, log: Console) -> Any:
-    """The reader named: ``smollm2``, a Hugging Face name or folder, or ``python:MODULE:NAME``."""
+def opened(spec: str, log: Console, scoring: Any = "normalised", **how: Any) -> Any:
+    """The reader named: ``smollm2``, a Hugging Face name or folder, or ``python:MODULE:NAME``.
+
+    Args:
+        spec: Its name.
+        log: Says that it is loading.
+        scoring: Of a local model, as ``LabelReader`` takes it.
+        how: ``dtype`` and ``device`` of a local model, as ``load`` takes them.
+    """
     from kdprompt.evaluate import LabelReader, TextReader
     from kdprompt.evaluate.models import load
 
     if spec.startswith("python:"):
         return TextReader(attribute(spec))
     with log.status(f"loading {spec}"):
-        return LabelReader(load(spec), scoring)
+        return LabelReader(load(spec, **how), scoring)
 
 
 class _Counted:

@@ -57,7 +57,7 @@ def _measured(datasets: list[Any], model: str, prompts: int, seed: int, log: Con
     from kdprompt.evaluate.models import load
 
     with log.status(f"loading {model}"):
-        reader = load(model)
+        reader = load(model, device="cpu")
     embed = EmbeddingCache(SentenceTransformerEmbedder(), name="minilm")
     for i, dataset in enumerate(datasets):
         reading = measure.Reading(reader, dataset, embed, seed=seed)

@@ -78,7 +78,7 @@ def select(  # noqa: PLR0913 - a command's options are its interface
         raise ValueError(f"--reader {reader!r} chooses one prompt for all queries: give --static with it")
     _check(loaded, asked)
     settings = _settings(k, budget, order)
-    asked = replace(asked, reader=opened(reader, "normalised", log) if reader else None)
+    asked = replace(asked, reader=opened(reader, log, device=device) if reader else None)
     clock = _Clock(log)
     selector = _build(loaded, asked, settings, (model, device), clock)
     if output is None and (static or len(asked.queries) == 1):
