@@ -19,7 +19,6 @@ where a reader prefers one output as it gained elsewhere.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from math import isnan
 from typing import TypeVar
 
 import torch
@@ -107,7 +106,7 @@ def calibrate(features: Features, settings: Settings, traffic: Tensor | None = N
     if adaptive and settings.tolerance is None:
         options = [replace(chosen, tolerance=tolerance) for tolerance in TOLERANCES[1:]]
         shorter = [longest, *task.try_all(options, settings.most, adaptive=True)]
-        best = min(shorter, key=lambda result: result[0].loss)
+        best = min(shorter, key=_loss)
         # The shortest prompts that lose no more than one standard error.
         chosen = next(trial for trial, losses in reversed(shorter) if within_one_error(losses, best[1]))
         trials += shorter[1:]
@@ -185,9 +184,12 @@ def _regression(features: Features, settings: Settings, generator: torch.Generat
 
 
 def _best(trials: list[tuple[Trial, Tensor]]) -> tuple[Trial, Tensor]:
-    leader = min(trials, key=lambda result: result[0].loss)
-
-    if isnan(leader[0].log_loss):
+    leader = min(trials, key=_loss)
+    if leader[0].log_loss is None:
         return leader
     tied = (result for result in trials if within_one_error(result[1], leader[1]))
-    return min(tied, key=lambda result: (result[0].log_loss, result[0].loss))
+    return min(tied, key=lambda result: (result[0].log_loss or 0.0, _loss(result)))
+
+
+def _loss(result: tuple[Trial, Tensor]) -> float:
+    return float(result[1].mean())

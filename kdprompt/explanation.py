@@ -1,7 +1,6 @@
 """A selection explained: its numbers in words and beside them those of the nearest neighbours."""
 
 from dataclasses import dataclass
-from math import isnan
 
 import torch
 
@@ -77,7 +76,7 @@ class Explanation:
             else f"{chosen.kernel}"
         )
         loss = ""
-        if not isnan(chosen.loss):
+        if chosen.loss is not None and chosen.interval is not None:
             low, high = chosen.interval
             loss = f"; its loss on them {chosen.loss:.3f} (95 % interval {low:.3f} to {high:.3f})"
         return [

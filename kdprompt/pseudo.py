@@ -1,7 +1,6 @@
 """Pool examples held out as pseudo-queries, and what settings lose on them: the trials of the calibration."""
 
 from dataclasses import dataclass, replace
-from math import nan
 
 import torch
 from torch import Tensor
@@ -28,9 +27,9 @@ class Trial:
         neighbourhood: η of the target.
         penalties: Weights of J.
         tolerance: Of ``best_prefix``, where k is ``"auto"``.
-        loss: Mean 0–1 loss (labels) or squared distance (text).
+        loss: Mean 0–1 loss (labels) or squared distance (text); None where nothing was tried.
         interval: 95 % interval of that mean, normal approximation.
-        log_loss: In nats, with fitted temperature; NaN for text.
+        log_loss: In nats, with fitted temperature; None for text.
     """
 
     kernel: Kernel
@@ -38,9 +37,9 @@ class Trial:
     neighbourhood: float
     penalties: Penalties
     tolerance: float = 0.0
-    loss: float = nan
-    interval: tuple[float, float] = (nan, nan)
-    log_loss: float = nan
+    loss: float | None = None
+    interval: tuple[float, float] | None = None
+    log_loss: float | None = None
 
 
 def requests_of(features: Features, rows: Tensor) -> Requests:
@@ -100,7 +99,7 @@ class PseudoTask:
         return (share[:, None, :] @ values).squeeze(1)
 
     def _score(self, option: Trial, read_out: Tensor) -> tuple[Trial, Tensor]:
-        log_loss = nan
+        log_loss = None
         if self.labels:
             # A tie between labels is a coin: half a loss between two, not whichever label has the lower code.
             top = (read_out >= read_out.amax(-1, keepdim=True) - 1e-6).to(read_out.dtype)

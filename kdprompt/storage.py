@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import import_module
-from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -260,8 +259,7 @@ def _decoded(value: Any) -> Any:
         items = value["items"]
         return {k: _decoded(v) for k, v in items} if kind == "dict" else tuple(_decoded(v) for v in items)
     if kind == "float":
-        found = float(value["value"])
-        return nan if isnan(found) else found  # the one of Trial's defaults: what is restored equals what was stored
+        return float(value["value"])
     known = _known()
     if kind == "name":
         return known[value["name"]]
