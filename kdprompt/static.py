@@ -12,7 +12,7 @@ Rejected: comparing by the reader's agreement with the estimated outputs of the 
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 import torch
@@ -94,8 +94,8 @@ def static_rows(
     source = "of small J" if frozenset(prompts[race.winner]) in small else "drawn at random"
     return found, (
         f"the best of {len(prompts)} prompts, of small J and drawn, by what {reader.name} answers to held-out examples "
-        f"of the pool, {source}: {examination.measure} {fmean(best):.3f} on {len(best)} of them; that of least J "
-        f"{fmean(first):.3f} on the first {len(first)}",
+        f"of the pool, {source}: {examination.measure} {fmean(best):.3f} on {len(best)} of them"
+        f"{examination.accuracy(prompts[race.winner])}; that of least J {fmean(first):.3f} on the first {len(first)}",
     )
 
 
@@ -137,6 +137,7 @@ class _Examination:
         reader: Who answers.
         held: Rows of the examples.
         labels: All the outputs there can be; None: free text.
+        right: Whether the answers to each prompt asked were right, where there are labels.
     """
 
     corpus: Corpus
@@ -144,6 +145,7 @@ class _Examination:
     reader: Reader
     held: list[int]
     labels: tuple[str, ...] | None
+    right: dict[tuple[int, ...], list[bool]] = field(default_factory=dict)
 
     @property
     def measure(self) -> str:
@@ -158,7 +160,14 @@ class _Examination:
         answers = list(self.reader.answers(texts, self.labels))
         if self.labels is None:
             return self._distances(answers, asked)
-        return [_loss(answer, str(each.output), self.labels) for answer, each in zip(answers, asked, strict=True)]
+        pairs = [(answer, str(each.output)) for answer, each in zip(answers, asked, strict=True)]
+        self.right.setdefault(tuple(prompt), []).extend(_right(*pair) for pair in pairs)
+        return [_loss(*pair, self.labels) for pair in pairs]
+
+    def accuracy(self, prompt: Sequence[int]) -> str:
+        """Of the answers to a prompt, in words; nothing for free text."""
+        right = self.right.get(tuple(prompt))
+        return f", {fmean(right):.0%} right" if right else ""
 
     def _distances(self, answers: Sequence[Answer], asked: Sequence[Demonstration]) -> list[float]:
         texts = [answer.text or " " for answer in answers] + [str(each.output) for each in asked]
@@ -167,8 +176,12 @@ class _Examination:
         return found
 
 
+def _right(answer: Answer, output: str) -> bool:
+    return normalised(answer.text) == normalised(output)
+
+
 def _loss(answer: Answer, output: str, labels: Sequence[str]) -> float:
     """−log probability of the output in nats, or 0 and 1 from a reader that knows no probabilities."""
     if answer.log_probs is not None:
         return -answer.log_probs[labels.index(output)]
-    return float(normalised(answer.text) != normalised(output))
+    return float(not _right(answer, output))

@@ -98,7 +98,7 @@ def test_what_is_held_out_is_in_no_prompt_and_labels_of_queries_are_not_needed()
 def test_what_is_noted_is_what_the_reader_lost():
     chooser, reader = selector(records(300), Settings(k=4)), Leaning("red")
     note = next(n for n in chooser.select_static(["a query"], reader=reader).notes if reader.name in n)
-    assert f"loss {-log(0.9):.3f} on " in note
+    assert re.search(f"loss {-log(0.9):.3f} on \\d+ of them, 100% right; that of least J", note)
 
 
 def test_half_of_the_sets_are_drawn_and_the_note_says_where_the_winner_comes_from():
