@@ -127,14 +127,15 @@ def choose_each(  # noqa: PLR0913 - as ``choose``
     index = options.index
     parts = blocks(trial.kernel, features.x[index], features.v[index], target, features.radius)
     objective = Objective.of(parts, trial.share, trial.penalties)
-    rules = [replace(_constraints(features, options, settings, lengths), valid=each) for each in valid]
+    rules = _constraints(features, options, settings, lengths)
     sets = []
-    for rule in rules:
-        path = greedy(objective, rule, settings.most, options.core)
+    for each in valid:
+        part = replace(rules, valid=each)
+        path = greedy(objective, part, settings.most, options.core)
         chosen = best_prefix(path, trial.tolerance) if settings.k == "auto" else path.chosen
-        sets.append(refine(objective, rule, chosen, options.core))
+        sets.append(refine(objective, part, chosen, options.core))
     size = int((sets[0] >= 0).sum(-1).amax())
-    sets.extend(drawn(rules[0], size, each) for each in keys)
+    sets.extend(drawn(replace(rules, valid=valid[0]), size, each) for each in keys)
     arranged = [settings.reading.arrange(objective, chosen, options.core) for chosen in sets]
     return [torch.where(rows >= 0, index.gather(-1, rows.clamp_min(0)), -1) for rows in arranged]
 

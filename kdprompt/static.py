@@ -122,7 +122,8 @@ def _labels(features: Features, options: Candidates) -> tuple[str, ...] | None:
 def _orders(sets: Sequence[list[int]], settings: Settings) -> list[list[int]]:
     """Each set in its order and, unless that is a fixed rule, in a random one; each prompt once, the first first."""
     draw = random.Random(settings.seed)
-    whole = [rows for rows in sets if settings.k == "auto" or len(rows) == len(sets[0])]
+    free = settings.k == "auto" or settings.budget is not None  # else k is what was asked for
+    whole = [rows for rows in sets if free or len(rows) == len(sets[0])]
     shuffled = [draw.sample(rows, len(rows)) for rows in whole] if isinstance(settings.reading, ByObjective) else []
     return [list(rows) for rows in dict.fromkeys(tuple(rows) for rows in [*whole, *shuffled])]
 

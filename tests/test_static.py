@@ -140,6 +140,14 @@ def test_an_order_a_quota_and_permitted_outputs_hold():
     assert all(shown(prompt)[1][0] in "ac" for prompt, _ in reader.asked)
 
 
+def test_a_budget_holds_for_every_prompt_and_k_without_one():
+    for budget, sizes in ((19, {1, 2, 3}), (None, {4})):
+        settings = Settings(k=4, budget=budget, count_tokens=lambda text: 5 + len(text) % 3)
+        reader = Leaning("red")
+        selector(records(300), settings).select_static(["a query", "b query"], reader=reader)
+        assert {len(shown(prompt)[0]) for prompt, _ in reader.asked} <= sizes
+
+
 def test_the_template_of_the_settings_is_what_the_reader_sees():
     reader = Leaning("red")
     selector(records(300), Settings(k=2, template=TEMPLATE)).select_static(["a query"], reader=reader)
