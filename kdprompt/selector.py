@@ -356,19 +356,19 @@ class DistillationSelector:
         outputs: Iterable[str] | None = None,
         reader: Reader | None = None,
     ) -> Explanation:
-        """Selects and explains; without a query, the static prompt, chosen as ``select_static`` would.
+        """Selects and explains; without a query, the static prompt, which a ``reader`` may choose as there.
 
         Returns:
             The selection, the settings in force, and for comparison the terms of as many nearest neighbours.
         """
-        corpus, settings = self._corpus, self.settings if query is not None else self.settings.static()
+        corpus = self._corpus
         if query is None:
-            selection = self.select_static(task=task, outputs=outputs, reader=reader)
+            settings, selection = self.settings.static(), self.select_static(task=task, outputs=outputs, reader=reader)
             wanted, _ = distribution(corpus, self._traffic, self.settings, task=task, outputs=outputs)
             exact = sample_target(corpus.features, self._near(corpus, wanted).to(*EXACT), self.calibration.regression)
         else:
-            selection = self.select(query, task=task, outputs=outputs)
-            wanted = corpus.requests(corpus.parsed([query], task, outputs), self.settings)
+            settings, selection = self.settings, self.select(query, task=task, outputs=outputs)
+            wanted = corpus.requests(corpus.parsed([query], task, outputs), settings)
             exact = self._target(corpus, self._near(corpus, wanted).to(*EXACT))
         return explained(selection, corpus, wanted, exact, self.calibration, settings)
 
