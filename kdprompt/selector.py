@@ -356,7 +356,7 @@ class DistillationSelector:
         outputs: Iterable[str] | None = None,
         reader: Reader | None = None,
     ) -> Explanation:
-        """Selects and explains; without a query, the static prompt, which a ``reader`` may choose as there.
+        """Selects and explains; without a query, the prompt of ``select_static``, which takes the ``reader``.
 
         Returns:
             The selection, the settings in force, and for comparison the terms of as many nearest neighbours.
