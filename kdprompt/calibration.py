@@ -27,6 +27,7 @@ from torch import Tensor
 from kdprompt.features import Features, in_turn
 from kdprompt.kernels import Gaussian, Kernel
 from kdprompt.objective import Penalties
+from kdprompt.ordering import Order
 from kdprompt.pseudo import PseudoTask, Trial, requests_of
 from kdprompt.settings import Settings
 from kdprompt.target import Regression, neighbours
@@ -59,6 +60,9 @@ class Calibration:
         trials: Everything that was tried; empty where nothing was.
         pseudo_queries: How many pool examples were held out.
         source: Where the settings come from, in words.
+        order: For one query, the reading order with which a reader answered best; None where none was asked.
+        core: Ids of the demonstrations that stand first in the prompts for single queries, because a reader answered
+            better with them.
     """
 
     chosen: Trial
@@ -67,6 +71,14 @@ class Calibration:
     trials: tuple[Trial, ...]
     pseudo_queries: int
     source: str
+    order: Order | None = None
+    core: tuple[str, ...] = ()
+
+    def under(self, settings: Settings) -> Settings:
+        """The settings of a prompt for one query: those given, with what a reader was asked for where they leave it."""
+        if self.order is None or settings.order is not None:
+            return settings
+        return settings.model_copy(update={"order": self.order})
 
 
 def calibrate(features: Features, settings: Settings, traffic: Tensor | None = None) -> Calibration:

@@ -6,14 +6,25 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from kdprompt.calibration import Calibration
 from kdprompt.features import Features, Requests, allowed_rows, duplicates, in_turn
 from kdprompt.objective import Objective, blocks
 from kdprompt.pseudo import Trial
 from kdprompt.search import Constraints, best_prefix, drawn, greedy, refine
 from kdprompt.settings import Quota, Settings
-from kdprompt.target import Neighbours, Target
+from kdprompt.target import Neighbours, Target, query_or_neighbourhood
 
-__all__ = ["Candidates", "candidates", "check_quota", "choose", "choose_each", "nearest_rows", "static_candidates"]
+__all__ = [
+    "Candidates",
+    "candidates",
+    "check_quota",
+    "choose",
+    "choose_each",
+    "nearest_rows",
+    "query_rows",
+    "query_target",
+    "static_candidates",
+]
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,26 @@ def nearest_rows(features: Features, wanted: Requests, k: int) -> Tensor:
     similarity = (wanted.q @ features.x.T).mean(0, keepdim=True)
     similarity = similarity.masked_fill(~allowed_rows(features, wanted).any(0), -torch.inf)
     return similarity.topk(min(k, len(features)), dim=-1).indices.flip(-1)
+
+
+def query_target(features: Features, near: Neighbours, calibration: Calibration) -> Target:
+    """What each query's prompt is to come near to, one problem a query."""
+    return query_or_neighbourhood(features, near, calibration.regression, calibration.chosen.neighbourhood)
+
+
+def query_rows(  # noqa: PLR0913 - as ``choose``
+    features: Features,
+    wanted: Requests,
+    near: Neighbours,
+    calibration: Calibration,
+    settings: Settings,
+    lengths: Tensor | None,
+    core: Tensor,
+) -> Tensor:
+    """Demonstrations for each of ``b`` queries, of its neighbours and behind the core ``[c]``, as ``choose`` does."""
+    options = candidates(features, wanted, near, settings.quota).behind(core)
+    target = query_target(features, near, calibration)
+    return choose(features, options, target, calibration.chosen, settings, lengths)
 
 
 def choose(

@@ -11,7 +11,7 @@ from torch import Tensor
 from kdprompt.audit import CPU, Audit, Geometry, audit
 from kdprompt.batching import MicroBatcher
 from kdprompt.calibration import Calibration, calibrate
-from kdprompt.choice import candidates, choose
+from kdprompt.choice import query_rows, query_target
 from kdprompt.corpus import FROM_POOL, AnyQuery, Corpus, Record, Traffic, check_size, distribution
 from kdprompt.data import Pool, Query, Schema
 from kdprompt.embedding import (
@@ -24,17 +24,17 @@ from kdprompt.embedding import (
 )
 from kdprompt.explanation import Explanation, explained
 from kdprompt.features import Requests
+from kdprompt.reader_calibration import Core, by_core, calibrate_by_reader
 from kdprompt.reading import Reader
 from kdprompt.record import record
 from kdprompt.selection import Selection
 from kdprompt.settings import Settings
 from kdprompt.static import static_rows
 from kdprompt.storage import Stored, described, from_dict, read, restored_embedder, restored_settings, to_dict, write
-from kdprompt.target import Neighbours, Target, neighbours, query_or_neighbourhood, sample_target
+from kdprompt.target import Neighbours, neighbours, sample_target
 
 __all__ = ["DistillationSelector"]
 
-Core = Selection | Sequence[str]
 Recode = Callable[[Any], Any]
 CHUNK = 128
 EXACT = (CPU, torch.float64)  # where and in what the reported numbers are computed
@@ -158,15 +158,22 @@ class DistillationSelector:
         """
         self._corpus = self._corpus.without({ids} if isinstance(ids, str) else ids, self.settings)
 
-    def calibrate(self) -> Calibration:
-        """Calibrates again, on the pool as it now is, and keeps the result."""
-        self.calibration = self._calibrated()
+    def calibrate(self, reader: Reader | None = None) -> Calibration:
+        """Calibrates again, on the pool as it now is, and keeps the result.
+
+        Args:
+            reader: The model that will read the prompts, as ``select_static`` takes it. By some 2,900 answers to
+                examples of the pool it chooses the reading order for one query and, in pools of one task, whether
+                demonstrations of its static prompt stand first (``core``).
+        """
+        self.calibration = self._calibrated(reader)
         return self.calibration
 
-    def _calibrated(self) -> Calibration:
+    def _calibrated(self, reader: Reader | None = None) -> Calibration:
         traffic = self._traffic
         seen = None if traffic is None else self._corpus.requests(traffic.queries, self.settings, traffic.vectors).q
-        return calibrate(self._corpus.features, self.settings, seen)
+        found = calibrate(self._corpus.features, self.settings, seen)
+        return found if reader is None else calibrate_by_reader(self._corpus, traffic, found, self.settings, reader)
 
     # -- storage ------------------------------------------------------------------------------------------------
 
@@ -254,7 +261,8 @@ class DistillationSelector:
             outputs: Choose from examples with these outputs alone.
             core: A selection (or ids) that stands first, whole and in its order, in every prompt, so that a provider
                 can cache what it has read of it: ``select_static(k=4)``, say. The rest of k is chosen given it, and
-                stands behind it. Task and outputs do not restrict it.
+                stands behind it. Task and outputs do not restrict it. None takes what a reader chose (``calibrate``)
+                for queries that permit its outputs and do not stand in it; ``()`` is no core.
 
         Raises:
             QueryError: The query is empty, its task or outputs are not the pool's, or the core exceeds k or the budget.
@@ -303,14 +311,14 @@ class DistillationSelector:
         if not parsed:
             return []
         wanted = corpus.requests(parsed, self.settings, vectors)
-        first = corpus.core(core.ids if isinstance(core, Selection) else core or (), self.settings)
-        selections: list[Selection] = []
-        for start in range(0, len(parsed), CHUNK):
-            part = slice(start, start + CHUNK)
-            selections += self._select(corpus, parsed[part], wanted.part(part), first)
-            if progress is not None:
-                progress(len(parsed[part]))
-        return selections
+        found: dict[int, Selection] = {}
+        for rows, shared in by_core(corpus, wanted, self.calibration, self.settings, core):
+            for part in rows.split(CHUNK):
+                selections = self._select(corpus, [parsed[i] for i in part.tolist()], wanted.part(part), shared)
+                found |= zip(part.tolist(), selections, strict=True)
+                if progress is not None:
+                    progress(len(part))
+        return [found[i] for i in range(len(parsed))]
 
     def select_static(
         self,
@@ -339,12 +347,11 @@ class DistillationSelector:
         if k is not None:
             check_size(corpus.pool, len(corpus.features), settings)
         wanted, notes = distribution(corpus, self._traffic, settings, queries, task=task, outputs=outputs)
-        near, regression, trial = self._near(corpus, wanted), self.calibration.regression, self.calibration.static
-        target = sample_target(corpus.features, near, regression)
-        rows, why = static_rows(corpus, wanted, target, trial, settings, reader)
-        exact = sample_target(corpus.features, near.to(*EXACT), regression)
+        rows, why = static_rows(corpus, wanted, self.calibration, settings, reader)
+        exact = sample_target(corpus.features, self._near(corpus, wanted).to(*EXACT), self.calibration.regression)
         sampled = 0 if notes and notes[0] == FROM_POOL else len(wanted)
-        report = audit(corpus.features, exact, rows, Geometry.of(trial, settings, sampled), wanted.task[None])
+        geometry = Geometry.of(self.calibration.static, settings, sampled)
+        report = audit(corpus.features, exact, rows, geometry, wanted.task[None])
         found = self._record(corpus, None, report[0], settings)
         return found.model_copy(update={"notes": (*notes, *why, *found.notes)})
 
@@ -367,25 +374,19 @@ class DistillationSelector:
             wanted, _ = distribution(corpus, self._traffic, self.settings, task=task, outputs=outputs)
             exact = sample_target(corpus.features, self._near(corpus, wanted).to(*EXACT), self.calibration.regression)
         else:
-            settings, selection = self.settings, self.select(query, task=task, outputs=outputs)
+            settings, selection = self.calibration.under(self.settings), self.select(query, task=task, outputs=outputs)
             wanted = corpus.requests(corpus.parsed([query], task, outputs), settings)
-            exact = self._target(corpus, self._near(corpus, wanted).to(*EXACT))
+            exact = query_target(corpus.features, self._near(corpus, wanted).to(*EXACT), self.calibration)
         return explained(selection, corpus, wanted, exact, self.calibration, settings)
 
     def _near(self, corpus: Corpus, wanted: Requests) -> Neighbours:
         return neighbours(corpus.features, wanted, self.settings.shortlist)
 
-    def _target(self, corpus: Corpus, near: Neighbours) -> Target:
-        regression, share = self.calibration.regression, self.calibration.chosen.neighbourhood
-        return query_or_neighbourhood(corpus.features, near, regression, share)
-
     def _select(self, corpus: Corpus, queries: Sequence[Query], wanted: Requests, core: Tensor) -> list[Selection]:
-        features, near = corpus.features, self._near(corpus, wanted)
-        options = candidates(features, wanted, near, self.settings.quota).behind(core)
-        target = self._target(corpus, near)
-        trial, exact = self.calibration.chosen, self._target(corpus, near.to(*EXACT))
-        rows = choose(features, options, target, trial, self.settings, corpus.lengths)
-        audits = audit(features, exact, rows, Geometry.of(trial, self.settings), wanted.task[:, None])
+        features, near, settings = corpus.features, self._near(corpus, wanted), self.calibration.under(self.settings)
+        rows = query_rows(features, wanted, near, self.calibration, settings, corpus.lengths, core)
+        exact = query_target(features, near.to(*EXACT), self.calibration)
+        audits = audit(features, exact, rows, Geometry.of(self.calibration.chosen, settings), wanted.task[:, None])
         return [
             self._record(corpus, query, report, self.settings, core=len(core))
             for query, report in zip(queries, audits, strict=True)

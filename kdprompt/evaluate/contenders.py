@@ -98,7 +98,7 @@ class Distillation:
         settings: Settings other than k.
         static: One prompt for all queries, chosen for the traffic.
         auto: The number that minimises J, at most k.
-        reads: Whether the static prompt is chosen by what the reader answers to examples of the pool.
+        reads: Whether the reader answers examples of the pool beforehand: for the static prompt, or to calibrate.
         draws: 1.
     """
 
@@ -116,12 +116,14 @@ class Distillation:
             problem.pool,
             problem.embedder,
             vectors=problem.x,
-            queries=problem.traffic if self.static else None,
+            queries=problem.traffic if self.static or self.reads else None,
             settings=self.settings.model_copy(update=update),
         )
         if self.static:
             shown = selector.select_static(reader=problem.reader if self.reads else None).demonstrations
             return lambda asked: [shown] * len(asked.queries)
+        if self.reads:
+            selector.calibrate(problem.reader)
         return lambda asked: [
             selection.demonstrations for selection in selector.select_batch(asked.queries, vectors=asked.q)
         ]
@@ -208,6 +210,7 @@ def _marginal_relevance(examples: list[dict[str, str]], embeddings: Any, k: int)
 def _registry() -> dict[str, Callable[[], Contender]]:
     known: dict[str, Callable[[], Contender]] = {
         "kdprompt": lambda: Distillation("kdprompt"),
+        "kdprompt-reader": lambda: Distillation("kdprompt-reader", reads=True),
         "kdprompt-auto": lambda: Distillation("kdprompt-auto", auto=True),
         "kdprompt-static": lambda: Distillation("kdprompt-static", static=True),
         "kdprompt-static-reader": lambda: Distillation("kdprompt-static-reader", static=True, reads=True),

@@ -1,0 +1,179 @@
+"""Pool examples that are held out, and what a reader loses on them: how prompts, or ways to make them, are compared.
+
+No label of a query is needed, for the pool has true outputs. A local model gives probabilities and the loss is a
+log-loss; free text is compared by the distance of its embedding.
+
+Rejected: comparing by the reader's agreement with the estimated outputs of the queries.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from kdprompt.corpus import Corpus
+from kdprompt.data import Demonstration, normalised
+from kdprompt.embedding import embed_documents
+from kdprompt.errors import PoolError
+from kdprompt.features import Features
+from kdprompt.reading import Answer, Race, Reader, sequential_halving
+from kdprompt.settings import Settings
+
+__all__ = ["Examination", "Outcome"]
+
+FEWEST = 24
+SCALES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)  # temperatures of a reader's log-probabilities
+Prompts = Sequence[Sequence[int]]  # rows of the features in reading order, for each held-out example
+
+
+@dataclass
+class Outcome:
+    """What a reader lost on some held-out examples.
+
+    Attributes:
+        losses: −log probability of the true output in nats, 0 and 1 from a reader that knows no probabilities; squared
+            distance of the embedded outputs for free text.
+        wrong: Whether the answer was wrong, where there are labels.
+        log_probs: Of all labels, where they are known.
+        codes: Which label is the true one, likewise.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    wrong: list[bool] = field(default_factory=list)
+    log_probs: list[tuple[float, ...]] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+
+    def fitted_log_loss(self) -> float | None:
+        """Mean log-loss in nats after dividing the log-probabilities by the temperature that fits best.
+
+        A reader that is too sure of itself says so in its log-loss, whatever the prompt; what is left here tells
+        prompts apart. None without probabilities.
+        """
+        if not self.log_probs:
+            return None
+        scores, codes = torch.tensor(self.log_probs, dtype=torch.float64), torch.tensor(self.codes)
+        return min(float(torch.nn.functional.cross_entropy(scores / scale, codes)) for scale in SCALES)
+
+    def __str__(self) -> str:
+        """In words."""
+        measure = "loss" if self.wrong else "squared distance of the outputs"
+        right = f", {1 - fmean(self.wrong):.0%} right" if self.wrong else ""
+        return f"{measure} {fmean(self.losses):.3f} on {len(self.losses)} of them{right}"
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Held-out examples of a pool, and who answers them.
+
+    Attributes:
+        corpus: The pool.
+        settings: How prompts are written.
+        reader: Who answers.
+        held: Rows of the examples ``[h]``.
+        labels: All the outputs there can be; None: free text.
+    """
+
+    corpus: Corpus
+    settings: Settings
+    reader: Reader
+    held: Tensor
+    labels: tuple[str, ...] | None
+
+    @classmethod
+    def of(
+        cls, corpus: Corpus, settings: Settings, reader: Reader, rows: Tensor, size: int, generator: torch.Generator
+    ) -> "Examination":
+        """Holds out a sample of some rows.
+
+        Args:
+            corpus: The pool.
+            settings: How prompts are written.
+            reader: Who answers.
+            rows: The examples that may serve the queries and so may stand for them; their outputs are the labels.
+            size: Most examples; at most a quarter of those that have an output.
+            generator: Draws them.
+
+        Raises:
+            PoolError: There are fewer than 96 examples with an output.
+            TypeError: What is given is no reader.
+        """
+        if not hasattr(reader, "answers"):
+            raise TypeError(
+                "reader must have answers(prompts, labels), as kdprompt.evaluate.LabelReader(model) and "
+                f"TextReader(llm) have, got {type(reader).__name__}: {reader!r:.80}"
+            )
+        known = rows[corpus.features.label[rows] >= 0]
+        if len(known) // 4 < FEWEST:
+            raise PoolError(
+                f"a reader compares prompts on a quarter of the examples with an output that may serve the queries; "
+                f"there must be at least {4 * FEWEST} of them, got {len(known)}; add examples or leave the reader out"
+            )
+        drawn = torch.randperm(len(known), generator=generator)[: min(size, len(known) // 4)]
+        return cls(corpus, settings, reader, known[drawn.to(known.device)], _labels(corpus.features, rows))
+
+    def without(self, rows: Tensor) -> Tensor:
+        """Those of some rows whose text is none of the held-out examples'."""
+        text = self.corpus.features.text
+        return rows[~torch.isin(text[rows], text[self.held])]
+
+    def ask(self, prompts: Prompts, part: range | None = None) -> Outcome:
+        """What the reader loses with the prompts, on all of the examples or a part."""
+        outcome = Outcome()
+        self._ask(prompts, range(len(self.held)) if part is None else part, outcome)
+        return outcome
+
+    def race(self, candidates: Sequence[Prompts], *, first: int) -> tuple[Race, list[Outcome]]:
+        """Finds the candidate of least mean loss by sequential halving.
+
+        Args:
+            candidates: What each shows for every held-out example.
+            first: Examples of the first round.
+
+        Returns:
+            The race, and each candidate's outcome on what it was tried on.
+        """
+        outcomes = [Outcome() for _ in candidates]
+
+        def losses(candidate: int, part: range) -> Sequence[float]:
+            self._ask(candidates[candidate], part, outcomes[candidate])
+            return outcomes[candidate].losses[-len(part) :]
+
+        return sequential_halving(len(candidates), losses, first=first, total=len(self.held)), outcomes
+
+    def _ask(self, prompts: Prompts, part: range, outcome: Outcome) -> None:
+        asked = [self.corpus.at(int(self.held[i])) for i in part]
+        shown = [[self.corpus.at(row) for row in prompts[i]] for i in part]
+        texts = [self.settings.template.text(rows, each.input) for rows, each in zip(shown, asked, strict=True)]
+        answers = list(self.reader.answers(texts, self.labels))
+        if self.labels is None:
+            outcome.losses.extend(self._distances(answers, asked))
+            return
+        for answer, each in zip(answers, asked, strict=True):
+            self._mark(answer, str(each.output), outcome)
+
+    def _mark(self, answer: Answer, output: str, outcome: Outcome) -> None:
+        wrong = normalised(answer.text) != normalised(output)
+        outcome.wrong.append(wrong)
+        if answer.log_probs is None or self.labels is None:
+            outcome.losses.append(float(wrong))
+            return
+        code = self.labels.index(output)
+        outcome.losses.append(-answer.log_probs[code])
+        outcome.log_probs.append(answer.log_probs)
+        outcome.codes.append(code)
+
+    def _distances(self, answers: Sequence[Answer], asked: Sequence[Demonstration]) -> list[float]:
+        texts = [answer.text or " " for answer in answers] + [str(each.output) for each in asked]
+        vectors = torch.nn.functional.normalize(embed_documents(self.corpus.embedder, texts).double(), dim=-1)
+        found: list[float] = (vectors[: len(asked)] - vectors[len(asked) :]).square().sum(-1).tolist()
+        return found
+
+
+def _labels(features: Features, rows: Tensor) -> tuple[str, ...] | None:
+    """The outputs that a reader chooses among; None where outputs are free text."""
+    if features.mode != "labels":
+        return None
+    codes = features.label[rows].unique().tolist()
+    return tuple(sorted({features.labels[code][1] for code in codes if code >= 0}))

@@ -1,0 +1,289 @@
+"""The calibration that asks a reader: which ways are tried, which one is taken, when its core serves a query."""
+
+import json
+import re
+from math import log
+
+import numpy as np
+import pytest
+import torch
+
+from kdprompt import (
+    Answer,
+    CallableEmbedder,
+    DistillationSelector,
+    NearestFirst,
+    NearestLast,
+    PoolError,
+    Settings,
+)
+from kdprompt.evaluate import LabelReader, TextReader
+from kdprompt.examination import SCALES, Outcome
+
+SIDES = {"n": "north", "s": "south"}
+
+
+def vector(text):
+    """Texts like ``n 17`` lie on the side that their first letter names."""
+    side = {"n": 3.0, "s": -3.0}.get(text[:1], 0.0)
+    return np.concatenate([[side], np.random.default_rng(list(text.encode())).normal(size=4)])
+
+
+EMBEDDER = CallableEmbedder(lambda texts: np.array([vector(text) for text in texts]))
+
+
+def records(n=240):
+    return [{"input": f"{'ns'[i % 2]} {i}", "output": SIDES["ns"[i % 2]]} for i in range(n)]
+
+
+def selector(pool=None, settings=None, **rest):
+    return DistillationSelector.from_examples(
+        records() if pool is None else pool, EMBEDDER, settings=settings or Settings(k=4), **rest
+    )
+
+
+def shown(prompt):
+    """Inputs and outputs of the demonstrations, and the query."""
+    inputs, outputs = re.findall(r"Input: (.+)", prompt), re.findall(r"Output: (.+)", prompt)
+    return inputs[:-1], outputs, inputs[-1]
+
+
+class Habitual:
+    """A reader that is right where it likes a prompt (a function of ``shown``), and notes what it is asked."""
+
+    def __init__(self, likes, *, sure=True):
+        self.name = "habitual"
+        self.likes = likes
+        self.sure = sure
+        self.asked = []
+
+    def answers(self, prompts, labels):
+        for prompt in prompts:
+            self.asked.append(prompt)
+            truth = SIDES[shown(prompt)[2][0]]
+            right = self.likes(*shown(prompt))
+            wrong = next(label for label in labels if label != truth)
+            share = {True: 0.9, False: 0.2}[right]
+            log_probs = tuple(log(share if label == truth else 1 - share) for label in labels)
+            yield Answer(truth if right else wrong, log_probs if self.sure else None)
+
+    def count_tokens(self, text):
+        return len(text.split())
+
+
+def contrast(inputs, outputs, query):
+    """Likes both outputs, and the query's own side last."""
+    return len(set(outputs)) == 2 and outputs[-1] == SIDES[query[0]]
+
+
+def cosine(a, b):
+    return float(vector(a) @ vector(b) / np.linalg.norm(vector(a)) / np.linalg.norm(vector(b)))
+
+
+QUERIES = [f"{side} query {i}" for i in range(8) for side in "ns"]
+
+
+# -- what is chosen -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sure", [True, False], ids=["probabilities", "text"])
+def test_a_reader_that_needs_both_outputs_gets_a_core(sure):
+    chooser = selector()
+    before = chooser.select_batch(QUERIES)
+    assert all(len({d.output for d in selection.demonstrations}) == 1 for selection in before)
+    reader = Habitual(contrast, sure=sure)
+    found = chooser.calibrate(reader)
+    assert len(found.core) == 2 and found is chooser.calibration
+    for query, selection in zip(QUERIES, chooser.select_batch(QUERIES), strict=True):
+        assert selection.ids[:2] == found.core and selection.core == 2 and len(selection) == 4
+        assert contrast(*shown(chooser.settings.template.text(selection.demonstrations, query))) or not sure
+    assert "habitual" in found.source and "2 demonstrations of its static prompt first" in found.source
+    assert re.search(r"no core, nearest last: loss .+, \d+% right$", found.source)
+    assert found == selector().calibrate(Habitual(contrast, sure=sure))
+
+
+@pytest.mark.parametrize("order", [NearestLast(), NearestFirst()], ids=lambda order: order.kind)
+def test_the_order_that_the_reader_heeds_is_taken(order):
+    def likes(inputs, outputs, query):
+        first, last = cosine(inputs[0], query), cosine(inputs[-1], query)
+        return outputs == [SIDES[query[0]]] * 4 and (last > first) == (order == NearestLast())
+
+    chooser = selector()
+    found = chooser.calibrate(Habitual(likes))
+    assert found.order == order and found.core == ()
+    for query, selection in zip(QUERIES, chooser.select_batch(QUERIES), strict=True):
+        near = [cosine(d.input, query) for d in selection.demonstrations]
+        assert near == sorted(near, reverse=order == NearestFirst())
+    assert chooser.explain(QUERIES[0]).selection == chooser.select(QUERIES[0])
+    assert found.source.count(order.kind.replace("_", " ")) == 1
+
+
+def test_of_ways_that_a_reader_does_not_tell_apart_the_plain_one_is_taken():
+    chooser = selector()
+    before = chooser.select_batch(QUERIES)
+    found = chooser.calibrate(Habitual(lambda *_: True))
+    assert found.order == NearestLast() and found.core == ()
+    assert [s.demonstrations for s in chooser.select_batch(QUERIES)] == [s.demonstrations for s in before]
+
+
+def test_an_order_that_is_pinned_stays_and_is_not_tried_otherwise():
+    reader = Habitual(contrast)
+    chooser = selector(settings=Settings(k=4, order=NearestFirst()))
+    found = chooser.calibrate(reader)
+    assert found.order is None and "of 3 ways" in found.source
+    assert chooser.calibration.under(chooser.settings).order == NearestFirst()
+
+
+def test_calibrating_without_a_reader_forgets_what_it_chose():
+    chooser = selector()
+    before = chooser.calibration
+    chooser.calibrate(Habitual(contrast))
+    assert chooser.calibrate() == before != selector().calibrate(Habitual(contrast))
+
+
+def test_what_is_examined_here_is_neither_shown_nor_examined_for_the_static_prompt():
+    reader = Habitual(contrast)
+    selector().calibrate(reader)
+    last = 5 * 60  # five ways, a quarter of 240 examples
+    race, ways = [shown(prompt) for prompt in reader.asked[:-last]], [shown(prompt) for prompt in reader.asked[-last:]]
+    held = {query for *_, query in ways}
+    assert len(held) == 60 and all([query for *_, query in ways].count(query) == 5 for query in held)
+    assert not held & {query for *_, query in race}
+    assert not held & {each for inputs, *_ in race for each in inputs}
+    assert all(query not in inputs for inputs, _, query in ways)
+
+
+def test_pools_of_several_tasks_get_no_core():
+    pool = [{**record, "task": "ab"[i % 4 // 2]} for i, record in enumerate(records())]
+    reader = Habitual(contrast)
+    found = selector(pool).calibrate(reader)
+    assert found.core == () and len(reader.asked) == 2 * 60  # two orders; no static prompt was looked for
+    tasks = {record["input"]: record["task"] for record in pool}
+    assert all(tasks[each] == tasks[query] for p in reader.asked for inputs, _, query in [shown(p)] for each in inputs)
+
+
+def test_one_demonstration_has_no_half():
+    found = selector(settings=Settings(k=1)).calibrate(Habitual(lambda *_: True))
+    assert "of 3 ways" in found.source and found.core == ()
+
+
+def test_free_text_is_compared_by_its_embedding():
+    pool = [{"input": r["input"], "output": f"{r['output'][0]} answer {i}"} for i, r in enumerate(records())]
+
+    def parrot(prompt):
+        """Says the first output."""
+        return shown(prompt)[1][0]
+
+    chooser = selector(pool, Settings(k=4, outputs="text"))
+    found = chooser.calibrate(TextReader(parrot))
+    losses = [float(number) for number in re.findall(r"squared distance of the outputs (\d\.\d{3})", found.source)]
+    assert losses == sorted(losses) and found.core == ()
+
+
+# -- the criterion --------------------------------------------------------------------------------------------------
+
+
+def test_the_fitted_log_loss_equals_a_naive_one_and_forgives_being_too_sure():
+    generator = np.random.default_rng(0)
+    scores = 2 * generator.normal(size=(200, 3))
+    codes = (scores + generator.gumbel(size=(200, 3))).argmax(-1)  # drawn with the probabilities that they have
+
+    def outcome(logits):
+        log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        rows = [tuple(row) for row in log_probs.tolist()]
+        return Outcome([-row[c] for row, c in zip(rows, codes, strict=True)], [False] * 200, rows, codes.tolist())
+
+    naive = min(
+        np.mean([np.log(np.exp(row / t).sum()) - row[c] / t for row, c in zip(scores, codes, strict=True)])
+        for t in SCALES
+    )
+    plain, sure = outcome(scores), outcome(4 * scores)
+    assert plain.fitted_log_loss() == pytest.approx(naive, rel=1e-10)
+    assert sure.fitted_log_loss() <= plain.fitted_log_loss() + 1e-3 and np.mean(sure.losses) > np.mean(plain.losses)
+    assert Outcome([0.0, 1.0], [False, True]).fitted_log_loss() is None
+
+
+# -- whom the core serves -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_core():
+    chooser = selector()
+    chooser.calibrate(Habitual(contrast))
+    assert len(chooser.calibration.core) == 2
+    return chooser
+
+
+def test_a_query_of_the_core_or_with_permitted_outputs_gets_none(with_core):
+    core = with_core.calibration.core
+    member = with_core.pool[with_core.pool.index(core[0])]
+    mixed = [QUERIES[0], member.input, QUERIES[1]]
+    steps = []
+    found = with_core.select_batch(mixed, progress=steps.append)
+    assert [selection.core for selection in found] == [2, 0, 2] and sum(steps) == 3
+    assert [selection.query.text for selection in found] == mixed
+    assert member.id not in found[1].ids
+    assert [each.ids for each in found] == [with_core.select(query).ids for query in mixed]
+    assert with_core.select(QUERIES[0], outputs=["north"]).core == 0
+    assert with_core.select(QUERIES[0], outputs=["north", "south"]).core == 2
+
+
+async def test_a_query_asked_for_asynchronously_gets_it_too(with_core):
+    found = await with_core.aselect(QUERIES[0])
+    assert found.core == 2 and found.ids == with_core.select(QUERIES[0]).ids
+
+
+def test_another_core_or_none_may_be_given(with_core):
+    other = with_core.select_static(k=1)
+    assert with_core.select(QUERIES[0], core=other).ids[:1] == other.ids
+    assert with_core.select(QUERIES[0], core=()).core == 0
+
+
+def test_without_one_of_its_examples_or_the_room_for_it_there_is_none(with_core):
+    smaller = DistillationSelector.from_dict(with_core.to_dict(), EMBEDDER, settings=Settings(k=1))
+    assert smaller.calibration.core and smaller.select(QUERIES[0]).core == 0
+    tight = DistillationSelector.from_dict(with_core.to_dict(), EMBEDDER, settings=Settings(k=4, budget=5))
+    assert tight.select(QUERIES[0]).core == 0
+    wide = DistillationSelector.from_dict(with_core.to_dict(), EMBEDDER, settings=Settings(k=4, budget=500))
+    assert wide.select(QUERIES[0]).core == 2
+    with_core.remove(with_core.calibration.core[1])
+    assert with_core.select(QUERIES[0]).core == 0
+
+
+def test_core_and_order_are_stored(with_core, tmp_path):
+    with_core.save(tmp_path / "chooser")
+    loaded = DistillationSelector.load(tmp_path / "chooser", EMBEDDER)
+    assert loaded.calibration == with_core.calibration
+    assert loaded.select_batch(QUERIES) == with_core.select_batch(QUERIES)
+    assert DistillationSelector.from_dict(json.loads(json.dumps(with_core.to_dict())), EMBEDDER).calibration.core
+
+
+def test_a_calibration_that_was_stored_without_them_is_read(with_core):
+    stored = selector().to_dict()
+    for name in ("order", "core"):
+        del stored["calibration"]["fields"][name]
+    assert DistillationSelector.from_dict(stored, EMBEDDER).calibration == selector().calibration
+
+
+# -- errors and the real thing --------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_calibrated_so_is_refused_and_leaves_the_calibration():
+    chooser = selector(records(60))
+    before = chooser.calibration
+    with pytest.raises(PoolError, match=r"at least 96 of them, got 60.*leave the reader out"):
+        chooser.calibrate(Habitual(contrast))
+    with pytest.raises(TypeError, match=r"LabelReader\(model\).*got function"):
+        selector().calibrate(lambda prompt: "north")
+    assert chooser.calibration == before
+
+
+@pytest.mark.llm
+def test_a_real_model_is_asked(data, embedder, small_lm):
+    rows = [{"input": row["input"], "output": row["output"]} for row in data("trec", "pool")[:140]]
+    queries = [row["input"] for row in data("trec", "dev")[:20]]
+    chooser = DistillationSelector.from_examples(rows, embedder, queries=queries, settings=Settings(k=2))
+    found = chooser.calibrate(LabelReader(small_lm))
+    assert found.source.count("on 35 of them") in (1, 2) and small_lm.name in found.source
+    assert {s.core for s in chooser.select_batch(queries)} == {len(found.core)}
+    assert torch.isfinite(torch.tensor([s.after.total for s in chooser.select_batch(queries)])).all()
