@@ -96,8 +96,16 @@ def test_a_reader_chooses_the_static_prompt(queries, tmp_path, monkeypatch):
     assert "prompts, of small J and drawn" in note and len(row["examples"]) == 2
     shown = invoke(*asked, "--static", "--k", "2", *reader)
     assert all(item["id"] in shown.stdout for item in row["chosen"]) and "by what lookup answers" in shown.stdout
-    alone = run(*map(str, asked), *reader)
-    assert alone.returncode != 0 and "give --static with it" in alone.stderr
+
+
+def test_a_reader_calibrates_prompts_for_single_queries(queries, tmp_path, monkeypatch):
+    (tmp_path / "lastmodel.py").write_text("def last(prompt):\n    return prompt.split('Output: ')[-1].split()[0]\n")
+    monkeypatch.chdir(tmp_path)
+    output, asked = tmp_path / "all.jsonl", ("select", "--pool", POOL, "--k", "2", "--reader", "python:lastmodel:last")
+    result = invoke(*asked, "--queries", queries, "--output", output)
+    assert "calibrated by what last answers" in result.stderr and len(output.read_text().splitlines()) == 12
+    one = invoke(*asked, "--query", "the csv has no dates", "--task", "support")
+    assert "ways to make prompts last answered held-out examples of the pool best" in " ".join(one.stdout.split())
 
 
 def test_budget_is_kept(queries, tmp_path):

@@ -20,9 +20,9 @@ Option = typer.Option
 Reads = Annotated[
     str | None,
     Option(
-        help="With --static: the model that will read the prompt, 'smollm2', a Hugging Face name or folder, or "
-        "python:MODULE:NAME (LangChain model, callable). It answers examples of the pool some 1,900 times, and of 64 "
-        "prompts the best is taken."
+        help="The model that will read the prompts, 'smollm2', a Hugging Face name or folder, or python:MODULE:NAME "
+        "(LangChain model, callable). It answers examples of the pool: with --static some 1,900 times, and of 64 "
+        "prompts the best is taken; else some 2,900 times, and what stands first and in which order is calibrated."
     ),
 ]
 
@@ -74,8 +74,6 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     asked = _Asked([*(query or ()), *(read_jsonl(queries) if queries else ())], static, task, permit)
     if not asked.queries and not static:
         raise QueryError("nothing to select for: give --query, --queries, or --static")
-    if reader and not static:
-        raise ValueError(f"--reader {reader!r} chooses one prompt for all queries: give --static with it")
     _check(loaded, asked)
     settings = _settings(k, budget, order)
     asked = replace(asked, reader=opened(reader, log, device=device) if reader else None)
@@ -96,12 +94,16 @@ def _build(loaded: Any, asked: _Asked, settings: Any, model: tuple[str | None, s
     embedder = ProgressEmbedder(model[0], device=model[1])
     vectors = embed_documents(embedder, [example.input for example in loaded]) if len(loaded) else None
     clock.lap(f"embedded {len(loaded):,} examples")
-    traffic = asked.queries if asked.static else None
+    traffic = asked.queries if asked.static or asked.reader else None
     with clock.log.status("calibrating on the pool"):
         selector = DistillationSelector.from_examples(
             loaded, embedder, queries=traffic, settings=settings, vectors=vectors
         )
     clock.lap("prepared the pool and calibrated")
+    if asked.reader and not asked.static:
+        with watched(asked.reader) as reader:
+            selector.calibrate(reader)
+        clock.lap(f"calibrated by what {asked.reader.name} answers")
     return selector
 
 
@@ -137,8 +139,8 @@ class _Clock:
 def _explain(selector: Any, asked: _Asked) -> None:
     from kdprompt.cli.view import show
 
-    query = None if asked.static else asked.queries[0]
-    with watched(asked.reader) as reader:
+    query, asks = (None, asked.reader) if asked.static else (asked.queries[0], None)
+    with watched(asks) as reader:
         explanation = selector.explain(query, task=asked.task, outputs=asked.outputs, reader=reader)
     selection = explanation.selection
     text = selection.query.text if selection.query else "{the query}"
