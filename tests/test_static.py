@@ -200,17 +200,18 @@ def test_a_real_model_is_asked_and_asked_for_good(data, embedder, small_lm):
     assert best < least
 
 
-def test_the_benchmark_asks_no_prompt_twice(tmp_path):
+@pytest.mark.parametrize("name", ["kdprompt-static-reader", "kdprompt-reader"])
+def test_the_benchmark_asks_no_prompt_twice(name, tmp_path):
     from kdprompt.data import Pool, Query
     from kdprompt.evaluate import Plan, Store, contender, run
 
     cases = tuple(Case(Query(text=f"{'abc'[i % 3]} query {i}"), "red green blue".split()[i % 3]) for i in range(9))
     dataset = Dataset("made", Pool.from_records(records(200)), tuple(c.query for c in cases), cases, cases)
     reader = Leaning("red")
-    work = Plan([dataset], [contender("kdprompt-static-reader")], [3], reader, EmbeddingCache(EMBEDDER, name="c"))
+    work = Plan([dataset], [contender(name)], [3], reader, EmbeddingCache(EMBEDDER, name="c"))
     scores = []
     for _ in range(2):
         with Store(tmp_path) as store:
             scores += [cell.score for cell in run(work, store)]
-    assert scores[0] == scores[1] == [1.0] * 9
+    assert scores[0] == scores[1] == [1.0] * 9 and len(reader.asked) > 200
     assert max(Counter(prompt for prompt, _ in reader.asked).values()) == 1
