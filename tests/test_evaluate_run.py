@@ -83,11 +83,17 @@ def ids(chosen) -> list[list[str]]:
 # -- contenders ---------------------------------------------------------------------------------------------------
 
 
-def test_kdprompt_is_the_selector_itself(dataset, embed):
+@pytest.mark.parametrize("name", ["kdprompt", "kdprompt:traffic=true"])
+def test_kdprompt_is_the_selector_itself(name, dataset, embed):
     problem, q = dataset.problem(embed), asked(dataset, embed)
-    selector = DistillationSelector.from_examples(dataset.pool, embed.embedder, settings=Settings(k=3))
+    queries = None if name == "kdprompt" else problem.traffic
+    selector = DistillationSelector.from_examples(dataset.pool, embed.embedder, queries=queries, settings=Settings(k=3))
     expected = [selection.ids for selection in selector.select_batch([query.text for query in q.queries])]
-    assert ids(contender("kdprompt").prepare(problem, 3)(q)) == [list(row) for row in expected]
+    assert ids(contender(name).prepare(problem, 3)(q)) == [list(row) for row in expected]
+
+
+def test_settings_of_kdprompt_may_be_pinned(dataset, embed):
+    problem, q = dataset.problem(embed), asked(dataset, embed)
     pinned = contender("kdprompt:share=0;interference=1;temperature=0.3;order=nearest-first")
     assert pinned.settings.share == 0 and pinned.settings.penalties.interference == 1
     assert pinned.settings.kernel.temperature == 0.3 and len(pinned.prepare(problem, 3)(q)[0]) == 3

@@ -98,6 +98,8 @@ class Distillation:
         settings: Settings other than k.
         static: One prompt for all queries, chosen for the traffic.
         auto: The number that minimises J, at most k.
+        traffic: Whether prompts for single queries are calibrated near the traffic; static prompts, and those that a
+            reader calibrates, always are.
         reads: Whether the reader answers examples of the pool beforehand: for the static prompt, or to calibrate.
         draws: 1.
     """
@@ -106,6 +108,7 @@ class Distillation:
     settings: Settings = field(default_factory=Settings)
     static: bool = False
     auto: bool = False
+    traffic: bool = False
     reads: bool = False
     draws: int = 1
 
@@ -116,7 +119,7 @@ class Distillation:
             problem.pool,
             problem.embedder,
             vectors=problem.x,
-            queries=problem.traffic if self.static or self.reads else None,
+            queries=problem.traffic if self.traffic or self.static or self.reads else None,
             settings=self.settings.model_copy(update=update),
         )
         if self.static:
@@ -228,8 +231,9 @@ def contender(spec: str) -> Contender:
     """A contender by name, with options behind a colon.
 
     ``kdprompt:share=0;interference=1`` pins settings of kdprompt (share, neighbourhood, interference, complexity,
-    tolerance, temperature, order, shortlist, calibrate); ``mmr:trade_off=0.9`` sets an argument of a baseline;
-    ``shuffled:kdprompt`` and ``shuffled(5):kdprompt`` show another's demonstrations in 20 or 5 random orders.
+    tolerance, temperature, order, shortlist, calibrate), and ``traffic=true`` calibrates it near the traffic;
+    ``mmr:trade_off=0.9`` sets an argument of a baseline; ``shuffled:kdprompt`` and ``shuffled(5):kdprompt`` show
+    another's demonstrations in 20 or 5 random orders.
 
     Raises:
         ValueError: There is no such contender or option; the error lists those that there are.
@@ -250,7 +254,8 @@ def contender(spec: str) -> Contender:
     if not options:
         return plain
     if isinstance(plain, Distillation):
-        return replace(plain, name=spec, settings=_settings(options, spec))
+        traffic = bool(options.pop("traffic", False))
+        return replace(plain, name=spec, traffic=traffic, settings=_settings(options, spec))
     if isinstance(plain, PerQuery | Static):
         return type(plain)(spec, _bound(plain.function, options, spec), plain.draws)
     raise ValueError(f"the selector {name!r} takes no options, got {rest!r}")
@@ -293,7 +298,7 @@ def _settings(options: Mapping[str, Any], spec: str) -> Settings:
         if options["order"] not in ORDERS:
             raise ValueError(f"order must be one of {sorted(ORDERS)}, got {options['order']!r} in {spec!r}")
         update["order"] = ORDERS[options["order"]]()
-    known = plain | {"interference", "complexity", "temperature", "order"}
+    known = plain | {"interference", "complexity", "temperature", "order", "traffic"}
     unknown = sorted(set(options) - known)
     if unknown:
         raise ValueError(f"kdprompt has no option {unknown[0]!r} here; it has {sorted(known)}")
