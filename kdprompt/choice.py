@@ -74,13 +74,13 @@ def static_candidates(features: Features, wanted: Requests, size: int) -> Candid
 
     Args:
         features: ``n`` rows.
-        wanted: The queries, ``m`` of them.
+        wanted: The queries, ``m`` of them; their own texts are not left out, for the prompt serves others too.
         size: Most rows.
 
     Returns:
         One problem with at most ``size`` candidates.
     """
-    allowed = allowed_rows(features, wanted)
+    allowed = allowed_rows(features, replace(wanted, own=torch.full_like(wanted.own, -1)))
     if int(allowed.any(0).sum()) <= size:
         rows = allowed.any(0).nonzero().squeeze(-1)
     else:

@@ -73,8 +73,7 @@ def calibrate_by_reader(
     """
     wanted, _ = distribution(corpus, traffic, settings)
     generator = torch.Generator().manual_seed(settings.seed + 1)  # other examples than the static prompt's
-    own = Requests(wanted.q, wanted.task, torch.full_like(wanted.own, -1), wanted.permitted)
-    options = static_candidates(corpus.features, own, settings.static_shortlist)
+    options = static_candidates(corpus.features, wanted, settings.static_shortlist)
     examination = Examination.of(corpus, settings, reader, options.index[options.valid], HELD_OUT, generator)
     ways = _ways(settings, _static_prompt(corpus, wanted, calibration, settings, examination))
     outcomes = [examination.ask(_prompts(corpus, calibration, settings, way, examination.held)) for way in ways]

@@ -3,9 +3,8 @@
 J knows which demonstrations stand for the queries; how one model takes them it does not know. Where outputs are few,
 a small model may lean to one of them because of what stands last, and no order is safe from that before it is tried.
 So a reader may be asked: prompts are compared by what it answers to pool examples that are held out, whose outputs
-are known. No label of a query is needed. This is the reader's part of the calibration. Half of the prompts are of
-nearly least J, which are good on average and much alike; the other half is drawn, and the best of many different
-ones may be better still.
+are known. No label of a query is needed. Half of the prompts are of nearly least J, which are good on average and much
+alike; the other half is drawn, and the best of many different ones may be better still.
 """
 
 import random
@@ -60,8 +59,7 @@ def static_rows(
     """
     features, trial = corpus.features, calibration.static
     target = sample_target(features, neighbours(features, wanted, settings.shortlist), calibration.regression)
-    own = Requests(wanted.q, wanted.task, torch.full_like(wanted.own, -1), wanted.permitted)
-    options = static_candidates(features, own, settings.static_shortlist)
+    options = static_candidates(features, wanted, settings.static_shortlist)
     if reader is None:
         return choose(features, options, target, trial, settings, corpus.lengths), ()
     generator = torch.Generator().manual_seed(settings.seed)
