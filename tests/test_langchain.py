@@ -38,6 +38,7 @@ from kdprompt import (
     Schema,
     Settings,
 )
+from kdprompt.evaluate import TextReader
 from langchain_kdprompt import DistillationExampleSelector
 
 README = Path(__file__).resolve().parents[1] / "integrations" / "langchain_kdprompt" / "README.md"
@@ -464,6 +465,27 @@ def test_explain(selector):
     assert isinstance(explanation, Explanation)
     assert explanation.selection.examples == selector.select_examples(QUERY)
     assert "query: is the train late today" in str(explanation)
+
+
+def test_the_chains_own_model_may_calibrate_it():
+    def likes_yes_first(prompt):
+        """Knows the answer where the first demonstration's is yes."""
+        query, first = re.findall(r"Input: (.+)", prompt)[-1], re.findall(r"Output: (.+)", prompt)[0]
+        return ("yes" if "warm" in query else "no") if first == "yes" else "unsure"
+
+    examples = [
+        {"question": f"is it {'warm' if i % 2 else 'cold'} in {i}", "answer": "yes" if i % 2 else "no"}
+        for i in range(200)
+    ]
+    chooser = DistillationExampleSelector.from_examples(
+        examples, Words(), k=4, input_keys=["question"], output_keys=["answer"]
+    )
+    before = chooser.select_examples({"question": "is it cold in town"})
+    found = chooser.selector.calibrate(reader=TextReader(RunnableLambda(likes_yes_first)))
+    after = chooser.select_examples({"question": "is it cold in town"})
+    assert {example["answer"] for example in before} == {"no"} and found.core
+    assert after[0]["answer"] == "yes" and len(after) == 4
+    assert asyncio.run(chooser.aselect_examples({"question": "is it cold in town"})) == after
 
 
 def test_add_and_remove_are_all_or_none(selector):
