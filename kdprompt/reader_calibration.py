@@ -20,6 +20,7 @@ from torch import Tensor
 from kdprompt.calibration import Calibration
 from kdprompt.choice import query_rows, static_candidates
 from kdprompt.corpus import Corpus, Traffic, distribution
+from kdprompt.errors import PoolError, QueryError
 from kdprompt.examination import Examination, Outcome
 from kdprompt.features import Requests
 from kdprompt.ordering import NearestFirst, NearestLast, Order
@@ -76,7 +77,15 @@ def calibrate_by_reader(
     options = static_candidates(corpus.features, wanted, settings.static_shortlist)
     examination = Examination.of(corpus, settings, reader, options.index[options.valid], HELD_OUT, generator)
     ways = _ways(settings, _static_prompt(corpus, wanted, calibration, settings, examination))
-    outcomes = [examination.ask(_prompts(corpus, calibration, settings, way, examination.held)) for way in ways]
+    pseudo = requests_of(corpus.features, examination.held)
+    near = neighbours(corpus.features, pseudo, settings.shortlist)
+
+    def outcome(way: _Way) -> Outcome:
+        under = replace(calibration, order=way.order).under(settings)
+        rows = query_rows(corpus.features, pseudo, near, calibration, under, corpus.lengths, way.core)
+        return examination.ask([[row for row in each if row >= 0] for each in rows.tolist()])
+
+    outcomes = [outcome(way) for way in ways]
     best = _best(outcomes)
     way, plain = ways[best], f"; {ways[0]}: {outcomes[0]}" if best else ""
     source = (
@@ -118,12 +127,10 @@ def by_core(
 
 
 def _core_in_force(corpus: Corpus, calibration: Calibration, settings: Settings) -> Tensor:
-    known = all(ident in corpus.pool for ident in calibration.core)
-    if not known or len(calibration.core) > settings.most:
+    try:
+        return corpus.core(calibration.core, settings)
+    except (PoolError, QueryError):
         return corpus.core((), settings)
-    rows = corpus.core(calibration.core, settings.model_copy(update={"budget": None}))
-    spent = sum(corpus.tokens(int(row), settings) for row in rows) if settings.budget is not None else 0
-    return rows if spent <= (settings.budget or 0) else rows[:0]
 
 
 def _static_prompt(
@@ -142,15 +149,6 @@ def _ways(settings: Settings, static: Tensor) -> list[_Way]:
     cores = [static[:0], *([half] if len(half) else [])]
     whole = [_Way(orders[0], static)] if len(static) else []
     return [*(_Way(order, core) for core in cores for order in orders), *whole]
-
-
-def _prompts(
-    corpus: Corpus, calibration: Calibration, settings: Settings, way: _Way, held: Tensor
-) -> Sequence[Sequence[int]]:
-    features, wanted = corpus.features, requests_of(corpus.features, held)
-    near, changed = neighbours(features, wanted, settings.shortlist), replace(calibration, order=way.order)
-    rows = query_rows(features, wanted, near, changed, changed.under(settings), corpus.lengths, way.core)
-    return [[row for row in each if row >= 0] for each in rows.tolist()]
 
 
 def _best(outcomes: Sequence[Outcome]) -> int:

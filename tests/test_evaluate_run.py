@@ -132,6 +132,7 @@ def test_static_contenders_show_one_prompt(dataset, embed):
         ("kdprompt:shares=1", "no option 'shares' here; it has"),
         ("kdprompt:share", "name=value"),
         ("kdprompt:order=best", "order must be one of"),
+        ("kdprompt:traffic=no", "traffic must be true or false, got 'no'"),
         ("shuffled:", "needs a number of orders and a selector"),
         ("langchain-mmr:k=3", "takes no options"),
     ],

@@ -254,7 +254,9 @@ def contender(spec: str) -> Contender:
     if not options:
         return plain
     if isinstance(plain, Distillation):
-        traffic = bool(options.pop("traffic", False))
+        traffic = options.pop("traffic", False)
+        if not isinstance(traffic, bool):
+            raise ValueError(f"traffic must be true or false, got {traffic!r} in {spec!r}")
         return replace(plain, name=spec, traffic=traffic, settings=_settings(options, spec))
     if isinstance(plain, PerQuery | Static):
         return type(plain)(spec, _bound(plain.function, options, spec), plain.draws)
