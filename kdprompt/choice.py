@@ -1,6 +1,6 @@
 """From a query's neighbours to its demonstrations in reading order: the rooms above, called in turn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,17 +9,18 @@ from torch import Tensor
 from kdprompt.calibration import Calibration
 from kdprompt.features import Features, Requests, allowed_rows, duplicates, in_turn
 from kdprompt.objective import Objective, blocks
+from kdprompt.ordering import ByObjective
 from kdprompt.pseudo import Trial
-from kdprompt.search import Constraints, best_prefix, drawn, greedy, refine
+from kdprompt.search import Constraints, best_prefix, drawn, exchanged, greedy, refine
 from kdprompt.settings import Quota, Settings
 from kdprompt.target import Neighbours, Target, query_or_neighbourhood
 
 __all__ = [
     "Candidates",
+    "Problem",
     "candidates",
     "check_quota",
     "choose",
-    "choose_each",
     "nearest_rows",
     "query_rows",
     "query_target",
@@ -137,38 +138,74 @@ def choose(
     Returns:
         Feature rows in reading order ``[b, K]``, the core first as it is, −1 pads last.
     """
-    return choose_each(features, options, [options.valid], target, trial, settings, lengths)[0]
+    return Problem.of(features, options, target, trial, settings, lengths).least()
 
 
-def choose_each(  # noqa: PLR0913 - as ``choose``
-    features: Features,
-    options: Candidates,
-    valid: Sequence[Tensor],
-    target: Target,
-    trial: Trial,
-    settings: Settings,
-    lengths: Tensor | None = None,
-    keys: Sequence[Tensor] = (),
-) -> list[Tensor]:
-    """As ``choose``, once for each of some restrictions ``valid`` of the candidates; J's parts are computed once.
+@dataclass(frozen=True)
+class Problem:
+    """J over some candidates, and the limits; its parts are computed once however many sets are asked for.
 
-    For each of the random ``keys`` ``[b, L]`` a set follows that is drawn, under the first restriction and as large as
-    the first set; J only orders it, where it orders the others.
+    Attributes:
+        options: The candidates of ``b`` problems.
+        objective: J over them.
+        rules: Which sets are allowed.
+        tolerance: Of ``best_prefix``, where k is ``"auto"``.
+        settings: How many, in which order.
     """
-    index = options.index
-    parts = blocks(trial.kernel, features.x[index], features.v[index], target, features.radius)
-    objective = Objective.of(parts, trial.share, trial.penalties)
-    rules = _constraints(features, options, settings, lengths)
-    sets = []
-    for each in valid:
-        part = replace(rules, valid=each)
-        path = greedy(objective, part, settings.most, options.core)
-        chosen = best_prefix(path, trial.tolerance) if settings.k == "auto" else path.chosen
-        sets.append(refine(objective, part, chosen, options.core))
-    size = int((sets[0] >= 0).sum(-1).amax())
-    sets.extend(drawn(replace(rules, valid=valid[0]), size, each) for each in keys)
-    arranged = [settings.reading.arrange(objective, chosen, options.core) for chosen in sets]
-    return [torch.where(rows >= 0, index.gather(-1, rows.clamp_min(0)), -1) for rows in arranged]
+
+    options: Candidates
+    objective: Objective
+    rules: Constraints
+    tolerance: float
+    settings: Settings
+
+    @classmethod
+    def of(
+        cls,
+        features: Features,
+        options: Candidates,
+        target: Target,
+        trial: Trial,
+        settings: Settings,
+        lengths: Tensor | None = None,
+    ) -> "Problem":
+        """The problem that ``choose`` solves, with its arguments."""
+        index = options.index
+        parts = blocks(trial.kernel, features.x[index], features.v[index], target, features.radius)
+        objective = Objective.of(parts, trial.share, trial.penalties)
+        return cls(options, objective, _constraints(features, options, settings, lengths), trial.tolerance, settings)
+
+    def least(self, valid: Tensor | None = None) -> Tensor:
+        """The set of least J in reading order ``[b, K]``, among all candidates or those of ``valid`` ``[b, L]``."""
+        rules, core = self.rules if valid is None else replace(self.rules, valid=valid), self.options.core
+        path = greedy(self.objective, rules, self.settings.most, core)
+        chosen = best_prefix(path, self.tolerance) if self.settings.k == "auto" else path.chosen
+        return self._read(refine(self.objective, rules, chosen, core))
+
+    def drawn(self, size: int, keys: Tensor) -> Tensor:
+        """A set that random ``keys`` ``[b, L]`` draw, J has no part but in its order, ``[b, size]``."""
+        return self._read(drawn(self.rules, size, keys))
+
+    def exchanged(self, rows: Tensor, place: int, keys: Tensor) -> Tensor:
+        """A prompt ``[b, K]`` with another demonstration in one place, the feasible one with the largest key.
+
+        A fixed rule arranges it again; where the order is free, the others keep their places. The prompt stays as it is
+        where no other demonstration may stand there.
+        """
+        chosen = (self.options.index[:, None, :] == rows[..., None]).to(torch.uint8).argmax(-1)
+        found = exchanged(self.rules, torch.where(rows >= 0, chosen, -1), place, keys)
+        return self._rows(found) if self.free_order else self._read(found)
+
+    @property
+    def free_order(self) -> bool:
+        """Whether J orders what it chose, so that any order may be tried."""
+        return isinstance(self.settings.reading, ByObjective)
+
+    def _read(self, chosen: Tensor) -> Tensor:
+        return self._rows(self.settings.reading.arrange(self.objective, chosen, self.options.core))
+
+    def _rows(self, chosen: Tensor) -> Tensor:
+        return torch.where(chosen >= 0, self.options.index.gather(-1, chosen.clamp_min(0)), -1)
 
 
 def _constraints(features: Features, options: Candidates, settings: Settings, lengths: Tensor | None) -> Constraints:

@@ -18,7 +18,7 @@ from kdprompt.data import Demonstration, normalised
 from kdprompt.embedding import embed_documents
 from kdprompt.errors import PoolError
 from kdprompt.features import Features
-from kdprompt.reading import Answer, Race, Reader, sequential_halving
+from kdprompt.reading import Answer, Reader, sequential_halving
 from kdprompt.settings import Settings
 
 __all__ = ["Examination", "Outcome"]
@@ -124,15 +124,15 @@ class Examination:
         self._ask(prompts, range(len(self.held)) if part is None else part, outcome)
         return outcome
 
-    def race(self, candidates: Sequence[Prompts], *, first: int) -> tuple[Race, list[Outcome]]:
+    def race(self, candidates: Sequence[Prompts], *, first: int) -> tuple[int, list[Outcome]]:
         """Finds the candidate of least mean loss by sequential halving.
 
         Args:
-            candidates: What each shows for every held-out example.
+            candidates: What each shows for every held-out example; at least 1.
             first: Examples of the first round.
 
         Returns:
-            The race, and each candidate's outcome on what it was tried on.
+            The winner, which is tried on all examples, and each candidate's outcome on what it was tried on.
         """
         outcomes = [Outcome() for _ in candidates]
 
@@ -140,7 +140,11 @@ class Examination:
             self._ask(candidates[candidate], part, outcomes[candidate])
             return outcomes[candidate].losses[-len(part) :]
 
-        return sequential_halving(len(candidates), losses, first=first, total=len(self.held)), outcomes
+        winner = sequential_halving(len(candidates), losses, first=first, total=len(self.held)).winner
+        rest = range(len(outcomes[winner].losses), len(self.held))
+        if rest:
+            losses(winner, rest)
+        return winner, outcomes
 
     def _ask(self, prompts: Prompts, part: range, outcome: Outcome) -> None:
         asked = [self.corpus.at(int(self.held[i])) for i in part]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdprompt.objective import Objective
 
-__all__ = ["Constraints", "Path", "best_prefix", "drawn", "greedy", "refine"]
+__all__ = ["Constraints", "Path", "best_prefix", "drawn", "exchanged", "greedy", "refine"]
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,27 @@ def drawn(constraints: Constraints, k: int, keys: Tensor) -> Tensor:
         key, index = keys.masked_fill(~allowed, -torch.inf).max(-1)
         chosen[:, step] = torch.where(key.isfinite(), index, -1)
     return chosen
+
+
+def exchanged(constraints: Constraints, chosen: Tensor, place: int, keys: Tensor) -> Tensor:
+    """Sets with another member in one place: the feasible candidate with the largest key, ``[b, K]``.
+
+    Args:
+        constraints: What may be chosen.
+        chosen: Feasible sets ``[b, K]``, −1 pads.
+        place: Which member goes; a pad stays one.
+        keys: Of each candidate ``[b, L]``, finite.
+
+    Returns:
+        The sets; the member stays where no other candidate is feasible.
+    """
+    gone, others = chosen[:, place], chosen.clone()
+    others[:, place] = -1
+    allowed = constraints.addable(others, torch.ones_like(gone)) & (gone >= 0)[:, None]
+    allowed &= torch.arange(keys.shape[-1], device=keys.device) != gone[:, None]
+    key, index = keys.masked_fill(~allowed, -torch.inf).max(-1)
+    others[:, place] = torch.where(key.isfinite(), index, gone)
+    return others
 
 
 def best_prefix(path: Path, tolerance: float = 0.0) -> Tensor:

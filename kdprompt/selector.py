@@ -162,7 +162,7 @@ class DistillationSelector:
         """Calibrates again, on the pool as it now is, and keeps the result.
 
         Args:
-            reader: The model that will read the prompts, as ``select_static`` takes it. By some 2,900 answers to
+            reader: The model that will read the prompts, as ``select_static`` takes it. By some 6,700 answers to
                 examples of the pool it chooses the reading order for one query and, in pools of one task, whether
                 demonstrations of its static prompt stand first (``core``).
         """
@@ -336,9 +336,9 @@ class DistillationSelector:
             task: Choose from this task alone.
             outputs: Choose from examples with these outputs alone.
             k: Demonstrations; None takes the settings'.
-            reader: The model that will read the prompt, ``kdprompt.evaluate.LabelReader`` or ``TextReader`` say: of 64
-                prompts, of small J and drawn, the one with which it answers held-out examples of the pool best, in some
-                1,900 calls; no label of a query is looked at. Fewer than 96 examples with an output: a ``PoolError``.
+            reader: The model that will read the prompt, ``kdprompt.evaluate.LabelReader`` or ``TextReader`` say. In
+                some 5,800 answers (``static_rounds``) to held-out examples of the pool, no label of a query, it chooses
+                among prompts of small J, drawn ones, changes of the best. ``PoolError``: fewer than 96 have an output.
 
         Returns:
             The selection; its ``query`` is None.

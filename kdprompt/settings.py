@@ -57,6 +57,8 @@ class Settings(BaseModel):
         shortlist: Candidates a query, the nearest ones; J is searched exactly over them.
         static_shortlist: Candidates of a static prompt: the nearest ones of every query in turn.
         static_queries: Most queries of the traffic that a static prompt looks at (a seeded sample).
+        static_rounds: With a reader: how often the best static prompt so far is changed, each time some 480 answers;
+            0 leaves it at the best of 64 prompts, some 1,900 answers.
         near_duplicate: Cosine of two inputs from which they are duplicates and never shown together.
         leave_out_own: Whether an example with a query's own text is left out of its prompt: it gives the answer away,
             which misleads where selectors are compared; False where a repeated query shall see its answer.
@@ -83,6 +85,7 @@ class Settings(BaseModel):
     shortlist: int = Field(default=64, ge=1)
     static_shortlist: int = Field(default=4096, ge=1)
     static_queries: int = Field(default=512, ge=1)
+    static_rounds: int = Field(default=8, ge=0)
     near_duplicate: float = Field(default=0.95, gt=0)
     leave_out_own: bool = True
     delta: float = Field(default=0.05, gt=0, lt=1)

@@ -4,22 +4,23 @@ J knows which demonstrations stand for the queries; how one model takes them it 
 a small model may lean to one of them because of what stands last, and no order is safe from that before it is tried.
 So a reader may be asked: prompts are compared by what it answers to pool examples that are held out, whose outputs
 are known. No label of a query is needed. Half of the prompts are of nearly least J, which are good on average and much
-alike; the other half is drawn, and the best of many different ones may be better still.
+alike; the other half is drawn, and the best of many different ones may be better still. Then the best is changed, one
+demonstration or two places at a time, and a change that the reader answers better with stays.
 """
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from kdprompt.calibration import Calibration
-from kdprompt.choice import choose, choose_each, static_candidates
+from kdprompt.choice import Problem, static_candidates
 from kdprompt.corpus import Corpus
-from kdprompt.examination import Examination
+from kdprompt.examination import Examination, Outcome
 from kdprompt.features import Requests
-from kdprompt.ordering import ByObjective
 from kdprompt.reading import Reader
 from kdprompt.settings import Settings
 from kdprompt.target import neighbours, sample_target
@@ -28,8 +29,10 @@ __all__ = ["static_rows"]
 
 SETS = 16  # of small J: over all candidates, then over random halves of them
 DRAWN = 16  # at random
+CHANGED = 16  # prompts of one round of changes
 FIRST = 6  # held-out examples that every prompt is tried on
 HELD_OUT = 186  # 6 + 12 + 24 + 48 + 96
+Prompt = tuple[int, ...]  # rows of the features in reading order
 
 
 def static_rows(
@@ -46,8 +49,8 @@ def static_rows(
         corpus: The pool.
         wanted: The queries.
         calibration: The settings in force.
-        settings: How many, under which limits, in which order.
-        reader: Chooses among prompts of small J and drawn ones; None takes the one of least J.
+        settings: How many, under which limits, in which order; how many rounds of changes.
+        reader: Chooses among prompts of small J, drawn ones and changes of the best; None takes the one of least J.
         apart: Whose examples are neither shown nor asked here.
 
     Returns:
@@ -57,39 +60,102 @@ def static_rows(
         PoolError: A reader is given and the pool is too small, or has no outputs to compare with.
         TypeError: What is given is no reader.
     """
-    features, trial = corpus.features, calibration.static
+    features = corpus.features
     target = sample_target(features, neighbours(features, wanted, settings.shortlist), calibration.regression)
     options = static_candidates(features, wanted, settings.static_shortlist)
-    if reader is None:
-        return choose(features, options, target, trial, settings, corpus.lengths), ()
     generator = torch.Generator().manual_seed(settings.seed)
-    rows = options.index[options.valid]
-    if apart is not None:
-        rows = apart.without(rows)
-    examination = Examination.of(corpus, settings, reader, rows, HELD_OUT, generator)
-    kept = options.valid & torch.isin(options.index, examination.without(rows))
-    halves = [torch.rand(kept.shape, generator=generator).to(kept.device) < 0.5 for _ in range(SETS - 1)]
-    keys = [torch.rand(kept.shape, generator=generator).to(kept.device) for _ in range(DRAWN)]
-    valid = [kept, *(kept & half for half in halves)]
-    sets = choose_each(features, options, valid, target, trial, settings, corpus.lengths, keys)
-    prompts = _orders([rows[rows >= 0].tolist() for rows in sets], settings)
-    if len(prompts) == 1:
-        return sets[0], (f"{reader.name} was not asked: there is one prompt",)
-    race, outcomes = examination.race([[rows] * len(examination.held) for rows in prompts], first=FIRST)
-    best, first = outcomes[race.winner], outcomes[0].losses
-    found = torch.tensor([prompts[race.winner]], dtype=torch.long, device=options.index.device)
-    small = {frozenset(rows[rows >= 0].tolist()) for rows in sets[:SETS]}
-    source = "of small J" if frozenset(prompts[race.winner]) in small else "drawn at random"
-    return found, (
-        f"the best of {len(prompts)} prompts, of small J and drawn, by what {reader.name} answers to held-out examples "
-        f"of the pool, {source}: {best}; that of least J {fmean(first):.3f} on the first {len(first)}",
-    )
+    examination = None
+    if reader is not None:
+        rows = options.index[options.valid]
+        rows = rows if apart is None else apart.without(rows)
+        examination = Examination.of(corpus, settings, reader, rows, HELD_OUT, generator)
+        options = replace(options, valid=options.valid & torch.isin(options.index, examination.without(rows)))
+    problem = Problem.of(features, options, target, calibration.static, settings, corpus.lengths)
+    if examination is None:
+        return problem.least(), ()
+    return _Search(problem, examination, generator, random.Random(settings.seed)).best()
 
 
-def _orders(sets: Sequence[list[int]], settings: Settings) -> list[list[int]]:
-    """Each set in its order and, unless that is a fixed rule, in a random one; each prompt once, the first first."""
-    draw = random.Random(settings.seed)
-    free = settings.k == "auto" or settings.budget is not None  # else k is what was asked for
-    whole = [rows for rows in sets if free or len(rows) == len(sets[0])]
-    shuffled = [draw.sample(rows, len(rows)) for rows in whole] if isinstance(settings.reading, ByObjective) else []
-    return [list(rows) for rows in dict.fromkeys(tuple(rows) for rows in [*whole, *shuffled])]
+@dataclass(frozen=True)
+class _Search:
+    """Prompts that were tried, and what the reader lost with them."""
+
+    problem: Problem
+    examination: Examination
+    generator: torch.Generator
+    draw: random.Random
+    tried: dict[Prompt, Outcome] = field(default_factory=dict)
+
+    def best(self) -> tuple[Tensor, tuple[str, ...]]:
+        """Rows ``[1, K]`` of the best prompt, and what to say of it."""
+        small, drawn = self._sets()
+        prompts, name = self._orders([*small, *drawn]), self.examination.reader.name
+        if len(prompts) == 1:
+            return self._tensor(prompts[0]), (f"{name} was not asked: there is one prompt",)
+        best, changes = self._race(prompts), 0
+        source = "of small J" if set(best) in map(set, small) else "drawn at random"
+        for _ in range(self.problem.settings.static_rounds):
+            changed = self._changed(best)
+            rival = self._race(changed) if changed else best
+            if fmean(self.tried[rival].losses) < fmean(self.tried[best].losses):
+                best, changes = rival, changes + 1
+        first = self.tried[prompts[0]].losses
+        source += f" and changed {changes} times" if changes else ""
+        return self._tensor(best), (
+            f"the best of {len(self.tried)} prompts, of small J, drawn and changed, by what {name} answers to held-out "
+            f"examples of the pool, {source}: {self.tried[best]}; that of least J {fmean(first):.3f} on the first "
+            f"{len(first)}",
+        )
+
+    def _race(self, prompts: Sequence[Prompt]) -> Prompt:
+        held = len(self.examination.held)
+        winner, outcomes = self.examination.race([[rows] * held for rows in prompts], first=FIRST)
+        self.tried.update(zip(prompts, outcomes, strict=True))
+        return prompts[winner]
+
+    def _sets(self) -> tuple[list[Prompt], list[Prompt]]:
+        """Of small J, the least first, and drawn."""
+        problem, kept = self.problem, self.problem.options.valid
+        halves = [self._keys() < 0.5 for _ in range(SETS - 1)]
+        keys = [self._keys() for _ in range(DRAWN)]
+        small = [problem.least(valid) for valid in (kept, *(kept & half for half in halves))]
+        size = int((small[0] >= 0).sum())
+        drawn = [problem.drawn(size, each) for each in keys]
+        return [_prompt(rows) for rows in small], [_prompt(rows) for rows in drawn]
+
+    def _orders(self, sets: Sequence[Prompt]) -> list[Prompt]:
+        """Each set in its order and, where that is free, in a random one; each prompt once, the first first."""
+        settings = self.problem.settings
+        any_size = settings.k == "auto" or settings.budget is not None  # else k is what was asked for
+        whole = [rows for rows in sets if any_size or len(rows) == len(sets[0])]
+        shuffled = [tuple(self.draw.sample(rows, len(rows))) for rows in whole] if self.problem.free_order else []
+        return list(dict.fromkeys([*whole, *shuffled]))
+
+    def _changed(self, best: Prompt) -> list[Prompt]:
+        """Prompts with another demonstration in one place or, where the order is free, two places exchanged."""
+        found: dict[Prompt, None] = {}
+        for attempt in range(2 * CHANGED):
+            if attempt % 4 == 0 and self.problem.free_order:
+                rows = list(best)
+                one, other = self.draw.randrange(len(rows)), self.draw.randrange(len(rows))
+                rows[one], rows[other] = rows[other], rows[one]
+                prompt = tuple(rows)
+            else:
+                place = self.draw.randrange(len(best))
+                prompt = _prompt(self.problem.exchanged(self._tensor(best), place, self._keys()))
+            if prompt not in self.tried:
+                found[prompt] = None
+            if len(found) == CHANGED:
+                break
+        return list(found)
+
+    def _keys(self) -> Tensor:
+        index = self.problem.options.index
+        return torch.rand(index.shape, generator=self.generator).to(index.device)
+
+    def _tensor(self, prompt: Prompt) -> Tensor:
+        return torch.tensor([prompt], dtype=torch.long, device=self.problem.options.index.device)
+
+
+def _prompt(rows: Tensor) -> Prompt:
+    return tuple(int(row) for row in rows[0].tolist() if row >= 0)

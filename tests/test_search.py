@@ -12,7 +12,7 @@ import torch
 
 from kdprompt.kernels import Gaussian
 from kdprompt.objective import Objective, Penalties, blocks
-from kdprompt.search import Constraints, best_prefix, drawn, greedy, refine
+from kdprompt.search import Constraints, best_prefix, drawn, exchanged, greedy, refine
 from kdprompt.target import Target
 
 
@@ -453,37 +453,77 @@ def test_a_batch_is_its_problems_one_by_one(device, dtype):
         assert refine(objective.rows(one), limits.rows(one), alone).tolist() == together[b : b + 1].tolist()
 
 
+class Limits:
+    """All limits at once, at random, and a plain check of one more member."""
+
+    def __init__(self, seed, device):
+        rng = np.random.default_rng(seed)
+        self.keys, self.cost, self.valid = (
+            rng.random((3, 12)),
+            rng.integers(1, 5, size=(3, 12)),
+            rng.random((3, 12)) < 0.9,
+        )
+        pairs = rng.random((3, 12, 12)) < 0.1
+        self.pairs = pairs | pairs.transpose(0, 2, 1) | np.eye(12, dtype=bool)
+        self.group = np.array([rng.permutation([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, -1, -1]) for _ in range(3)])
+        self.most, self.least = np.array([1, 3, 2]), np.array([0, 2, 1])
+        self.rules = rules(
+            3,
+            12,
+            device,
+            valid=self.valid,
+            duplicate=self.pairs,
+            cost=self.cost,
+            budget=14,
+            group=self.group,
+            most=self.most,
+            least=self.least,
+        )
+
+    def feasible(self, b, chosen, left):
+        """Candidates that may join when ``left`` places are free."""
+        found = []
+        for i in range(12):
+            after = np.array([sum(self.group[b][j] == code for j in [*chosen, i]) for code in range(3)])
+            if (
+                self.valid[b][i]
+                and not self.pairs[b][i][chosen].any()
+                and i not in chosen
+                and self.cost[b][[*chosen, i]].sum() <= 14
+                and (after <= self.most).all()
+                and np.maximum(self.least - after, 0).sum() <= left - 1
+            ):
+                found.append(i)
+        return found
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_drawn_sets_join_the_feasible_candidate_with_the_largest_key(seed, device):
-    rng = np.random.default_rng(seed)
-    keys, cost, valid = rng.random((3, 12)), rng.integers(1, 5, size=(3, 12)), rng.random((3, 12)) < 0.9
-    pairs = rng.random((3, 12, 12)) < 0.1
-    pairs = pairs | pairs.transpose(0, 2, 1) | np.eye(12, dtype=bool)
-    group = np.array([rng.permutation([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, -1, -1]) for _ in range(3)])
-    most, least = np.array([1, 3, 2]), np.array([0, 2, 1])
-    limits = rules(
-        3, 12, device, valid=valid, duplicate=pairs, cost=cost, budget=14, group=group, most=most, least=least
-    )
-    found = drawn(limits, 5, torch.as_tensor(keys, device=device))
+    limits = Limits(seed, device)
+    found = drawn(limits.rules, 5, torch.as_tensor(limits.keys, device=device))
     for b in range(3):
         chosen = []
-        for _ in range(5):
-            feasible = []
-            for i in range(12):
-                after = np.array([sum(group[b][j] == code for j in [*chosen, i]) for code in range(3)])
-                if (
-                    valid[b][i]
-                    and not pairs[b][i][chosen].any()
-                    and i not in chosen
-                    and cost[b][[*chosen, i]].sum() <= 14
-                    and (after <= most).all()
-                    and np.maximum(least - after, 0).sum() <= 4 - len(chosen)
-                ):
-                    feasible.append(i)
-            if not feasible:
-                break
-            chosen.append(max(feasible, key=lambda i: keys[b][i]))
+        while len(chosen) < 5 and (feasible := limits.feasible(b, chosen, 5 - len(chosen))):
+            chosen.append(max(feasible, key=lambda i, b=b: limits.keys[b][i]))
         assert found[b].tolist() == chosen + [-1] * (5 - len(chosen))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 4, 5, 7, 8, 9])
+def test_an_exchanged_member_gives_way_to_the_feasible_candidate_with_the_largest_key(seed, device):
+    limits = Limits(seed, device)
+    before = drawn(limits.rules, 5, torch.as_tensor(limits.keys, device=device))
+    keys = np.random.default_rng(100 + seed).random((3, 12))
+    whole = limits.rules.satisfied(before).nonzero().squeeze(-1).tolist()
+    assert whole
+    for place in range(5):
+        after = exchanged(limits.rules, before, place, torch.as_tensor(keys, device=device))
+        for b in whole:
+            expected = before[b].tolist()
+            rest = [i for i in expected[:place] + expected[place + 1 :] if i >= 0]
+            feasible = [i for i in limits.feasible(b, rest, 1) if i != expected[place]]
+            if expected[place] >= 0 and feasible:
+                expected[place] = max(feasible, key=lambda i, b=b: keys[b][i])
+            assert after[b].tolist() == expected
 
 
 def test_of_random_keys_every_set_is_drawn_equally_often(device):

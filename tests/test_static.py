@@ -92,7 +92,44 @@ def test_what_is_held_out_is_in_no_prompt_and_labels_of_queries_are_not_needed()
     assert held and used and not held & used
     assert held <= {record["input"] for record in pool}
     assert {labels for _, labels in reader.asked} == {("blue", "green", "red")}
-    assert len(reader.asked) <= 1920 and max(Counter(prompt for prompt, _ in reader.asked).values()) == 1
+    assert (
+        1920 < len(reader.asked) <= 1920 + 8 * 480 and max(Counter(prompt for prompt, _ in reader.asked).values()) == 1
+    )
+
+
+class Counting(Leaning):
+    """A reader that is surer of the true output the larger the numbers in the demonstrations are, the last one most."""
+
+    def answers(self, prompts, labels):
+        for prompt in prompts:
+            self.asked.append((prompt, labels))
+            inputs, query = shown(prompt)
+            worth = sum((1 + (i == len(inputs) - 1)) * int(each.split()[1]) for i, each in enumerate(inputs))
+            share, truth = 0.4 + 0.5 * worth / (300 * (len(inputs) + 1)), OUTPUTS[query[0]]
+            yield Answer(truth, tuple(log(share if each == truth else (1 - share) / 2) for each in labels))
+
+
+@pytest.mark.parametrize("order", [None, NearestLast()], ids=["free", "fixed"])
+def test_changes_that_the_reader_answers_better_with_stay(order):
+    def found(rounds):
+        chooser = selector(records(300), Settings(k=4, static_rounds=rounds, order=order))
+        reader = Counting("red")
+        chosen = chooser.select_static(["a query", "b query", "c query"], reader=reader)
+        note = next(n for n in chosen.notes if reader.name in n)
+        prompts = Counter(prompt for prompt, _ in reader.asked)
+        assert max(prompts.values()) == 1
+        sets = {tuple(shown(prompt)[0]) for prompt in prompts}
+        assert f"the best of {len(sets)} prompts" in note and tuple(d.input for d in chosen.demonstrations) in sets
+        assert all(len(set(each)) == 4 for each in sets)
+        if order is not None:
+            assert len({frozenset(each) for each in sets}) == len(sets)  # the rule's order, not another
+        loss = float(re.search(r"loss (\d\.\d{3}) on 75 of them", note)[1])
+        return loss, int((re.search(r"changed (\d+) times", note) or (0, 0))[1]), len(sets)
+
+    (start, none, first), (four, some, more), (eight, many, most) = (found(rounds) for rounds in (0, 4, 8))
+    assert none == 0 < some < many <= 8 and start > four > eight
+    most_sets = 64 if order is None else 32
+    assert most_sets - 3 <= first <= most_sets and first + 4 * 14 <= more <= first + 4 * 16 and more < most
 
 
 def test_what_is_noted_is_what_the_reader_lost():
@@ -102,7 +139,7 @@ def test_what_is_noted_is_what_the_reader_lost():
 
 
 def test_half_of_the_sets_are_drawn_and_the_note_says_where_the_winner_comes_from():
-    chooser, reader = selector(records(300), Settings(k=4)), Leaning("blue")
+    chooser, reader = selector(records(300), Settings(k=4, static_rounds=0)), Leaning("blue")
     assert {d.output for d in chooser.select_static(["a query"]).demonstrations} == {"red"}
     small = chooser.select_static(["a query"], reader=Leaning("red"))
     assert any(", of small J: loss" in note for note in small.notes)
