@@ -93,7 +93,12 @@ def test_a_reader_chooses_the_static_prompt(queries, tmp_path, monkeypatch):
     invoke(*asked, "--static", "--k", "2", *reader, "--output", output)
     row = json.loads(output.read_text())
     (note,) = [note for note in row["notes"] if "lookup" in note]
-    assert "prompts, of small J, drawn and changed" in note and len(row["examples"]) == 2
+    assert "prompts, of small J, drawn and changed" in note and int(note.split("best of ")[1].split()[0]) > 64
+    assert len(row["examples"]) == 2
+    invoke(*asked, "--static", "--k", "2", *reader, "--rounds", "0", "--output", tmp_path / "unchanged.jsonl")
+    unchanged = json.loads((tmp_path / "unchanged.jsonl").read_text())
+    (note,) = [note for note in unchanged["notes"] if "lookup" in note]
+    assert int(note.split("best of ")[1].split()[0]) <= 64 and " times: " not in note
     shown = invoke(*asked, "--static", "--k", "2", *reader)
     assert all(item["id"] in shown.stdout for item in row["chosen"])
     assert "by what lookup answers" in " ".join(shown.stdout.replace("│", " ").split())

@@ -57,6 +57,9 @@ def select(  # noqa: PLR0913 - a command's options are its interface
         Option(help="Reading order. Default: nearest-last; with --static by-objective."),
     ] = None,
     reader: Reads = None,
+    rounds: Annotated[
+        int, Option(help="With --reader: how often its best static prompt is changed, some 480 answers each.", min=0)
+    ] = 8,
     input_key: Annotated[list[str] | None, Option(help="Key of the input; repeatable. Default: input.")] = None,
     output_key: Annotated[list[str] | None, Option(help="Key of the output; repeatable. Default: output.")] = None,
     model: Annotated[str | None, Option(help="sentence-transformers model. Default: all-MiniLM-L6-v2.")] = None,
@@ -75,7 +78,7 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     if not asked.queries and not static:
         raise QueryError("nothing to select for: give --query, --queries, or --static")
     _check(loaded, asked)
-    settings = _settings(k, budget, order)
+    settings = _settings(k, budget, order, rounds)
     asked = replace(asked, reader=opened(reader, log, device=device) if reader else None)
     clock = _Clock(log)
     selector = _build(loaded, asked, settings, (model, device), clock)
@@ -114,13 +117,14 @@ def _check(pool: Any, asked: _Asked) -> None:
         pool.query(query, f"query {i}" + (f" (line {line})" if line else ""))
 
 
-def _settings(k: str, budget: int | None, order: str | None) -> Any:
+def _settings(k: str, budget: int | None, order: str | None, rounds: int) -> Any:
     from kdprompt import ByObjective, NearestFirst, NearestLast, Settings
 
     if k != "auto" and not k.isdecimal():
         raise ValueError(f"--k must be a whole number from 0 or 'auto', got {k!r}")
     orders = {"nearest-last": NearestLast, "nearest-first": NearestFirst, "by-objective": ByObjective}
-    return Settings(k="auto" if k == "auto" else int(k), budget=budget, order=orders[order]() if order else None)
+    size: Any = "auto" if k == "auto" else int(k)
+    return Settings(k=size, budget=budget, order=orders[order]() if order else None, static_rounds=rounds)
 
 
 class _Clock:

@@ -231,9 +231,9 @@ def contender(spec: str) -> Contender:
     """A contender by name, with options behind a colon.
 
     ``kdprompt:share=0;interference=1`` pins settings of kdprompt (share, neighbourhood, interference, complexity,
-    tolerance, temperature, order, shortlist, calibrate), and ``traffic=true`` calibrates it near the traffic;
-    ``mmr:trade_off=0.9`` sets an argument of a baseline; ``shuffled:kdprompt`` and ``shuffled(5):kdprompt`` show
-    another's demonstrations in 20 or 5 random orders.
+    tolerance, temperature, order, shortlist, static_rounds, calibrate), and ``traffic=true`` calibrates it near the
+    traffic; ``mmr:trade_off=0.9`` sets an argument of a baseline; ``shuffled:kdprompt`` and ``shuffled(5):kdprompt``
+    show another's demonstrations in 20 or 5 random orders.
 
     Raises:
         ValueError: There is no such contender or option; the error lists those that there are.
@@ -289,7 +289,7 @@ def _options(text: str, spec: str) -> dict[str, Any]:
 
 
 def _settings(options: Mapping[str, Any], spec: str) -> Settings:
-    plain = {"share", "neighbourhood", "tolerance", "shortlist", "calibrate"}
+    plain = {"share", "neighbourhood", "tolerance", "shortlist", "static_rounds", "calibrate"}
     update = {key: value for key, value in options.items() if key in plain}
     weights = {key: options[key] for key in ("interference", "complexity") if key in options}
     if weights:
