@@ -134,7 +134,7 @@ class _Search:
     def _changed(self, best: Prompt) -> list[Prompt]:
         """Prompts with another demonstration in one place or, where the order is free, two places exchanged."""
         found: dict[Prompt, None] = {}
-        for attempt in range(2 * CHANGED):
+        for attempt in range(2 * CHANGED if best else 0):
             if attempt % 4 == 0 and self.problem.free_order:
                 rows = list(best)
                 one, other = self.draw.randrange(len(rows)), self.draw.randrange(len(rows))

@@ -132,6 +132,22 @@ def test_changes_that_the_reader_answers_better_with_stay(order):
     assert most_sets - 3 <= first <= most_sets and first + 4 * 14 <= more <= first + 4 * 16 and more < most
 
 
+def test_a_prompt_without_demonstrations_may_be_the_best():
+    class Bare(Leaning):
+        """A reader that is right where it is shown nothing."""
+
+        def answers(self, prompts, labels):
+            for prompt in prompts:
+                self.asked.append((prompt, labels))
+                inputs, query = shown(prompt)
+                yield Answer("nothing" if inputs else OUTPUTS[query[0]])
+
+    settings = Settings(k=2, budget=10, count_tokens=lambda text: 1 if "a 150" in text else 100)
+    reader = Bare("red")
+    found = selector(records(300), settings).select_static(["a query"], reader=reader)
+    assert len(found) == 0 and {tuple(shown(prompt)[0]) for prompt, _ in reader.asked} == {(), ("a 150",)}
+
+
 def test_what_is_noted_is_what_the_reader_lost():
     chooser, reader = selector(records(300), Settings(k=4)), Leaning("red")
     note = next(n for n in chooser.select_static(["a query"], reader=reader).notes if reader.name in n)
