@@ -20,7 +20,6 @@ __all__ = [
     "Problem",
     "candidates",
     "check_quota",
-    "choose",
     "nearest_rows",
     "query_rows",
     "query_target",
@@ -102,7 +101,7 @@ def query_target(features: Features, near: Neighbours, calibration: Calibration)
     return query_or_neighbourhood(features, near, calibration.regression, calibration.chosen.neighbourhood)
 
 
-def query_rows(  # noqa: PLR0913 - as ``choose``
+def query_rows(  # noqa: PLR0913 - what it needs comes from as many rooms
     features: Features,
     wanted: Requests,
     near: Neighbours,
@@ -111,34 +110,10 @@ def query_rows(  # noqa: PLR0913 - as ``choose``
     lengths: Tensor | None,
     core: Tensor,
 ) -> Tensor:
-    """Demonstrations for each of ``b`` queries, of its neighbours and behind the core ``[c]``, as ``choose`` does."""
+    """The set of least J for each of ``b`` queries, of its neighbours and behind the core ``[c]``."""
     options = candidates(features, wanted, near, settings.quota).behind(core)
     target = query_target(features, near, calibration)
-    return choose(features, options, target, calibration.chosen, settings, lengths)
-
-
-def choose(
-    features: Features,
-    options: Candidates,
-    target: Target,
-    trial: Trial,
-    settings: Settings,
-    lengths: Tensor | None = None,
-) -> Tensor:
-    """Greedy, prefix, swaps, order.
-
-    Args:
-        features: The pool.
-        options: Candidates of ``b`` problems.
-        target: Their targets.
-        trial: Calibrated settings in force.
-        settings: How many, under which limits, in which order.
-        lengths: Tokens of each row ``[n]``; needed for a budget.
-
-    Returns:
-        Feature rows in reading order ``[b, K]``, the core first as it is, −1 pads last.
-    """
-    return Problem.of(features, options, target, trial, settings, lengths).least()
+    return Problem.of(features, options, target, calibration.chosen, settings, lengths).least()
 
 
 @dataclass(frozen=True)
@@ -169,14 +144,27 @@ class Problem:
         settings: Settings,
         lengths: Tensor | None = None,
     ) -> "Problem":
-        """The problem that ``choose`` solves, with its arguments."""
+        """J and the limits.
+
+        Args:
+            features: The pool.
+            options: Candidates of ``b`` problems.
+            target: Their targets.
+            trial: Calibrated settings in force.
+            settings: How many, under which limits, in which order.
+            lengths: Tokens of each row ``[n]``; needed for a budget.
+        """
         index = options.index
         parts = blocks(trial.kernel, features.x[index], features.v[index], target, features.radius)
         objective = Objective.of(parts, trial.share, trial.penalties)
         return cls(options, objective, _constraints(features, options, settings, lengths), trial.tolerance, settings)
 
     def least(self, valid: Tensor | None = None) -> Tensor:
-        """The set of least J in reading order ``[b, K]``, among all candidates or those of ``valid`` ``[b, L]``."""
+        """The set of least J, by greedy, prefix and swaps, among all candidates or those of ``valid`` ``[b, L]``.
+
+        Returns:
+            Feature rows in reading order ``[b, K]``, the core first as it is, −1 pads last.
+        """
         rules, core = self.rules if valid is None else replace(self.rules, valid=valid), self.options.core
         path = greedy(self.objective, rules, self.settings.most, core)
         chosen = best_prefix(path, self.tolerance) if self.settings.k == "auto" else path.chosen

@@ -118,10 +118,10 @@ class Examination:
         text = self.corpus.features.text
         return rows[~torch.isin(text[rows], text[self.held])]
 
-    def ask(self, prompts: Prompts, part: range | None = None) -> Outcome:
-        """What the reader loses with the prompts, on all of the examples or a part."""
+    def ask(self, prompts: Prompts) -> Outcome:
+        """What the reader loses with the prompts."""
         outcome = Outcome()
-        self._ask(prompts, range(len(self.held)) if part is None else part, outcome)
+        self._ask(prompts, range(len(self.held)), outcome)
         return outcome
 
     def race(self, candidates: Sequence[Prompts], *, first: int) -> tuple[int, list[Outcome]]:

@@ -147,9 +147,7 @@ def drawn(constraints: Constraints, k: int, keys: Tensor) -> Tensor:
     """
     chosen = torch.full((keys.shape[0], k), -1, dtype=torch.long, device=keys.device)
     for step in range(k):
-        allowed = constraints.addable(chosen, k - (chosen >= 0).sum(-1))
-        key, index = keys.masked_fill(~allowed, -torch.inf).max(-1)
-        chosen[:, step] = torch.where(key.isfinite(), index, -1)
+        chosen[:, step] = _largest(keys, constraints.addable(chosen, k - (chosen >= 0).sum(-1)))
     return chosen
 
 
@@ -169,9 +167,15 @@ def exchanged(constraints: Constraints, chosen: Tensor, place: int, keys: Tensor
     others[:, place] = -1
     allowed = constraints.addable(others, torch.ones_like(gone)) & (gone >= 0)[:, None]
     allowed &= torch.arange(keys.shape[-1], device=keys.device) != gone[:, None]
-    key, index = keys.masked_fill(~allowed, -torch.inf).max(-1)
-    others[:, place] = torch.where(key.isfinite(), index, gone)
+    found = _largest(keys, allowed)
+    others[:, place] = torch.where(found >= 0, found, gone)
     return others
+
+
+def _largest(keys: Tensor, allowed: Tensor) -> Tensor:
+    """The allowed candidate with the largest key ``[b]``, −1 where none is allowed."""
+    key, index = keys.masked_fill(~allowed, -torch.inf).max(-1)
+    return torch.where(key.isfinite(), index, -1)
 
 
 def best_prefix(path: Path, tolerance: float = 0.0) -> Tensor:

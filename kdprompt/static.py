@@ -63,16 +63,16 @@ def static_rows(
     features = corpus.features
     target = sample_target(features, neighbours(features, wanted, settings.shortlist), calibration.regression)
     options = static_candidates(features, wanted, settings.static_shortlist)
+    fixed = target, calibration.static, settings, corpus.lengths
+    if reader is None:
+        return Problem.of(features, options, *fixed).least(), ()
     generator = torch.Generator().manual_seed(settings.seed)
-    examination = None
-    if reader is not None:
-        rows = options.index[options.valid]
-        rows = rows if apart is None else apart.without(rows)
-        examination = Examination.of(corpus, settings, reader, rows, HELD_OUT, generator)
-        options = replace(options, valid=options.valid & torch.isin(options.index, examination.without(rows)))
-    problem = Problem.of(features, options, target, calibration.static, settings, corpus.lengths)
-    if examination is None:
-        return problem.least(), ()
+    rows = options.index[options.valid]
+    if apart is not None:
+        rows = apart.without(rows)
+    examination = Examination.of(corpus, settings, reader, rows, HELD_OUT, generator)
+    kept = options.valid & torch.isin(options.index, examination.without(rows))
+    problem = Problem.of(features, replace(options, valid=kept), *fixed)
     return _Search(problem, examination, generator, random.Random(settings.seed)).best()
 
 

@@ -458,11 +458,9 @@ class Limits:
 
     def __init__(self, seed, device):
         rng = np.random.default_rng(seed)
-        self.keys, self.cost, self.valid = (
-            rng.random((3, 12)),
-            rng.integers(1, 5, size=(3, 12)),
-            rng.random((3, 12)) < 0.9,
-        )
+        self.keys = rng.random((3, 12))
+        self.cost = rng.integers(1, 5, size=(3, 12))
+        self.valid = rng.random((3, 12)) < 0.9
         pairs = rng.random((3, 12, 12)) < 0.1
         self.pairs = pairs | pairs.transpose(0, 2, 1) | np.eye(12, dtype=bool)
         self.group = np.array([rng.permutation([0, 0, 0, 0, 1, 1, 1, 2, 2, 2, -1, -1]) for _ in range(3)])
