@@ -35,14 +35,24 @@ def test_label_scores_equal_a_plain_forward_pass(small_lm):
 
 
 @pytest.mark.llm
-def test_prompts_read_together_equal_plain_forward_passes(small_lm):
+def test_prompts_read_together_equal_plain_forward_passes(small_lm, device):
+    model = small_lm if device.type == "cpu" else load("smollm2", device=device.type)
     for prompts in [PROMPTS[:2], [PROMPTS[2], *PROMPTS], [PROMPTS[0], PROMPTS[0] + " positive\nOutput:", PROMPTS[0]]]:
-        readings = small_lm.read(prompts, LABELS)  # a common beginning, none, and a prompt that begins another
+        readings = model.read(prompts, LABELS)  # a common beginning, none, and a prompt that begins another
         for prompt, reading in zip(prompts, readings, strict=True):
             wanted = [naive(small_lm, prompt, label) for label in LABELS]
             assert reading.mean.tolist() == pytest.approx(wanted, rel=1e-4)
-        kept = small_lm.tokenizer.decode(small_lm._cached)
+        kept = model.tokenizer.decode(model._cached)
         assert all(prompt.startswith(kept) for prompt in prompts), "the cache holds what they begin with"
+
+
+@pytest.mark.llm
+def test_prompts_that_have_nothing_in_common_are_packed_on_an_accelerator(device):
+    if device.type == "cpu":
+        pytest.skip("a CPU gains nothing from it")
+    model, prompts = load("smollm2", device=device.type), [f"Input: {i} films\nOutput:" for i in range(400)]
+    packs = list(model.packs(prompts, LABELS))
+    assert [prompt for pack in packs for prompt in pack] == prompts and 1 < len(packs) < 10
 
 
 @pytest.mark.llm

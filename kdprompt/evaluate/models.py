@@ -15,7 +15,10 @@ __all__ = ["HuggingFaceModel", "LabelReading", "LabelTree", "Precision", "load",
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
-PACK = 320  # tokens read in one pass behind what prompts have in common: past that, attention costs more than it saves
+# Tokens read in one pass behind what prompts have in common. On a CPU, past that, attention costs more than it saves;
+# an accelerator waits for work, so there prompts that have nothing in common are read together too.
+PACK = 320
+WIDE_PACK = 2048
 
 
 @dataclass(frozen=True)
@@ -119,17 +122,20 @@ class HuggingFaceModel:
     def packs(self, prompts: Sequence[str], labels: Sequence[str]) -> Iterator[list[str]]:
         """Cuts prompts, in their order, into runs that one forward pass can read: see ``read``.
 
-        Neighbours are read together where what they begin with in common is longer than what follows it, in runs of
-        at most ``PACK`` tokens behind the common beginning.
+        Neighbours are read together in runs of at most ``PACK`` tokens behind their common beginning, on an accelerator
+        ``WIDE_PACK``; on a CPU only where what they begin with in common is longer than what follows it.
         """
         inner = len(self._tree(tuple(labels)).inner)
+        narrow = self.model.device.type == "cpu"
+        most = PACK if narrow else WIDE_PACK
         run: list[str] = []
         ids: list[list[int]] = []
         for prompt in prompts:
             new = self.tokenizer(prompt)["input_ids"]
             common = _common([*ids, new])
             behind = sum(len(each) - common + inner for each in [*ids, new])
-            if run and (behind > PACK or common < min(len(each) for each in [*ids, new]) / 2):
+            unlike = narrow and common < min(len(each) for each in [*ids, new]) / 2
+            if run and (behind > most or unlike):
                 yield run
                 run, ids = [], []
             run.append(prompt)
@@ -146,9 +152,10 @@ class HuggingFaceModel:
         ids = [self._tokens(prompt, labels[0], tree) for prompt in prompts]
         with self._lock:
             logits = self._forward(ids, tree)
-        log_probs = logits.float().log_softmax(-1).cpu()
-        line_break = self.tokenizer("\n", add_special_tokens=False)["input_ids"][0]
-        return [LabelReading(tree, each[tree.rows, tree.tokens], each[:, line_break]) for each in log_probs]
+        log_probs = logits.float().log_softmax(-1)
+        node = log_probs[:, tree.rows, tree.tokens].cpu()  # what goes to the CPU is small, a vocabulary is not
+        ends = log_probs[..., self.tokenizer("\n", add_special_tokens=False)["input_ids"][0]].cpu()
+        return [LabelReading(tree, each, end) for each, end in zip(node, ends, strict=True)]
 
     def _tokens(self, prompt: str, label: str, tree: LabelTree) -> list[int]:
         ids: list[int] = self.tokenizer(prompt)["input_ids"]
@@ -192,11 +199,12 @@ class HuggingFaceModel:
         self._trim(known)
         plan = _Packed.of(prompts, tree, known, common)
         device, dtype = self.model.device, self.model.dtype
-        mask = torch.zeros(plan.visible.shape, dtype=dtype).masked_fill(~plan.visible, torch.finfo(dtype).min)
+        hidden = ~plan.visible.to(device)
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill(hidden, torch.finfo(dtype).min)
         output = self.model(
             input_ids=plan.tokens[None].to(device),
             position_ids=plan.positions[None].to(device),
-            attention_mask=mask[None, None].to(device),
+            attention_mask=mask[None, None],
             **{self._cache_argument: self._cache},
             use_cache=True,
             logits_to_keep=plan.keep.to(device),
