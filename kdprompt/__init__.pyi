@@ -18,6 +18,7 @@ from .errors import QueryError as QueryError
 from .explanation import Explanation as Explanation
 from .objective import Penalties as Penalties
 from .ordering import ByObjective as ByObjective
+from .ordering import LikeliestLast as LikeliestLast
 from .ordering import NearestFirst as NearestFirst
 from .ordering import NearestLast as NearestLast
 from .prompt import PromptTemplate as PromptTemplate

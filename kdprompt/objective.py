@@ -19,6 +19,8 @@ from kdprompt.target import Target
 
 __all__ = ["Blocks", "Objective", "Penalties", "State", "Terms", "blocks"]
 
+SAME = 1e-4  # squared distance of values that are one output, in units of the largest squared norm
+
 
 @dataclass(frozen=True)
 class Penalties:
@@ -59,6 +61,8 @@ class Blocks:
         values_tt: ⟨v̂, v̂′⟩ among target points ``[b, m, m]``.
         conflict: support(q)·‖v_i − v̂(q)‖ at the queries ``[b, L, q]``.
         silence: support(q)·‖v̂(q)‖, the conflict of predicting nothing ``[b, q]``.
+        agreement: ⟨v_i, v̂(q)⟩, of labels their estimated share, averaged over the queries ``[b, L]``.
+        alike: The first candidate with the same value ``[b, L]``.
         radius: B of R3, ``[b]``.
         width: d of R3, the number of value dimensions.
         target: The target.
@@ -72,6 +76,8 @@ class Blocks:
     values_tt: Tensor
     conflict: Tensor
     silence: Tensor
+    agreement: Tensor
+    alike: Tensor
     radius: Tensor
     width: int
     target: Target
@@ -90,16 +96,20 @@ def blocks(kernel: Kernel, x: Tensor, v: Tensor, target: Target, value_radius: f
     inner_st = v @ target.v.transpose(-1, -2)
     at = target.queries
     size = target.v[:, :at].square().sum(-1)
-    squared = v.square().sum(-1)[..., None] + size[:, None, :] - 2 * inner_st[..., :at]
+    norms, inner_ss = v.square().sum(-1), v @ v.transpose(-1, -2)
+    squared = norms[..., None] + size[:, None, :] - 2 * inner_st[..., :at]
+    apart = norms[..., None] + norms[:, None, :] - 2 * inner_ss
     return Blocks(
         inputs_ss=kernel(x, x),
         inputs_st=kernel(x, target.x),
         inputs_tt=kernel(target.x, target.x),
-        values_ss=v @ v.transpose(-1, -2),
+        values_ss=inner_ss,
         values_st=inner_st,
         values_tt=target.v @ target.v.transpose(-1, -2),
         conflict=squared.clamp_min(0).sqrt() * target.support[:, None, :],
         silence=size.sqrt() * target.support,
+        agreement=(inner_st[..., :at] * target.own[:, None, :at]).sum(-1),
+        alike=(apart < SAME * value_radius**2).to(torch.uint8).argmax(-1),
         radius=value_radius * kernel.diagonal(target.x).amax(-1).sqrt(),
         width=v.shape[-1],
         target=target,
@@ -143,6 +153,8 @@ class Objective:
         attention: κ(x_i, q) clipped at zero ``[b, L, q]``.
         pull: attention·conflict ``[b, L, q]``.
         silence: R6 at the queries where nothing is attended to ``[b, q]``.
+        agreement: How likely the queries have a candidate's output ``[b, L]``.
+        alike: The first candidate with the same output ``[b, L]``.
         query_weights: Weights of the queries in R6 ``[b, q]``, summing to 1.
         radius: B of R3 ``[b]``.
         width: d of R3.
@@ -156,6 +168,8 @@ class Objective:
     attention: Tensor
     pull: Tensor
     silence: Tensor
+    agreement: Tensor
+    alike: Tensor
     query_weights: Tensor
     radius: Tensor
     width: int
@@ -176,6 +190,8 @@ class Objective:
             attention=attention,
             pull=attention * parts.conflict,
             silence=parts.silence,
+            agreement=parts.agreement,
+            alike=parts.alike,
             query_weights=parts.target.own[..., :at],
             radius=parts.radius,
             width=parts.width,

@@ -18,6 +18,7 @@ from kdprompt.search import lowest
 __all__ = [
     "ByObjective",
     "Custom",
+    "LikeliestLast",
     "NearestFirst",
     "NearestLast",
     "Order",
@@ -29,6 +30,8 @@ __all__ = [
 
 EXACT = 7
 CHUNK = 32
+STEPS = 1 << 16  # to which places are rounded, so that equal ones are equal on every device
+TIE = 1e-3  # estimated shares of outputs that differ by less are equal
 
 
 class Profile(ABC):
@@ -158,6 +161,51 @@ class NearestFirst(Order):
 
     def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
         return _by_attention(objective, chosen, fixed, nearest_last=False)
+
+
+@dataclass(frozen=True)
+class LikeliestLast(Order):
+    """The likeliest output last, the least likely first, those between in turn; equal outputs nearest last.
+
+    Attention that rises toward the query (R7) weighs the ends of a prompt unlike: where what stands last has the output
+    that the query likeliest has, and what stands first an unlikely one, R6 is small under such weights. Equal outputs
+    are spread evenly, so that the outputs of every stretch of the prompt are mixed as in all of it, and R2 changes
+    little.
+    """
+
+    profile: Profile = field(default_factory=Uniform)
+    kind: Literal["likeliest_last"] = "likeliest_last"
+
+    def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
+        start = _by_attention(objective, chosen, fixed, nearest_last=True)
+        tail = start[:, fixed:]
+        if not tail.numel():
+            return start
+        places = _spread(objective, tail).masked_fill(tail < 0, torch.iinfo(torch.long).max)
+        return torch.cat([start[:, :fixed], tail.gather(-1, places.argsort(dim=-1, stable=True))], -1)
+
+
+def _spread(objective: Objective, members: Tensor) -> Tensor:
+    """Where members ``[b, K]`` (nearest last, −1 pads last) stand, as integers to be sorted stably ``[b, K]``.
+
+    The j-th of n with equal outputs stands at (j + s)/n, j from 0, where s rises from 0 for the least likely output to
+    1 for the likeliest: of outputs that are equally likely the commoner one, then the one with the nearest member. Of
+    two at one place the likelier output stands first, as the other comes next.
+    """
+    there, index = members >= 0, members.clamp_min(0)
+    slots = torch.arange(members.shape[1], device=members.device)
+    group = objective.alike.gather(-1, index)
+    same = (group[:, :, None] == group[:, None, :]) & there[:, None, :]
+    count = same.sum(-1).clamp_min(1)
+    before = (same & (slots < slots[:, None])).sum(-1)
+    likely = (objective.agreement.gather(-1, index) / TIE).round().long()
+    likely = likely - likely.amin(-1, keepdim=True)
+    nearest = (same * slots).amax(-1)
+    key = (likely * (len(slots) + 1) + count) * len(slots) + nearest
+    leads = there & (before == 0)  # one member of each output
+    rank = ((key[:, None, :] < key[:, :, None]) & leads[:, None, :]).sum(-1)
+    shift = rank / (leads.sum(-1, keepdim=True) - 1).clamp_min(1)
+    return ((before + shift) / count * STEPS).round().long() * len(slots) - rank
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ The first calibration cannot see how one model takes a prompt. Demonstrations th
 best often have one output, and a small model then answers with it, far too sure of itself; a few demonstrations of a
 good static prompt in front (a core) show it the others. And which end of the prompt it heeds is its own. So a few ways
 to make prompts are tried on pool examples that are held out: the core is nothing, the last half of the reader's static
-prompt, or all of it, and the rest, chosen by J given the core, stands nearest last or nearest first. As in the first
+prompt, or all of it, and the rest, chosen by J given the core, stands likeliest last or nearest first. As in the first
 calibration the 0–1 loss decides, and near-ties (one paired standard error) are decided by the log-loss at a fitted
 temperature; without probabilities, by what is simpler.
 
@@ -23,7 +23,7 @@ from kdprompt.corpus import Corpus, Traffic, distribution
 from kdprompt.errors import PoolError, QueryError
 from kdprompt.examination import Examination, Outcome
 from kdprompt.features import Requests
-from kdprompt.ordering import NearestFirst, NearestLast, Order
+from kdprompt.ordering import LikeliestLast, NearestFirst, Order
 from kdprompt.pseudo import requests_of
 from kdprompt.reading import Reader
 from kdprompt.selection import Selection
@@ -36,7 +36,7 @@ __all__ = ["Core", "by_core", "calibrate_by_reader"]
 
 Core = Selection | Sequence[str]
 HELD_OUT = 192
-NAMES = {NearestLast: "nearest last", NearestFirst: "nearest first"}
+NAMES = {LikeliestLast: "likeliest last", NearestFirst: "nearest first"}
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _static_prompt(
 
 
 def _ways(settings: Settings, static: Tensor) -> list[_Way]:
-    orders = (None,) if settings.order is not None else (NearestLast(), NearestFirst())
+    orders = (None,) if settings.order is not None else (LikeliestLast(), NearestFirst())
     half = static[len(static) - len(static) // 2 :]
     cores = [static[:0], *([half] if len(half) else [])]
     whole = [_Way(orders[0], static)] if len(static) else []

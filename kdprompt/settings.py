@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kdprompt.kernels import Kernel
 from kdprompt.objective import Penalties
-from kdprompt.ordering import ByObjective, NearestLast, Order
+from kdprompt.ordering import ByObjective, LikeliestLast, Order
 from kdprompt.prompt import CountTokens, PromptTemplate, approximate_tokens
 
 __all__ = ["Quota", "Settings"]
@@ -44,8 +44,8 @@ class Settings(BaseModel):
         k_max: Most demonstrations that ``"auto"`` may answer.
         budget: Most tokens that the demonstrations of a prompt may take together; None is no limit.
         quota: Limits by output.
-        order: Reading order and position profile; None: the nearest demonstration last; for a static prompt, which
-            has no one query to be near to, the order of smallest J under recency (R7).
+        order: Reading order and position profile; None: the output last that the query likeliest has, equal ones
+            spread evenly; for a static prompt, which has no one query, the order of smallest J under recency (R7).
         outputs: How outputs enter: as labels, as embedded text, not at all; ``auto`` looks at the pool.
         kernel: The kernel κ of the inputs; None is the Gaussian with a calibrated temperature, for a static prompt with
             a sixteenth of the median heuristic's.
@@ -85,7 +85,7 @@ class Settings(BaseModel):
     shortlist: int = Field(default=64, ge=1)
     static_shortlist: int = Field(default=4096, ge=1)
     static_queries: int = Field(default=512, ge=1)
-    static_rounds: int = Field(default=8, ge=0)
+    static_rounds: int = Field(default=16, ge=0)
     near_duplicate: float = Field(default=0.95, gt=0)
     leave_out_own: bool = True
     delta: float = Field(default=0.05, gt=0, lt=1)
@@ -102,7 +102,7 @@ class Settings(BaseModel):
     @property
     def reading(self) -> Order:
         """The order in force for one query."""
-        return self.order or NearestLast()
+        return self.order or LikeliestLast()
 
     def static(self, k: int | None = None) -> Self:
         """The settings of a static prompt, with another k where one is given."""

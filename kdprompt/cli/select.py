@@ -53,8 +53,8 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     task: Annotated[str | None, Option(help="Choose from this task alone.")] = None,
     permit: Annotated[list[str] | None, Option(help="Choose from examples with this output; repeatable.")] = None,
     order: Annotated[
-        Literal["nearest-last", "nearest-first", "by-objective"] | None,
-        Option(help="Reading order. Default: nearest-last; with --static by-objective."),
+        Literal["likeliest-last", "nearest-last", "nearest-first", "by-objective"] | None,
+        Option(help="Reading order. Default: likeliest-last; with --static by-objective."),
     ] = None,
     reader: Reads = None,
     rounds: Annotated[
@@ -118,11 +118,16 @@ def _check(pool: Any, asked: _Asked) -> None:
 
 
 def _settings(k: str, budget: int | None, order: str | None, rounds: int) -> Any:
-    from kdprompt import ByObjective, NearestFirst, NearestLast, Settings
+    from kdprompt import ByObjective, LikeliestLast, NearestFirst, NearestLast, Settings
 
     if k != "auto" and not k.isdecimal():
         raise ValueError(f"--k must be a whole number from 0 or 'auto', got {k!r}")
-    orders = {"nearest-last": NearestLast, "nearest-first": NearestFirst, "by-objective": ByObjective}
+    orders = {
+        "likeliest-last": LikeliestLast,
+        "nearest-last": NearestLast,
+        "nearest-first": NearestFirst,
+        "by-objective": ByObjective,
+    }
     size: Any = "auto" if k == "auto" else int(k)
     return Settings(k=size, budget=budget, order=orders[order]() if order else None, static_rounds=rounds)
 
