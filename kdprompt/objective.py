@@ -109,11 +109,16 @@ def blocks(kernel: Kernel, x: Tensor, v: Tensor, target: Target, value_radius: f
         conflict=squared.clamp_min(0).sqrt() * target.support[:, None, :],
         silence=size.sqrt() * target.support,
         agreement=(inner_st[..., :at] * target.own[:, None, :at]).sum(-1),
-        alike=(apart < SAME * value_radius**2).to(torch.uint8).argmax(-1),
+        alike=_first(apart < SAME * value_radius**2),
         radius=value_radius * kernel.diagonal(target.x).amax(-1).sqrt(),
         width=v.shape[-1],
         target=target,
     )
+
+
+def _first(same: Tensor) -> Tensor:
+    """The first that is true of each row ``[b, L, L]``, 0 where none is, ``[b, L]``."""
+    return same.to(torch.uint8).argmax(-1) if same.numel() else same[..., 0:0].sum(-1)
 
 
 @dataclass(frozen=True)

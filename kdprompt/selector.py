@@ -162,7 +162,7 @@ class DistillationSelector:
         """Calibrates again, on the pool as it now is, and keeps the result.
 
         Args:
-            reader: The model that will read the prompts, as ``select_static`` takes it. By some 6,700 answers to
+            reader: The model that will read the prompts, as ``select_static`` takes it. By some 10,600 answers to
                 examples of the pool it chooses the reading order for one query and, in pools of one task, whether
                 demonstrations of its static prompt stand first (``core``).
         """
@@ -337,7 +337,7 @@ class DistillationSelector:
             outputs: Choose from examples with these outputs alone.
             k: Demonstrations; None takes the settings'.
             reader: The model that will read the prompt, ``kdprompt.evaluate.LabelReader`` or ``TextReader`` say. In
-                some 5,800 answers (``static_rounds``) to held-out examples of the pool, no label of a query, it chooses
+                some 9,600 answers (``static_rounds``) to held-out examples of the pool, no label of a query, it chooses
                 among prompts of small J, drawn ones, changes of the best. ``PoolError``: fewer than 96 have an output.
 
         Returns:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from kdprompt import (
     ByObjective,
     DistillationSelector,
+    LikeliestLast,
     NearestFirst,
     NearestLast,
     Penalties,
@@ -167,7 +168,9 @@ def test_the_best_prefix_begins_at_the_core(penalties, sizes, device, dtype):
     assert seen == sizes if sizes else len(seen) > 1
 
 
-@pytest.mark.parametrize("order", [NearestLast(), NearestFirst(), ByObjective()], ids=lambda order: order.kind)
+@pytest.mark.parametrize(
+    "order", [NearestLast(), NearestFirst(), LikeliestLast(), ByObjective()], ids=lambda order: order.kind
+)
 def test_an_order_moves_the_tail_alone_and_pads_stay_last(order, device, dtype):
     world = World(3, device, dtype)
     chosen = torch.tensor([[8, 2, 5, -1, 1, 7, -1], [0, 1, -1, -1, -1, -1, -1], [4, 3, 6, 0, 2, 8, 1]], device=device)

@@ -4,6 +4,7 @@ import math
 import re
 import signal
 from contextlib import contextmanager
+from fractions import Fraction
 from itertools import combinations, permutations
 
 import numpy as np
@@ -17,6 +18,7 @@ from kdprompt.objective import Objective, Penalties, blocks
 from kdprompt.ordering import (
     ByObjective,
     Custom,
+    LikeliestLast,
     NearestFirst,
     NearestLast,
     PrimacyRecency,
@@ -80,6 +82,7 @@ class World:
         held = {name: torch.as_tensor(value, device=device, dtype=dtype) for name, value in raw.items()}
         task = torch.full((b, 1), -1, device=device)
         target = Target(held["tx"], held["tv"], held["own"], held["nearby"], held["support"], task, 1, 0.4)
+        self.x, self.target = held["x"], target
         self.objective = Objective.of(
             blocks(Gaussian(TEMPERATURE), held["x"], held["v"], target, 1.0), SHARE, PENALTIES
         )
@@ -211,10 +214,74 @@ def test_several_queries_are_near_by_their_weighted_mean(seed, device, dtype):
     assert NearestLast().arrange(objective, torch.arange(8, device=device)[None]).tolist() == [expected]
 
 
-ORDERS = [NearestLast(), NearestFirst(), ByObjective(), ByObjective(PrimacyRecency())]
+def spread(members, output, likely):
+    """Members (nearest last) as LikeliestLast puts them, in exact fractions."""
+    groups = {o: [i for i in members if output(i) == o] for o in map(output, members)}
+    ranked = sorted(groups, key=lambda o: (likely(o), len(groups[o]), members.index(groups[o][-1])))
+    place = {}
+    for rank, o in enumerate(ranked):
+        for j, i in enumerate(groups[o]):
+            shift = Fraction(rank, max(len(ranked) - 1, 1))
+            place[i] = ((j + shift) / len(groups[o]), -rank)
+    return sorted(members, key=place.__getitem__)
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=["last", "first", "recency", "ends"])
+@pytest.mark.parametrize("k", [1, 2, 4, 7, 12])
+@pytest.mark.parametrize("seed", range(4))
+def test_likeliest_last_equals_its_definition(k, seed, device, dtype):
+    world, chosen, expected = World(seed, device, dtype), draw(seed, k), []
+    for b, members in enumerate(chosen):
+        output = world.raw["v"][b].argmax(-1)
+        likely = world.raw["tv"][b, 0]
+        near = sorted(members, key=lambda i: world.nearness(b, i))
+        expected.append(spread(near, output.__getitem__, likely.__getitem__))
+        ends = [likely[output[i]] for i in expected[-1]]
+        assert ends[-1] == max(ends) and ends[0] == min(ends)
+    assert LikeliestLast().arrange(world.objective, index(chosen, device)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [("aaab", "baaa"), ("abab", "baba"), ("aabbbabb", "bbabbaba"), ("aabbabcc", "cbabcaba"), ("cba", "cba")],
+)
+def test_outputs_are_spread_and_the_likeliest_ends_the_prompt(outputs, expected, device, dtype):
+    """a: 0.6, b: 0.3, c: 0.1."""
+    size = len(outputs)
+    x = torch.linspace(0.5, 1.0, size, device=device, dtype=dtype)[None, :, None]  # nearest last
+    v = torch.eye(3, device=device, dtype=dtype)[["abc".index(o) for o in outputs]][None]
+    likely = torch.tensor([[[0.6, 0.3, 0.1]]], device=device, dtype=dtype)
+    own = torch.ones(1, 1, device=device, dtype=dtype)
+    target = Target(torch.ones_like(x[:, :1]), likely, own, own, own, own.long(), 1)
+    objective = Objective.of(blocks(Gaussian(), x, v, target, 1.0), 0.5, Penalties())
+    arranged = LikeliestLast().arrange(objective, index([list(range(size))[::-1]], device))[0].tolist()
+    assert "".join(outputs[i] for i in arranged) == expected
+    for output in set(outputs):
+        same = [i for i in arranged if outputs[i] == output]
+        assert same == sorted(same), "equal outputs: nearest last"
+
+
+def test_free_texts_stand_by_their_agreement_with_the_estimate(device, dtype):
+    world = World(2, device, dtype)
+    angles = torch.linspace(0.0, 3.0, 12, device=device, dtype=dtype)
+    v = torch.stack([angles.cos(), angles.sin(), torch.zeros_like(angles)], -1).expand(2, -1, -1)
+    target = Target(
+        world.target.x,
+        v[:, [4] * 4],
+        *(getattr(world.target, f) for f in ("own", "nearby", "support")),
+        world.target.task,
+        1,
+        0.4,
+    )
+    objective = Objective.of(blocks(Gaussian(), world.x, v, target, 1.0), SHARE, PENALTIES)
+    arranged = LikeliestLast().arrange(objective, index([[0, 4, 9, 2, 11]] * 2, device)).tolist()
+    assert arranged == [[11, 9, 0, 2, 4]] * 2
+
+
+ORDERS = [NearestLast(), NearestFirst(), LikeliestLast(), ByObjective(), ByObjective(PrimacyRecency())]
+NAMES = ["last", "first", "likeliest", "recency", "ends"]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=NAMES)
 @pytest.mark.parametrize("k", [3, 9])
 def test_pads_stay_last_wherever_they_stood_and_change_nothing(order, k, device, dtype):
     world, chosen = World(4, device, dtype, b=3), draw(4, k, b=3)
@@ -226,7 +293,7 @@ def test_pads_stay_last_wherever_they_stood_and_change_nothing(order, k, device,
     assert order.arrange(world.objective, mixed).tolist() == expected
 
 
-@pytest.mark.parametrize("order", ORDERS, ids=["last", "first", "recency", "ends"])
+@pytest.mark.parametrize("order", ORDERS, ids=NAMES)
 @pytest.mark.parametrize("k", [5, 9])
 def test_the_order_of_the_input_does_not_matter_and_arranging_again_changes_nothing(order, k, device, dtype):
     world, chosen = World(5, device, dtype), draw(5, k)
@@ -249,7 +316,7 @@ def test_ties_stand_in_the_order_of_candidates(device, dtype):
     target = Target(x[:, :1] * 2, v[:, :1], own, own, own, own.long(), 1)
     objective = Objective.of(blocks(Gaussian(), x, v, target, 1.0), 0.5, Penalties())
     chosen = index([[3, 8, 0, 5, 1]], device)
-    for order in (NearestLast(), NearestFirst(), ByObjective()):
+    for order in (NearestLast(), NearestFirst(), LikeliestLast(), ByObjective()):
         assert order.arrange(objective, chosen).tolist() == [[0, 1, 3, 5, 8]]
 
 

@@ -12,8 +12,8 @@ from kdprompt import (
     Answer,
     CallableEmbedder,
     DistillationSelector,
+    LikeliestLast,
     NearestFirst,
-    NearestLast,
     PoolError,
     Settings,
 )
@@ -98,15 +98,15 @@ def test_a_reader_that_needs_both_outputs_gets_a_core(sure):
         assert selection.ids[:2] == found.core and selection.core == 2 and len(selection) == 4
         assert contrast(*shown(chooser.settings.template.text(selection.demonstrations, query))) or not sure
     assert "habitual" in found.source and "2 demonstrations of its static prompt first" in found.source
-    assert re.search(r"no core, nearest last: loss .+, \d+% right$", found.source)
+    assert re.search(r"no core, likeliest last: loss .+, \d+% right$", found.source)
     assert found == selector().calibrate(Habitual(contrast, sure=sure))
 
 
-@pytest.mark.parametrize("order", [NearestLast(), NearestFirst()], ids=lambda order: order.kind)
+@pytest.mark.parametrize("order", [LikeliestLast(), NearestFirst()], ids=lambda order: order.kind)
 def test_the_order_that_the_reader_heeds_is_taken(order):
     def likes(inputs, outputs, query):
         first, last = cosine(inputs[0], query), cosine(inputs[-1], query)
-        return outputs == [SIDES[query[0]]] * 4 and (last > first) == (order == NearestLast())
+        return outputs == [SIDES[query[0]]] * 4 and (last > first) == (order == LikeliestLast())
 
     chooser = selector()
     found = chooser.calibrate(Habitual(likes))
@@ -122,7 +122,7 @@ def test_of_ways_that_a_reader_does_not_tell_apart_the_plain_one_is_taken():
     chooser = selector()
     before = chooser.select_batch(QUERIES)
     found = chooser.calibrate(Habitual(lambda *_: True))
-    assert found.order == NearestLast() and found.core == ()
+    assert found.order == LikeliestLast() and found.core == ()
     assert [s.demonstrations for s in chooser.select_batch(QUERIES)] == [s.demonstrations for s in before]
 
 
