@@ -640,7 +640,7 @@ def test_in_a_pipeline_with_a_real_language_model(embedder, small_lm):
     pipeline.connect("prompt.prompt", "llm.messages")
     expected = {
         "wont let me log in, just says try later": "login",
-        "sorting by priority puts Low above High": "bug report",
+        "two cards vanished when i dragged them to another board": "bug report",
         "would be cool to have a widget for the home screen": "feature request",
     }
     replies = {query: pipeline.run(asked(query))["llm"]["replies"][0].text for query in expected}

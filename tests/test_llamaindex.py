@@ -445,7 +445,7 @@ def test_with_a_real_language_model(embedder, small_lm):
     llm = Local(small_lm.generate)
     expected = {
         "wont let me log in, just says try later": "login",
-        "sorting by priority puts Low above High": "bug report",
+        "two cards vanished when i dragged them to another board": "bug report",
         "would be cool to have a widget for the home screen": "feature request",
     }
     assert {query: llm.predict(prompt, question=query) for query in expected} == expected
