@@ -92,7 +92,7 @@ def test_what_is_held_out_is_in_no_prompt_and_labels_of_queries_are_not_needed()
     assert held and used and not held & used
     assert held <= {record["input"] for record in pool}
     assert {labels for _, labels in reader.asked} == {("blue", "green", "red")}
-    assert 1920 < len(reader.asked) <= 1920 + 8 * 480
+    assert 1920 < len(reader.asked) <= 1920 + 16 * 480
     assert max(Counter(prompt for prompt, _ in reader.asked).values()) == 1
 
 
