@@ -118,7 +118,7 @@ def blocks(kernel: Kernel, x: Tensor, v: Tensor, target: Target, value_radius: f
 
 def _first(same: Tensor) -> Tensor:
     """The first that is true of each row ``[b, L, L]``, 0 where none is, ``[b, L]``."""
-    return same.to(torch.uint8).argmax(-1) if same.numel() else same[..., 0:0].sum(-1)
+    return same.to(torch.uint8).argmax(-1) if same.numel() else same.new_zeros(same.shape[:-1], dtype=torch.long)
 
 
 @dataclass(frozen=True)

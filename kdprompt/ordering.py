@@ -16,6 +16,7 @@ from kdprompt.objective import Objective
 from kdprompt.search import lowest
 
 __all__ = [
+    "ORDERS",
     "ByObjective",
     "Custom",
     "LikeliestLast",
@@ -229,6 +230,14 @@ class ByObjective(Order):
             search = _enumerate if k - fixed <= EXACT else _descend
             result[rows, :k] = search(objective.rows(rows), start[rows, :k], self.profile, fixed)
         return result
+
+
+ORDERS: dict[str, type[Order]] = {  # by the names of commands
+    "likeliest-last": LikeliestLast,
+    "nearest-last": NearestLast,
+    "nearest-first": NearestFirst,
+    "by-objective": ByObjective,
+}
 
 
 def _position_weights(orders: Tensor, profile: Profile, like: Tensor) -> Tensor:

@@ -118,18 +118,13 @@ def _check(pool: Any, asked: _Asked) -> None:
 
 
 def _settings(k: str, budget: int | None, order: str | None, rounds: int) -> Any:
-    from kdprompt import ByObjective, LikeliestLast, NearestFirst, NearestLast, Settings
+    from kdprompt import Settings
+    from kdprompt.ordering import ORDERS
 
     if k != "auto" and not k.isdecimal():
         raise ValueError(f"--k must be a whole number from 0 or 'auto', got {k!r}")
-    orders = {
-        "likeliest-last": LikeliestLast,
-        "nearest-last": NearestLast,
-        "nearest-first": NearestFirst,
-        "by-objective": ByObjective,
-    }
     size: Any = "auto" if k == "auto" else int(k)
-    return Settings(k=size, budget=budget, order=orders[order]() if order else None, static_rounds=rounds)
+    return Settings(k=size, budget=budget, order=ORDERS[order]() if order else None, static_rounds=rounds)
 
 
 class _Clock:

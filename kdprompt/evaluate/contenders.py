@@ -13,7 +13,7 @@ from kdprompt.evaluate.datasets import Asked, Problem
 from kdprompt.evaluate.static_baselines import STATIC, StaticBaseline
 from kdprompt.kernels import Gaussian
 from kdprompt.objective import Penalties
-from kdprompt.ordering import ByObjective, LikeliestLast, NearestFirst, NearestLast
+from kdprompt.ordering import ORDERS
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 
@@ -32,12 +32,6 @@ __all__ = [
 Shown = tuple[Demonstration, ...]
 Choose = Callable[[Asked], list[Shown]]
 RANDOM_DRAWS = 10
-ORDERS = {
-    "likeliest-last": LikeliestLast,
-    "nearest-last": NearestLast,
-    "nearest-first": NearestFirst,
-    "by-objective": ByObjective,
-}
 
 
 class Contender(Protocol):
