@@ -16,7 +16,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")  # no progress 
 from torch import Tensor  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
-from kdprompt.evaluate.models import HuggingFaceModel, smollm2  # noqa: E402
+from kdprompt.readers.causal_lm import HuggingFaceModel, smollm2  # noqa: E402
 
 __all__ = ["SmolLM2", "load"]
 

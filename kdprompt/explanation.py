@@ -4,15 +4,15 @@ from dataclasses import dataclass
 
 import torch
 
-from kdprompt.audit import Geometry, audit
-from kdprompt.calibration import Calibration
-from kdprompt.choice import nearest_rows
-from kdprompt.corpus import Corpus
-from kdprompt.features import Requests
-from kdprompt.kernels import Gaussian
-from kdprompt.selection import Chosen, Selection, TermValues
+from kdprompt.calibration.calibration import Calibration
+from kdprompt.objective.target import Target
+from kdprompt.pool.pool_tensors import Requests
+from kdprompt.selection.accounting import Geometry, audit
+from kdprompt.selection.embedded_pool import Corpus
+from kdprompt.selection.problem import nearest_rows
+from kdprompt.selection.result import Chosen, Selection, TermValues
 from kdprompt.settings import Settings
-from kdprompt.target import Target
+from kdprompt.theory.kernels import Gaussian
 
 __all__ = ["Explanation", "explained"]
 

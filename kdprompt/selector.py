@@ -8,13 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdprompt.audit import CPU, Audit, Geometry, audit
-from kdprompt.batching import MicroBatcher
-from kdprompt.calibration import Calibration, calibrate
-from kdprompt.choice import query_rows, query_target
-from kdprompt.corpus import FROM_POOL, AnyQuery, Corpus, Record, Traffic, check_size, distribution
-from kdprompt.data import Pool, Query, Schema
-from kdprompt.embedding import (
+from kdprompt.calibration.calibration import Calibration, calibrate
+from kdprompt.explanation import Explanation, explained
+from kdprompt.micro_batching import MicroBatcher
+from kdprompt.objective.target import Neighbours, neighbours, sample_target
+from kdprompt.pool.embedding import (
     Embedder,
     SentenceTransformerEmbedder,
     checked_vectors,
@@ -22,16 +20,18 @@ from kdprompt.embedding import (
     embed_queries,
     embed_query_alone,
 )
-from kdprompt.explanation import Explanation, explained
-from kdprompt.features import Requests
-from kdprompt.reader_calibration import Core, by_core, calibrate_by_reader
-from kdprompt.reading import Reader
-from kdprompt.record import record
-from kdprompt.selection import Selection
+from kdprompt.pool.pool import Pool, Query, Schema
+from kdprompt.pool.pool_tensors import Requests
+from kdprompt.readers.reader import Reader
+from kdprompt.selection.accounting import CPU, Audit, Geometry, audit
+from kdprompt.selection.embedded_pool import FROM_POOL, AnyQuery, Corpus, Record, Traffic, check_size, distribution
+from kdprompt.selection.problem import query_rows, query_target
+from kdprompt.selection.record import record
+from kdprompt.selection.result import Selection
 from kdprompt.settings import Settings
-from kdprompt.static import static_rows
 from kdprompt.storage import Stored, described, from_dict, read, restored_embedder, restored_settings, to_dict, write
-from kdprompt.target import Neighbours, neighbours, sample_target
+from kdprompt.tuning.query_prompts import Core, by_core, calibrate_by_reader
+from kdprompt.tuning.static_prompt import static_rows
 
 __all__ = ["DistillationSelector"]
 

@@ -5,10 +5,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kdprompt.kernels import Kernel
-from kdprompt.objective import Penalties
-from kdprompt.ordering import ByObjective, LikeliestLast, Order
-from kdprompt.prompt import CountTokens, PromptTemplate, approximate_tokens
+from kdprompt.objective.objective import Penalties
+from kdprompt.pool.prompt import CountTokens, PromptTemplate, approximate_tokens
+from kdprompt.search.ordering import ByObjective, LikeliestLast, Order
+from kdprompt.theory.kernels import Kernel
 
 __all__ = ["Quota", "Settings"]
 

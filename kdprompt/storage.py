@@ -24,11 +24,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from kdprompt.calibration import Calibration
-from kdprompt.corpus import Traffic
-from kdprompt.data import Demonstration, Pool, Query, Schema
-from kdprompt.embedding import Embedder, SentenceTransformerEmbedder
+from kdprompt.calibration.calibration import Calibration
 from kdprompt.errors import EmbeddingError, PoolError
+from kdprompt.pool.embedding import Embedder, SentenceTransformerEmbedder
+from kdprompt.pool.pool import Demonstration, Pool, Query, Schema
+from kdprompt.selection.embedded_pool import Traffic
 from kdprompt.settings import Settings
 
 __all__ = [
@@ -47,14 +47,14 @@ __all__ = [
 FORMAT = 1
 DOCUMENT = "document"
 KEPT = (
-    "kernels",
-    "ordering",
-    "objective",
-    "prompt",
+    "theory.kernels",
+    "search.ordering",
+    "objective.objective",
+    "pool.prompt",
     "settings",
-    "target",
-    "pseudo",
-    "calibration",
+    "objective.target",
+    "calibration.pseudo_queries",
+    "calibration.calibration",
 )  # rooms of stored objects
 PINS = ("kernel", "share", "neighbourhood", "penalties", "tolerance")  # settings that a calibration takes as they are
 Default = Callable[[Any], Any]

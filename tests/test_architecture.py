@@ -113,8 +113,8 @@ def test_a_room_imports_only_from_rooms_before_it(path):
         "import kdprompt",
         "from .objective import Objective",
         "from . import Settings",
-        "def f():\n    from kdprompt.objective import Objective",
-        "from kdprompt.kernels import Gaussian",
+        "def f():\n    from kdprompt.objective.objective import Objective",
+        "from kdprompt.theory.kernels import Gaussian",
         "from kdprompt.nowhere import x",
     ],
 )

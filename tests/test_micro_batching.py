@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kdprompt import DistillationSelector, EmbeddingError, Query, QueryError, Settings
-from kdprompt.batching import MicroBatcher
+from kdprompt.micro_batching import MicroBatcher
 
 
 def run(coroutine, seconds=60):

@@ -29,8 +29,8 @@ from kdprompt import (
     Settings,
 )
 from kdprompt import selector as selector_room
-from kdprompt.kernels import Gaussian, Laplace, Linear, Polynomial
-from kdprompt.ordering import Custom, PrimacyRecency, Recency
+from kdprompt.search.ordering import Custom, PrimacyRecency, Recency
+from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial
 
 WIDTH = 6
 OUTPUTS = {"a": "red", "b": "green", "c": "blue"}

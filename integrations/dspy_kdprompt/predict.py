@@ -29,10 +29,10 @@ from dspy_kdprompt.translation import (
     settings_of,
     unrepeated,
 )
-from kdprompt.embedding import Embedder
 from kdprompt.errors import PoolError
 from kdprompt.explanation import Explanation
-from kdprompt.selection import Selection
+from kdprompt.pool.embedding import Embedder
+from kdprompt.selection.result import Selection
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 from kdprompt.storage import from_dict

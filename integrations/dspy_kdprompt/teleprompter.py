@@ -28,8 +28,8 @@ from dspy_kdprompt.translation import (
     pool_of,
     settings_of,
 )
-from kdprompt.embedding import Embedder
 from kdprompt.errors import PoolError
+from kdprompt.pool.embedding import Embedder
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 

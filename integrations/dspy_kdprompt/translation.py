@@ -20,9 +20,9 @@ from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from kdprompt.data import Pool, Schema
 from kdprompt.errors import MissingKeyError, PoolError, QueryError
-from kdprompt.selection import Selection
+from kdprompt.pool.pool import Pool, Schema
+from kdprompt.selection.result import Selection
 from kdprompt.settings import Settings
 
 __all__ = [

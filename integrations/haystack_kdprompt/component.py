@@ -26,8 +26,8 @@ from haystack_kdprompt.translation import (
     settings_to_dict,
     unfolded,
 )
-from kdprompt.data import Schema
-from kdprompt.embedding import Embedder
+from kdprompt.pool.embedding import Embedder
+from kdprompt.pool.pool import Schema
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 

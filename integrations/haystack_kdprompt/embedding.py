@@ -14,7 +14,7 @@ from haystack.core.errors import SerializationError
 from haystack.core.serialization import component_from_dict, component_to_dict, import_class_by_name
 from haystack.utils import deserialize_callable, serialize_callable
 
-from kdprompt.embedding import CallableEmbedder, Embedder, SentenceTransformerEmbedder
+from kdprompt.pool.embedding import CallableEmbedder, Embedder, SentenceTransformerEmbedder
 
 __all__ = [
     "HaystackEmbedder",

@@ -15,8 +15,8 @@ from haystack import Document
 from haystack.core.errors import SerializationError
 from torch import Tensor
 
-from kdprompt.data import Pool, Schema, read_jsonl
 from kdprompt.errors import EmbeddingError, PoolError
+from kdprompt.pool.pool import Pool, Schema, read_jsonl
 from kdprompt.settings import Settings
 
 __all__ = [

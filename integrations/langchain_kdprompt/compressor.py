@@ -10,9 +10,9 @@ from langchain_core.documents.compressor import BaseDocumentCompressor
 from pydantic import ConfigDict, Field, PrivateAttr
 from torch import Tensor
 
-from kdprompt.corpus import Corpus
-from kdprompt.data import Demonstration, Pool
-from kdprompt.embedding import Embedder, SentenceTransformerEmbedder, embed_documents, embed_queries
+from kdprompt.pool.embedding import Embedder, SentenceTransformerEmbedder, embed_documents, embed_queries
+from kdprompt.pool.pool import Demonstration, Pool
+from kdprompt.selection.embedded_pool import Corpus
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 

@@ -18,9 +18,9 @@ from langchain_core.example_selectors import BaseExampleSelector
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import run_in_executor
 
-from kdprompt.data import Demonstration, Pool, Query, Schema
-from kdprompt.embedding import Embedder
 from kdprompt.explanation import Explanation
+from kdprompt.pool.embedding import Embedder
+from kdprompt.pool.pool import Demonstration, Pool, Query, Schema
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 from kdprompt.storage import read, write

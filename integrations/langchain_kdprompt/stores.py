@@ -20,11 +20,17 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.load import dumpd, load
 from torch import Tensor
 
-from kdprompt.calibration import Calibration
-from kdprompt.corpus import Corpus
-from kdprompt.data import Demonstration, Pool, Query, Schema
-from kdprompt.embedding import Embedder, SentenceTransformerEmbedder, checked_vectors, embed_documents, embed_queries
+from kdprompt.calibration.calibration import Calibration
 from kdprompt.explanation import Explanation
+from kdprompt.pool.embedding import (
+    Embedder,
+    SentenceTransformerEmbedder,
+    checked_vectors,
+    embed_documents,
+    embed_queries,
+)
+from kdprompt.pool.pool import Demonstration, Pool, Query, Schema
+from kdprompt.selection.embedded_pool import Corpus
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 from kdprompt.storage import demonstration_of, record_of

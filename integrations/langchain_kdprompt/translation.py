@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.messages import BaseMessage, get_buffer_string
 
-from kdprompt.data import Demonstration, Pool, Query, Schema, render
-from kdprompt.embedding import Embedder
 from kdprompt.errors import MissingKeyError, PoolError
+from kdprompt.pool.embedding import Embedder
+from kdprompt.pool.pool import Demonstration, Pool, Query, Schema, render
 from kdprompt.settings import Settings
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 
-from kdprompt.embedding import Embedder
+from kdprompt.pool.embedding import Embedder
 
 __all__ = ["LlamaIndexEmbedder", "as_embedder"]
 

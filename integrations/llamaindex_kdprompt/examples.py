@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from heapq import nlargest
 from typing import TYPE_CHECKING, Any, Self
 
-from kdprompt.data import Demonstration, Pool, Query, Schema, render
-from kdprompt.embedding import Embedder
 from kdprompt.errors import MissingKeyError
-from kdprompt.selection import Selection
+from kdprompt.pool.embedding import Embedder
+from kdprompt.pool.pool import Demonstration, Pool, Query, Schema, render
+from kdprompt.selection.result import Selection
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 from llamaindex_kdprompt.embedding import as_embedder

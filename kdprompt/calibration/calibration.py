@@ -24,14 +24,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from kdprompt.features import Features, in_turn
-from kdprompt.kernels import Gaussian, Kernel
-from kdprompt.objective import Penalties
-from kdprompt.ordering import Order
-from kdprompt.pseudo import PseudoTask, Trial, requests_of
+from kdprompt.calibration.pseudo_queries import PseudoTask, Trial, requests_of
+from kdprompt.objective.objective import Penalties
+from kdprompt.objective.target import Regression, neighbours
+from kdprompt.pool.pool_tensors import Features, in_turn
+from kdprompt.search.ordering import Order
 from kdprompt.settings import Settings
-from kdprompt.target import Regression, neighbours
-from kdprompt.temperature import leave_one_out, median_temperature, within_one_error
+from kdprompt.theory.bandwidth import leave_one_out, median_temperature, within_one_error
+from kdprompt.theory.kernels import Gaussian, Kernel
 
 __all__ = ["Calibration", "calibrate"]
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.features import Features, Requests, duplicates
-from kdprompt.kernels import Kernel
-from kdprompt.objective import Blocks, Objective, Penalties, blocks
-from kdprompt.search import Constraints, best_prefix, greedy
+from kdprompt.objective.objective import Blocks, Objective, Penalties, blocks
+from kdprompt.objective.target import Regression, Target, neighbourhood_target, neighbours
+from kdprompt.pool.pool_tensors import Features, Requests, duplicates
+from kdprompt.search.search import Constraints, best_prefix, greedy
 from kdprompt.settings import Settings
-from kdprompt.target import Regression, Target, neighbourhood_target, neighbours
+from kdprompt.theory.kernels import Kernel
 
 __all__ = ["PseudoTask", "Trial", "requests_of"]
 

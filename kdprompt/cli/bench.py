@@ -99,7 +99,7 @@ def _contenders(selectors: list[str], reference: str | None) -> tuple[list[Any],
 
 
 def _run(plan: Any, output: Path, reference: str, log: Console) -> None:
-    from kdprompt.cli.embedding import progress_bar
+    from kdprompt.cli.progress import progress_bar
     from kdprompt.evaluate import Store, run, summarise
     from kdprompt.evaluate.runner import size
 
@@ -135,12 +135,12 @@ def _datasets(files: _Files) -> list[Any]:
 
 
 def _embed(name: str, datasets: Sequence[Any], output: Path) -> Any:
-    from kdprompt.cli.embedding import ProgressEmbedder
+    from kdprompt.cli.progress import ProgressEmbedder
     from kdprompt.evaluate import EmbeddingCache
 
     folder = output / "vectors"
     if name == "lsa":
-        from kdprompt.evaluate.embedders import LatentSemanticEmbedder
+        from kdprompt.evaluate.lsa import LatentSemanticEmbedder
 
         texts = [d.input for item in datasets for d in item.pool]
         cache = EmbeddingCache(LatentSemanticEmbedder(texts), name="lsa", folder=folder)

@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kdprompt.evaluate import Results
-from kdprompt.evaluate.summary import Row
-from kdprompt.evaluate.summary import Table as Compared
+from kdprompt.evaluate.tables import Row
+from kdprompt.evaluate.tables import Table as Compared
 
 __all__ = ["show"]
 

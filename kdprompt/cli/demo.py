@@ -16,8 +16,8 @@ def demo(
 ) -> None:
     """Select demonstrations for a message to a support desk from 202 examples of two mixed tasks, and show why."""
     from kdprompt import DistillationSelector, PromptTemplate, Settings
-    from kdprompt.cli.embedding import ProgressEmbedder
-    from kdprompt.cli.view import show
+    from kdprompt.cli.progress import ProgressEmbedder
+    from kdprompt.cli.selection_view import show
     from kdprompt.resources import support_desk, support_desk_queries
 
     console = Console()

@@ -27,9 +27,9 @@ def doctor(
 ) -> None:
     """Say what a pool holds, whether it mixes tasks that conflict, and whether it covers the traffic."""
     from kdprompt import Pool, PoolError, read_jsonl
-    from kdprompt.cli.embedding import ProgressEmbedder
+    from kdprompt.cli.progress import ProgressEmbedder
     from kdprompt.diagnose import mixture
-    from kdprompt.embedding import embed_documents
+    from kdprompt.pool.embedding import embed_documents
 
     loaded = Pool.from_jsonl(pool)
     if not len(loaded):
@@ -61,7 +61,7 @@ def _contents(pool: Any) -> Table:
 
 def _traffic(console: Console, embedder: Any, vectors: Any, texts: list[str]) -> None:
     from kdprompt.diagnose import coverage
-    from kdprompt.embedding import embed_queries
+    from kdprompt.pool.embedding import embed_queries
 
     found = coverage(vectors, embed_queries(embedder, texts))
     console.print(escape(str(found)))

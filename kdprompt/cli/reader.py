@@ -22,7 +22,7 @@ def opened(spec: str, log: Console, scoring: Any = "normalised", **how: Any) -> 
         how: ``dtype`` and ``device`` of a local model, as ``load`` takes them.
     """
     from kdprompt.evaluate import LabelReader, TextReader
-    from kdprompt.evaluate.models import load
+    from kdprompt.readers.causal_lm import load
 
     if spec.startswith("python:"):
         return TextReader(attribute(spec))
@@ -49,7 +49,7 @@ class _Counted:
 @contextmanager
 def watched(reader: Any) -> Iterator[Any]:
     """A reader whose answers are counted on the terminal; nothing where there is none."""
-    from kdprompt.cli.embedding import progress_bar
+    from kdprompt.cli.progress import progress_bar
 
     if reader is None:
         yield None

@@ -27,8 +27,8 @@ def reproduce(
     seed: Annotated[int, Option(help="Of everything that is drawn.")] = 0,
 ) -> None:
     """Measure what the theory predicts, on synthetic linear attention and on a real small LM."""
-    from kdprompt.evaluate.phenomena import bias_and_mmd, gap_and_length
     from kdprompt.report import write_phenomena
+    from kdprompt.reproduce.phenomena import bias_and_mmd, gap_and_length
 
     log = Console(stderr=True, highlight=False)
     output.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def _measured(datasets: list[Any], model: str, prompts: int, seed: int, log: Con
     from kdprompt import SentenceTransformerEmbedder
     from kdprompt.evaluate import EmbeddingCache
     from kdprompt.evaluate import phenomena as measure
-    from kdprompt.evaluate.models import load
+    from kdprompt.readers.causal_lm import load
 
     with log.status(f"loading {model}"):
         reader = load(model, device="cpu")

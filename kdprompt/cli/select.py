@@ -91,8 +91,8 @@ def select(  # noqa: PLR0913 - a command's options are its interface
 def _build(loaded: Any, asked: _Asked, settings: Any, model: tuple[str | None, str | None], clock: "_Clock") -> Any:
     """Embeds the pool with a (model, device) and calibrates on it."""
     from kdprompt import DistillationSelector
-    from kdprompt.cli.embedding import ProgressEmbedder
-    from kdprompt.embedding import embed_documents
+    from kdprompt.cli.progress import ProgressEmbedder
+    from kdprompt.pool.embedding import embed_documents
 
     embedder = ProgressEmbedder(model[0], device=model[1])
     vectors = embed_documents(embedder, [example.input for example in loaded]) if len(loaded) else None
@@ -119,7 +119,7 @@ def _check(pool: Any, asked: _Asked) -> None:
 
 def _settings(k: str, budget: int | None, order: str | None, rounds: int) -> Any:
     from kdprompt import Settings
-    from kdprompt.ordering import ORDERS
+    from kdprompt.search.ordering import ORDERS
 
     if k != "auto" and not k.isdecimal():
         raise ValueError(f"--k must be a whole number from 0 or 'auto', got {k!r}")
@@ -141,7 +141,7 @@ class _Clock:
 
 
 def _explain(selector: Any, asked: _Asked) -> None:
-    from kdprompt.cli.view import show
+    from kdprompt.cli.selection_view import show
 
     query, asks = (None, asked.reader) if asked.static else (asked.queries[0], None)
     with watched(asks) as reader:
@@ -152,8 +152,8 @@ def _explain(selector: Any, asked: _Asked) -> None:
 
 
 def _run(selector: Any, asked: _Asked, clock: _Clock) -> list[Any]:
-    from kdprompt.cli.embedding import progress_bar
-    from kdprompt.embedding import embed_queries
+    from kdprompt.cli.progress import progress_bar
+    from kdprompt.pool.embedding import embed_queries
 
     if asked.static:
         with clock.log.status("selecting one prompt"), watched(asked.reader) as reader:

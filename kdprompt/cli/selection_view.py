@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdprompt.explanation import Explanation
-from kdprompt.selection import Selection
+from kdprompt.selection.result import Selection
 
 __all__ = ["show"]
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdprompt.kernels import Gaussian
-from kdprompt.mmd import mean_embedding, mmd
-from kdprompt.temperature import median_temperature
-from kdprompt.two_sample import TwoSample, two_sample_test
+from kdprompt.theory.bandwidth import median_temperature
+from kdprompt.theory.kernels import Gaussian
+from kdprompt.theory.mmd import mean_embedding, mmd
+from kdprompt.theory.two_sample import TwoSample, two_sample_test
 
 __all__ = ["Coverage", "coverage"]
 

@@ -14,8 +14,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from kdprompt.data import Pool
-from kdprompt.temperature import leave_one_out
+from kdprompt.pool.pool import Pool
+from kdprompt.theory.bandwidth import leave_one_out
 
 __all__ = ["Mixture", "mixture"]
 

@@ -1,6 +1,9 @@
 """The benchmark harness: data sets, contenders, readers, paired statistics; ``kdprompt bench`` is its command."""
 
-from kdprompt.evaluate.contenders import (
+from kdprompt.evaluate.datasets import Asked, Case, Dataset, EmbeddingCache, Problem
+from kdprompt.evaluate.metrics import exact_match, label_accuracy, token_f1
+from kdprompt.evaluate.runner import Cell, Plan, run
+from kdprompt.evaluate.selectors import (
     Contender,
     Distillation,
     FromLangChain,
@@ -10,15 +13,12 @@ from kdprompt.evaluate.contenders import (
     contender,
     contenders,
 )
-from kdprompt.evaluate.datasets import Asked, Case, Dataset, EmbeddingCache, Problem
-from kdprompt.evaluate.metrics import exact_match, label_accuracy, token_f1
-from kdprompt.evaluate.models import HuggingFaceModel, smollm2
-from kdprompt.evaluate.readers import LabelReader, TextReader
-from kdprompt.evaluate.runner import Cell, Plan, run
 from kdprompt.evaluate.store import Store
-from kdprompt.evaluate.suites import duplicates, imbalance, label_noise, mixed, stress
-from kdprompt.evaluate.summary import Results, joined, summarise
-from kdprompt.reading import Answer, Reader
+from kdprompt.evaluate.stress import duplicates, imbalance, label_noise, mixed, stress
+from kdprompt.evaluate.tables import Results, joined, summarise
+from kdprompt.readers.causal_lm import HuggingFaceModel, smollm2
+from kdprompt.readers.label_reader import LabelReader, TextReader
+from kdprompt.readers.reader import Answer, Reader
 
 __all__ = [
     "Answer",

@@ -9,11 +9,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from kdprompt.data import Demonstration, Pool, Query, Schema
-from kdprompt.embedding import CallableEmbedder, Embedder
 from kdprompt.errors import PoolError
 from kdprompt.evaluate.store import digest
-from kdprompt.reading import Reader
+from kdprompt.pool.embedding import CallableEmbedder, Embedder
+from kdprompt.pool.pool import Demonstration, Pool, Query, Schema
+from kdprompt.readers.reader import Reader
 
 __all__ = ["Asked", "Case", "Dataset", "Embed", "EmbeddingCache", "Problem"]
 

@@ -5,7 +5,7 @@ import string
 from collections import Counter
 from collections.abc import Callable
 
-from kdprompt.data import normalised
+from kdprompt.pool.pool import normalised
 
 __all__ = ["METRICS", "Metric", "exact_match", "label_accuracy", "token_f1"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdprompt.embedding import SentenceTransformerEmbedder
 from kdprompt.evaluate.datasets import Asked, Problem
-from kdprompt.kernels import Gaussian
+from kdprompt.pool.embedding import SentenceTransformerEmbedder
+from kdprompt.theory.kernels import Gaussian
 
 __all__ = [
     "PER_QUERY",

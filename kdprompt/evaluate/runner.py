@@ -9,14 +9,14 @@ from itertools import product
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from kdprompt.data import Demonstration
-from kdprompt.evaluate.contenders import Contender, Shuffled
 from kdprompt.evaluate.datasets import Asked, Case, Dataset, Embed, Problem
 from kdprompt.evaluate.metrics import Metric, label_accuracy
+from kdprompt.evaluate.selectors import Contender, Shuffled
 from kdprompt.evaluate.statistics import calibration_error
 from kdprompt.evaluate.store import Store, code_fingerprint, digest
-from kdprompt.prompt import PromptTemplate
-from kdprompt.reading import Answer, Reader
+from kdprompt.pool.pool import Demonstration
+from kdprompt.pool.prompt import PromptTemplate
+from kdprompt.readers.reader import Answer, Reader
 
 __all__ = ["Cell", "Latency", "Plan", "run", "size"]
 

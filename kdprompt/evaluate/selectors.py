@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
-from kdprompt.data import Demonstration
-from kdprompt.evaluate.baselines import PER_QUERY, Baseline
 from kdprompt.evaluate.datasets import Asked, Problem
+from kdprompt.evaluate.query_baselines import PER_QUERY, Baseline
 from kdprompt.evaluate.static_baselines import STATIC, StaticBaseline
-from kdprompt.kernels import Gaussian
-from kdprompt.objective import Penalties
-from kdprompt.ordering import ORDERS
+from kdprompt.objective.objective import Penalties
+from kdprompt.pool.pool import Demonstration
+from kdprompt.search.ordering import ORDERS
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
+from kdprompt.theory.kernels import Gaussian
 
 __all__ = [
     "Choose",

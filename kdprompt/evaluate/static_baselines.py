@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.evaluate.datasets import Problem
-from kdprompt.kernels import Gaussian
+from kdprompt.theory.kernels import Gaussian
 
 __all__ = [
     "STATIC",

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Self
 
-from kdprompt.reading import Answer, Reader
+from kdprompt.readers.reader import Answer, Reader
 
 __all__ = ["Store", "code_fingerprint", "digest"]
 

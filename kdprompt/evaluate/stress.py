@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from kdprompt.data import Demonstration, Pool, Query
 from kdprompt.evaluate.datasets import Case, Dataset
+from kdprompt.pool.pool import Demonstration, Pool, Query
 
 __all__ = ["duplicates", "imbalance", "label_noise", "mixed", "stress"]
 

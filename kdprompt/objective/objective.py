@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdprompt.bounds import complexity_of_trace
-from kdprompt.kernels import Kernel
-from kdprompt.mmd import mix
-from kdprompt.target import Target
+from kdprompt.objective.target import Target
+from kdprompt.theory.bounds import complexity_of_trace
+from kdprompt.theory.kernels import Kernel
+from kdprompt.theory.mmd import mix
 
 __all__ = ["Blocks", "Objective", "Penalties", "State", "Terms", "blocks"]
 

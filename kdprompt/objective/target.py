@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.features import Features, Requests, allowed_rows, shortlist
-from kdprompt.kernels import Kernel
+from kdprompt.pool.pool_tensors import Features, Requests, allowed_rows, shortlist
+from kdprompt.theory.kernels import Kernel
 
 __all__ = [
     "Neighbours",

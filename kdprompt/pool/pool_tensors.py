@@ -11,8 +11,8 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from kdprompt.data import Pool, Query, normalised
 from kdprompt.errors import QueryError
+from kdprompt.pool.pool import Pool, Query, normalised
 
 __all__ = [
     "Features",

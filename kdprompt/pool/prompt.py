@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kdprompt.data import Demonstration
+from kdprompt.pool.pool import Demonstration
 
 __all__ = ["PromptTemplate", "approximate_tokens", "to_messages"]
 
@@ -23,7 +23,7 @@ class PromptTemplate:
         instruction: In front of everything, where not empty.
 
     Example:
-        >>> from kdprompt.data import Demonstration
+        >>> from kdprompt.pool.pool import Demonstration
         >>> shown = Demonstration(id="1", input='{"a": 1}', output="json")
         >>> print(PromptTemplate(separator="\n").text([shown], "x = {}"))
         Input: {"a": 1}

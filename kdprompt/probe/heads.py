@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdprompt.data import Demonstration
+from kdprompt.pool.pool import Demonstration
+from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.probe.capture import Captured, capture
 from kdprompt.probe.segments import Segments
-from kdprompt.prompt import PromptTemplate
 
 __all__ = ["LayerProbe", "Probe", "probe"]
 

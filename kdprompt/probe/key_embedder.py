@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.probe.capture import Captured, capture
-from kdprompt.prompt import PromptTemplate
 
 __all__ = ["AttentionKernel"]
 

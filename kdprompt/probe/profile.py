@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from kdprompt.data import Demonstration
-from kdprompt.ordering import Custom
+from kdprompt.pool.pool import Demonstration
+from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.probe.heads import probe
-from kdprompt.prompt import PromptTemplate
+from kdprompt.search.ordering import Custom
 
 __all__ = ["calibrate_position_profile"]
 

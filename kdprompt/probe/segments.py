@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdprompt.data import Demonstration
-from kdprompt.prompt import PromptTemplate
+from kdprompt.pool.pool import Demonstration
+from kdprompt.pool.prompt import PromptTemplate
 
 __all__ = ["Segments"]
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
-from kdprompt.evaluate.models import HuggingFaceModel, LabelReading
-from kdprompt.prompt import approximate_tokens
-from kdprompt.reading import Answer
+from kdprompt.pool.prompt import approximate_tokens
+from kdprompt.readers.causal_lm import HuggingFaceModel, LabelReading
+from kdprompt.readers.reader import Answer
 
 __all__ = ["LabelReader", "TextReader"]
 

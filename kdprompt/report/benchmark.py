@@ -4,7 +4,7 @@ from html import escape
 from pathlib import Path
 
 from kdprompt.evaluate import Results
-from kdprompt.evaluate.summary import Row, Table
+from kdprompt.evaluate.tables import Row, Table
 from kdprompt.report.page import axes_of, document, svg
 
 __all__ = ["write_page"]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kdprompt.evaluate import Results
-from kdprompt.evaluate.summary import Row, Table
+from kdprompt.evaluate.tables import Row, Table
 
 __all__ = ["write_markdown"]
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from kdprompt.evaluate.phenomena import Phenomenon
 from kdprompt.report.page import axes_of, document, svg
+from kdprompt.reproduce.phenomena import Phenomenon
 
 __all__ = ["write_phenomena"]
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kdprompt.data import Demonstration
 from kdprompt.evaluate.datasets import Case, Dataset, Embed
-from kdprompt.evaluate.models import HuggingFaceModel
-from kdprompt.kernels import Gaussian, Kernel, Polynomial
+from kdprompt.pool.pool import Demonstration
+from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.probe import AttentionKernel, calibrate_position_profile, probe
-from kdprompt.prompt import PromptTemplate
+from kdprompt.readers.causal_lm import HuggingFaceModel
 from kdprompt.selector import DistillationSelector
-from kdprompt.theory import bias, distilled_weights, order_sensitivity
+from kdprompt.theory.kernels import Gaussian, Kernel, Polynomial
+from kdprompt.theory.results import bias, distilled_weights, order_sensitivity
 
 __all__ = [
     "Phenomenon",

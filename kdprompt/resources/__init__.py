@@ -7,7 +7,7 @@ about the same things, so that a selector that looks at inputs alone mixes them 
 from importlib.resources import as_file, files
 from typing import Any
 
-from kdprompt.data import Pool, read_jsonl
+from kdprompt.pool.pool import Pool, read_jsonl
 
 __all__ = ["support_desk", "support_desk_queries"]
 

@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kdprompt.objective import Objective
-from kdprompt.search import lowest
+from kdprompt.objective.objective import Objective
+from kdprompt.search.search import lowest
 
 __all__ = [
     "ORDERS",

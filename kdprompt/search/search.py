@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.objective import Objective
+from kdprompt.objective.objective import Objective
 
 __all__ = ["Constraints", "Path", "best_prefix", "drawn", "exchanged", "greedy", "refine"]
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdprompt.bounds import Bound, generalisation_gap, interference, query_sample_error
-from kdprompt.features import Features
-from kdprompt.kernels import Kernel
-from kdprompt.objective import Objective, Penalties, Terms, blocks
-from kdprompt.ordering import Order
-from kdprompt.pseudo import Trial
-from kdprompt.selection import TermValues
+from kdprompt.calibration.pseudo_queries import Trial
+from kdprompt.objective.objective import Objective, Penalties, Terms, blocks
+from kdprompt.objective.target import Target
+from kdprompt.pool.pool_tensors import Features
+from kdprompt.search.ordering import Order
+from kdprompt.selection.result import TermValues
 from kdprompt.settings import Settings
-from kdprompt.target import Target
+from kdprompt.theory.bounds import Bound, generalisation_gap, interference, query_sample_error
+from kdprompt.theory.kernels import Kernel
 
 __all__ = ["Audit", "Geometry", "Member", "audit"]
 
@@ -52,7 +52,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Member:
-    """One demonstration's numbers; see ``kdprompt.selection.Chosen``."""
+    """One demonstration's numbers; see ``kdprompt.selection.result.Chosen``."""
 
     row: int
     weight: float
@@ -65,7 +65,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Audit:
-    """The numbers of one prompt; see ``kdprompt.selection.Selection``."""
+    """The numbers of one prompt; see ``kdprompt.selection.result.Selection``."""
 
     members: tuple[Member, ...]
     before: TermValues

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdprompt.choice import check_quota
-from kdprompt.data import Demonstration, Pool, Query
-from kdprompt.embedding import Embedder, checked_vectors, embed_documents, embed_queries
 from kdprompt.errors import EmbeddingError, PoolError, QueryError
-from kdprompt.features import Features, Requests, featurise, requests
-from kdprompt.prompt import lengths
+from kdprompt.pool.embedding import Embedder, checked_vectors, embed_documents, embed_queries
+from kdprompt.pool.pool import Demonstration, Pool, Query
+from kdprompt.pool.pool_tensors import Features, Requests, featurise, requests
+from kdprompt.pool.prompt import lengths
+from kdprompt.selection.problem import check_quota
 from kdprompt.settings import Settings
 
 __all__ = ["FROM_POOL", "AnyQuery", "Corpus", "Record", "Traffic", "check_size", "distribution"]

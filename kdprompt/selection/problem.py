@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.calibration import Calibration
-from kdprompt.features import Features, Requests, allowed_rows, duplicates, in_turn
-from kdprompt.objective import Objective, blocks
-from kdprompt.ordering import ByObjective
-from kdprompt.pseudo import Trial
-from kdprompt.search import Constraints, best_prefix, drawn, exchanged, greedy, refine
+from kdprompt.calibration.calibration import Calibration
+from kdprompt.calibration.pseudo_queries import Trial
+from kdprompt.objective.objective import Objective, blocks
+from kdprompt.objective.target import Neighbours, Target, query_or_neighbourhood
+from kdprompt.pool.pool_tensors import Features, Requests, allowed_rows, duplicates, in_turn
+from kdprompt.search.ordering import ByObjective
+from kdprompt.search.search import Constraints, best_prefix, drawn, exchanged, greedy, refine
 from kdprompt.settings import Quota, Settings
-from kdprompt.target import Neighbours, Target, query_or_neighbourhood
 
 __all__ = [
     "Candidates",

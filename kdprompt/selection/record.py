@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from kdprompt.audit import Audit
-from kdprompt.data import Demonstration, Query, normalised
-from kdprompt.selection import Chosen, Selection
+from kdprompt.pool.pool import Demonstration, Query, normalised
+from kdprompt.selection.accounting import Audit
+from kdprompt.selection.result import Chosen, Selection
 
 __all__ = ["record"]
 

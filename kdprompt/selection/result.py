@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from kdprompt.bounds import Bound
-from kdprompt.data import Demonstration, Query
 from kdprompt.errors import QueryError
-from kdprompt.objective import Penalties
-from kdprompt.prompt import PromptTemplate, to_messages
+from kdprompt.objective.objective import Penalties
+from kdprompt.pool.pool import Demonstration, Query
+from kdprompt.pool.prompt import PromptTemplate, to_messages
+from kdprompt.theory.bounds import Bound
 
 __all__ = ["Chosen", "Selection", "TermValues"]
 

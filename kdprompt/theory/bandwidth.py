@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdprompt.kernels import squared_distances
+from kdprompt.theory.kernels import squared_distances
 
 __all__ = ["LeaveOneOut", "leave_one_out", "median_temperature"]
 

@@ -2,7 +2,7 @@ r"""The results R3 to R6 of the theory as pure functions on tensors.
 
 The view: attention over demonstrations z = (x, v) with position weights w builds the reference model
 W_D = Σ w_i v_i φ(x_i)ᵀ. Its distance to the model that the query distribution would build is an MMD (R2,
-``kdprompt.mmd``). What is here bounds the rest of its risk. Whether a bound is a *certificate* or only a
+``kdprompt.theory.mmd``). What is here bounds the rest of its risk. Whether a bound is a *certificate* or only a
 *regulariser* is said by the function that returns it, never left to the reader.
 
 Source: arXiv 2506.11516, in the numbered form R1–R8 of the project's theory page.

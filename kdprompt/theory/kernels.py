@@ -7,7 +7,7 @@ Softmax attention on unit-norm keys is the Gaussian kernel: exp((⟨x, x′⟩ �
 Temperature t and bandwidth h are one knob, t = h², so the Gaussian is the default and takes ``temperature``.
 
 Rejected: bandwidths inferred on the first call (hidden state). A data-dependent temperature is a function
-call that you see, in ``kdprompt.temperature``.
+call that you see, in ``kdprompt.theory.bandwidth``.
 """
 
 from abc import ABC, abstractmethod

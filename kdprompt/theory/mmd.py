@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdprompt.kernels import Kernel
+from kdprompt.theory.kernels import Kernel
 
 __all__ = ["Joint", "joint_points", "mean_embedding", "mmd", "mmd_squared", "mmd_squared_unbiased", "witness"]
 
@@ -117,7 +117,7 @@ def mmd_squared(
 
     Example:
         >>> import torch
-        >>> from kdprompt.kernels import Linear
+        >>> from kdprompt.theory.kernels import Linear
         >>> float(mmd_squared(Linear(), torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0]])))
         9.0
     """

@@ -2,8 +2,8 @@ r"""The results R1 to R8 as functions that can be run: batched, differentiable t
 
 Objects: demonstrations z_i = (x_i, v_i) with key features φ(x_i) ``[..., k, p]`` and kernel κ = ⟨φ, φ⟩, values v_i
 ``[..., k, c]``, position weights w ``[..., k]``, w_i ≥ 0, Σ w_i = 1. A prompt D builds W_D = Σ w_i v_i φ(x_i)ᵀ,
-the query distribution Q would build W_Q. R3, R5 and R6 live in ``kdprompt.bounds`` and are named here again, so that
-the whole theory is in one place.
+the query distribution Q would build W_Q. R3, R5 and R6 live in ``kdprompt.theory.bounds`` and are named here again, so
+that the whole theory is in one place.
 
 Source: arXiv 2506.11516, in the numbered form R1–R8 of the project's theory page.
 """
@@ -14,9 +14,9 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-from kdprompt.bounds import Kind, complexity, generalisation_gap, interference, query_sample_error
-from kdprompt.kernels import Kernel
-from kdprompt.mmd import Joint, joint_points, mmd
+from kdprompt.theory.bounds import Kind, complexity, generalisation_gap, interference, query_sample_error
+from kdprompt.theory.kernels import Kernel
+from kdprompt.theory.mmd import Joint, joint_points, mmd
 
 __all__ = [
     "Guarantee",

@@ -15,8 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kdprompt.kernels import Kernel
-from kdprompt.mmd import witness
+from kdprompt.theory.kernels import Kernel
+from kdprompt.theory.mmd import witness
 
 __all__ = ["TwoSample", "cross_mmd_test", "permutation_test", "two_sample_test"]
 

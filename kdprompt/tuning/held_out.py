@@ -13,12 +13,12 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from kdprompt.corpus import Corpus
-from kdprompt.data import Demonstration, normalised
-from kdprompt.embedding import embed_documents
 from kdprompt.errors import PoolError
-from kdprompt.features import Features
-from kdprompt.reading import Answer, Reader, sequential_halving
+from kdprompt.pool.embedding import embed_documents
+from kdprompt.pool.pool import Demonstration, normalised
+from kdprompt.pool.pool_tensors import Features
+from kdprompt.readers.reader import Answer, Reader, sequential_halving
+from kdprompt.selection.embedded_pool import Corpus
 from kdprompt.settings import Settings
 
 __all__ = ["Examination", "Outcome"]

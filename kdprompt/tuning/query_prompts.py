@@ -17,20 +17,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.calibration import Calibration
-from kdprompt.choice import query_rows, static_candidates
-from kdprompt.corpus import Corpus, Traffic, distribution
+from kdprompt.calibration.calibration import Calibration
+from kdprompt.calibration.pseudo_queries import requests_of
 from kdprompt.errors import PoolError, QueryError
-from kdprompt.examination import Examination, Outcome
-from kdprompt.features import Requests
-from kdprompt.ordering import LikeliestLast, NearestFirst, Order
-from kdprompt.pseudo import requests_of
-from kdprompt.reading import Reader
-from kdprompt.selection import Selection
+from kdprompt.objective.target import neighbours
+from kdprompt.pool.pool_tensors import Requests
+from kdprompt.readers.reader import Reader
+from kdprompt.search.ordering import LikeliestLast, NearestFirst, Order
+from kdprompt.selection.embedded_pool import Corpus, Traffic, distribution
+from kdprompt.selection.problem import query_rows, static_candidates
+from kdprompt.selection.result import Selection
 from kdprompt.settings import Settings
-from kdprompt.static import static_rows
-from kdprompt.target import neighbours
-from kdprompt.temperature import within_one_error
+from kdprompt.theory.bandwidth import within_one_error
+from kdprompt.tuning.held_out import Examination, Outcome
+from kdprompt.tuning.static_prompt import static_rows
 
 __all__ = ["Core", "by_core", "calibrate_by_reader"]
 

@@ -16,14 +16,14 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from kdprompt.calibration import Calibration
-from kdprompt.choice import Problem, static_candidates
-from kdprompt.corpus import Corpus
-from kdprompt.examination import Examination, Outcome
-from kdprompt.features import Requests
-from kdprompt.reading import Reader
+from kdprompt.calibration.calibration import Calibration
+from kdprompt.objective.target import neighbours, sample_target
+from kdprompt.pool.pool_tensors import Requests
+from kdprompt.readers.reader import Reader
+from kdprompt.selection.embedded_pool import Corpus
+from kdprompt.selection.problem import Problem, static_candidates
 from kdprompt.settings import Settings
-from kdprompt.target import neighbours, sample_target
+from kdprompt.tuning.held_out import Examination, Outcome
 
 __all__ = ["static_rows"]
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from kdprompt import CallableEmbedder, DistillationSelector, Penalties, Pool, Settings
-from kdprompt.calibration import INTERFERENCES, NEIGHBOURHOODS, SHARES, TOLERANCES, calibrate
-from kdprompt.features import featurise
-from kdprompt.kernels import Gaussian, Laplace
-from kdprompt.objective import Objective, blocks
-from kdprompt.pseudo import PseudoTask
-from kdprompt.search import greedy
-from kdprompt.target import Regression
-from kdprompt.temperature import leave_one_out
+from kdprompt.calibration.calibration import INTERFERENCES, NEIGHBOURHOODS, SHARES, TOLERANCES, calibrate
+from kdprompt.calibration.pseudo_queries import PseudoTask
+from kdprompt.objective.objective import Objective, blocks
+from kdprompt.objective.target import Regression
+from kdprompt.pool.pool_tensors import featurise
+from kdprompt.search.search import greedy
+from kdprompt.theory.bandwidth import leave_one_out
+from kdprompt.theory.kernels import Gaussian, Laplace
 
 WIDTH = 8
 SETTINGS = Settings(k=4, shortlist=24)  # a short shortlist: these pools are small

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from kdprompt.cli.app import app
-from kdprompt.cli.embedding import ProgressEmbedder
+from kdprompt.cli.progress import ProgressEmbedder
 from kdprompt.resources import support_desk, support_desk_queries
 
-POOL = Path(__file__).resolve().parents[1] / "kdprompt" / "resources" / "support_desk.jsonl"
+POOL = Path(__file__).resolve().parents[2] / "kdprompt" / "resources" / "support_desk.jsonl"
 pytestmark = pytest.mark.usefixtures("embedder")
 
 

@@ -7,8 +7,8 @@ import torch
 from typer.testing import CliRunner
 
 from kdprompt.cli.app import app
-from kdprompt.data import Pool
 from kdprompt.diagnose import coverage, mixture
+from kdprompt.pool.pool import Pool
 
 
 def blobs(outputs_of, *, n: int = 1200, spread: float = 0.3, seed: int = 0):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.data import Pool, Query
 from kdprompt.evaluate import baselines as per_query
 from kdprompt.evaluate import static_baselines as static
 from kdprompt.evaluate.datasets import Asked, Problem
+from kdprompt.pool.pool import Pool, Query
 from kdprompt.resources import support_desk, support_desk_queries
 
 N, M, D = 60, 7, 5

@@ -7,12 +7,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from kdprompt.data import Pool, Query
 from kdprompt.errors import PoolError
 from kdprompt.evaluate.datasets import Case, Dataset, EmbeddingCache
-from kdprompt.evaluate.embedders import LatentSemanticEmbedder
+from kdprompt.evaluate.lsa import LatentSemanticEmbedder
 from kdprompt.evaluate.metrics import exact_match, label_accuracy, token_f1
-from kdprompt.evaluate.suites import duplicates, imbalance, label_noise, mixed, stress
+from kdprompt.evaluate.stress import duplicates, imbalance, label_noise, mixed, stress
+from kdprompt.pool.pool import Pool, Query
 from kdprompt.resources import support_desk
 
 

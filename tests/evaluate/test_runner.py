@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from kdprompt import DistillationSelector, PromptTemplate, Settings
 from kdprompt.cli.app import app
-from kdprompt.data import Pool, Query
 from kdprompt.evaluate import (
     EmbeddingCache,
     LabelReader,
@@ -29,6 +28,7 @@ from kdprompt.evaluate import (
 from kdprompt.evaluate.datasets import Asked, Case, Dataset
 from kdprompt.evaluate.runner import size
 from kdprompt.evaluate.statistics import compare, holm
+from kdprompt.pool.pool import Pool, Query
 from kdprompt.report import write_markdown, write_page
 from kdprompt.resources import support_desk, support_desk_queries
 

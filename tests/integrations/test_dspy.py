@@ -27,7 +27,7 @@ from kdprompt import (
 )
 from kdprompt.resources import support_desk
 
-README = Path(__file__).resolve().parents[1] / "integrations" / "dspy_kdprompt" / "README.md"
+README = Path(__file__).resolve().parents[2] / "integrations" / "dspy_kdprompt" / "README.md"
 
 
 class Words:

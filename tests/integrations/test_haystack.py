@@ -40,7 +40,7 @@ from kdprompt import (
 )
 from kdprompt.resources import support_desk
 
-README = Path(__file__).resolve().parents[1] / "integrations" / "haystack_kdprompt" / "README.md"
+README = Path(__file__).resolve().parents[2] / "integrations" / "haystack_kdprompt" / "README.md"
 ALLOWED = ["haystack_kdprompt", __name__]
 
 

@@ -41,7 +41,7 @@ from kdprompt import (
 from kdprompt.evaluate import TextReader
 from langchain_kdprompt import DistillationExampleSelector
 
-README = Path(__file__).resolve().parents[1] / "integrations" / "langchain_kdprompt" / "README.md"
+README = Path(__file__).resolve().parents[2] / "integrations" / "langchain_kdprompt" / "README.md"
 
 
 class Words(Embeddings):

@@ -35,7 +35,7 @@ from kdprompt import PromptTemplate as Written
 from kdprompt.resources import support_desk
 from llamaindex_kdprompt import DistillationExamples, LlamaIndexEmbedder
 
-README = Path(__file__).resolve().parents[1] / "integrations" / "llamaindex_kdprompt" / "README.md"
+README = Path(__file__).resolve().parents[2] / "integrations" / "llamaindex_kdprompt" / "README.md"
 
 
 def embed(texts):

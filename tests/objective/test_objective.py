@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.kernels import Gaussian, Linear, Polynomial
-from kdprompt.objective import Objective, Penalties, blocks
-from kdprompt.target import Target
+from kdprompt.objective.objective import Objective, Penalties, blocks
+from kdprompt.objective.target import Target
+from kdprompt.theory.kernels import Gaussian, Linear, Polynomial
 
 PENALTIES = Penalties(bias=0.9, complexity=0.2, interference=0.7)
 KERNELS = {

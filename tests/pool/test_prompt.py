@@ -6,7 +6,7 @@ from importlib.resources import files
 import pytest
 
 from kdprompt import Demonstration, PromptTemplate, to_messages
-from kdprompt.prompt import approximate_tokens, lengths
+from kdprompt.pool.prompt import approximate_tokens, lengths
 
 HOSTILE = [
     "{",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdprompt.evaluate.models import PACK, HuggingFaceModel, LabelTree, load
+from kdprompt.readers.causal_lm import PACK, HuggingFaceModel, LabelTree, load
 
 LABELS = ["card arrival", "card delivery estimate", "card", "positive", "negative"]
 PROMPTS = [

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from kdprompt.cli.app import app
 from kdprompt.evaluate import phenomena
-from kdprompt.evaluate.phenomena import bias_and_mmd, gap_and_length, rank_correlation
+from kdprompt.reproduce.phenomena import bias_and_mmd, gap_and_length, rank_correlation
 
 
 def test_r2_has_slope_one_on_synthetic_attention():

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdprompt.kernels import Gaussian
-from kdprompt.objective import Objective, Penalties, blocks
-from kdprompt.ordering import (
+from kdprompt.objective.objective import Objective, Penalties, blocks
+from kdprompt.objective.target import Target
+from kdprompt.search.ordering import (
     ByObjective,
     Custom,
     LikeliestLast,
@@ -25,7 +25,7 @@ from kdprompt.ordering import (
     Recency,
     Uniform,
 )
-from kdprompt.target import Target
+from kdprompt.theory.kernels import Gaussian
 
 TEMPERATURE, SHARE, PENALTIES = 0.5, 0.6, Penalties(1.0, 0.1, 0.4)
 

@@ -11,8 +11,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from kdprompt import ByObjective, CallableEmbedder, DistillationSelector, NearestLast, Penalties, Settings
-from kdprompt.kernels import Gaussian
-from kdprompt.ordering import Recency
+from kdprompt.search.ordering import Recency
+from kdprompt.theory.kernels import Gaussian
 
 WIDTH = 3
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.kernels import Gaussian
-from kdprompt.objective import Objective, Penalties, blocks
-from kdprompt.search import Constraints, best_prefix, drawn, exchanged, greedy, refine
-from kdprompt.target import Target
+from kdprompt.objective.objective import Objective, Penalties, blocks
+from kdprompt.objective.target import Target
+from kdprompt.search.search import Constraints, best_prefix, drawn, exchanged, greedy, refine
+from kdprompt.theory.kernels import Gaussian
 
 
 @contextmanager

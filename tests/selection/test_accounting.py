@@ -18,8 +18,8 @@ from kdprompt import (
     Query,
     Settings,
 )
-from kdprompt.kernels import Gaussian, Laplace, Linear, Polynomial
-from kdprompt.ordering import PrimacyRecency, Recency
+from kdprompt.search.ordering import PrimacyRecency, Recency
+from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial
 
 WIDTH = 6
 PENALTIES = Penalties(bias=1.0, complexity=0.05, interference=0.7)

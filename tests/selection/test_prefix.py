@@ -22,11 +22,11 @@ from kdprompt import (
     Selection,
     Settings,
 )
-from kdprompt.kernels import Gaussian
-from kdprompt.objective import Objective, blocks
-from kdprompt.ordering import Recency, Uniform
-from kdprompt.search import Constraints, best_prefix, greedy, refine
-from kdprompt.target import Target
+from kdprompt.objective.objective import Objective, blocks
+from kdprompt.objective.target import Target
+from kdprompt.search.ordering import Recency, Uniform
+from kdprompt.search.search import Constraints, best_prefix, greedy, refine
+from kdprompt.theory.kernels import Gaussian
 
 TEMPERATURE, SHARE, WIDTH, N = 0.5, 0.6, 5, 14
 PENALTIES = Penalties(1.0, 0.1, 0.4)

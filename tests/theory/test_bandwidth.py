@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.temperature import SHRINKAGES, TEMPERATURES, leave_one_out, median_temperature
+from kdprompt.theory.bandwidth import SHRINKAGES, TEMPERATURES, leave_one_out, median_temperature
 
 
 def tensor(values, device, dtype):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.bounds import complexity, complexity_of_trace, generalisation_gap, interference, query_sample_error
+from kdprompt.theory.bounds import complexity, complexity_of_trace, generalisation_gap, interference, query_sample_error
 
 
 def tensor(values, device, dtype):

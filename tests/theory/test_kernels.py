@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kdprompt.kernels import Cosine, Gaussian, Laplace, Linear, Polynomial, RationalQuadratic, Scaled
+from kdprompt.theory.kernels import Cosine, Gaussian, Laplace, Linear, Polynomial, RationalQuadratic, Scaled
 
 
 def dot(a, b):

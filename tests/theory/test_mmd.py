@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kdprompt.kernels import Gaussian, Laplace, Linear, Polynomial, RationalQuadratic
-from kdprompt.mmd import Joint, joint_points, mean_embedding, mmd, mmd_squared, mmd_squared_unbiased, witness
+from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial, RationalQuadratic
+from kdprompt.theory.mmd import Joint, joint_points, mean_embedding, mmd, mmd_squared, mmd_squared_unbiased, witness
 
 
 def squared(a, b):
@@ -263,8 +263,8 @@ def test_joint_kernel_diagonal_is_that_of_its_gram_matrix(share, device, dtype):
 
 MEMORY = """
 import resource, sys, torch
-from kdprompt.kernels import Linear
-from kdprompt.mmd import mmd_squared
+from kdprompt.theory.kernels import Linear
+from kdprompt.theory.mmd import mmd_squared
 unit = 1 if sys.platform == "darwin" else 1024
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 x = torch.randn(20_000, 2, generator=torch.Generator().manual_seed(0))

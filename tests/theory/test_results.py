@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt import theory
-from kdprompt.kernels import Linear, Polynomial
+from kdprompt.theory import results as theory
+from kdprompt.theory.kernels import Linear, Polynomial
 
 DOUBLE = torch.float64
 

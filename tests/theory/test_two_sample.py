@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.kernels import Gaussian
-from kdprompt.mmd import mmd_squared_unbiased
-from kdprompt.two_sample import cross_mmd_test, permutation_test, two_sample_test
+from kdprompt.theory.kernels import Gaussian
+from kdprompt.theory.mmd import mmd_squared_unbiased
+from kdprompt.theory.two_sample import cross_mmd_test, permutation_test, two_sample_test
 
 T = 0.5
 

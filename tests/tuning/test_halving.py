@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kdprompt.reading import sequential_halving
+from kdprompt.readers.reader import sequential_halving
 
 
 def naive(table, first):

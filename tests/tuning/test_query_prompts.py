@@ -18,7 +18,7 @@ from kdprompt import (
     Settings,
 )
 from kdprompt.evaluate import LabelReader, TextReader
-from kdprompt.examination import SCALES, Outcome
+from kdprompt.tuning.held_out import SCALES, Outcome
 
 SIDES = {"n": "north", "s": "south"}
 

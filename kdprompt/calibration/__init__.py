@@ -1,0 +1,1 @@
+"""Chooses the parameters of J on pool examples held out as pseudo-queries, without an LLM."""

@@ -1,0 +1,1 @@
+"""Texts become records, records become tensors: pools, queries, embeddings, nearest neighbours."""

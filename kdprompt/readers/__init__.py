@@ -1,0 +1,1 @@
+"""Models that answer prompts: local causal LMs, LangChain models, plain functions."""

@@ -1,0 +1,1 @@
+"""Minimises J: greedy search, swaps, and reading orders, under constraints."""

@@ -1,0 +1,1 @@
+"""One prompt from start to finish: candidates, problem, pipeline, accounting, result."""
