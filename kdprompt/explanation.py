@@ -6,7 +6,7 @@ import torch
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.objective.target import Target
-from kdprompt.pool.pool_tensors import Requests
+from kdprompt.pool.query_tensors import Requests
 from kdprompt.selection.accounting import Geometry, audit
 from kdprompt.selection.embedded_pool import Corpus
 from kdprompt.selection.problem import nearest_rows

@@ -11,17 +11,13 @@ from torch import Tensor
 from kdprompt.calibration.calibration import Calibration, calibrate
 from kdprompt.explanation import Explanation, explained
 from kdprompt.micro_batching import MicroBatcher
-from kdprompt.objective.target import Neighbours, neighbours, sample_target
-from kdprompt.pool.embedding import (
-    Embedder,
-    SentenceTransformerEmbedder,
-    checked_vectors,
-    embed_documents,
-    embed_queries,
-    embed_query_alone,
-)
-from kdprompt.pool.pool import Pool, Query, Schema
-from kdprompt.pool.pool_tensors import Requests
+from kdprompt.objective.target import sample_target
+from kdprompt.pool.embedding import Embedder, checked_vectors, embed_documents, embed_queries, embed_query_alone
+from kdprompt.pool.neighbours import Neighbours, neighbours
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.query_tensors import Requests
+from kdprompt.pool.records import Query, Schema
+from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 from kdprompt.readers.reader import Reader
 from kdprompt.selection.accounting import CPU, Audit, Geometry, audit
 from kdprompt.selection.embedded_pool import FROM_POOL, AnyQuery, Corpus, Record, Traffic, check_size, distribution

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kdprompt.objective.objective import Penalties
+from kdprompt.objective.parameters import Penalties
 from kdprompt.pool.prompt import CountTokens, PromptTemplate, approximate_tokens
 from kdprompt.search.ordering import ByObjective, LikeliestLast, Order
 from kdprompt.theory.kernels import Kernel

@@ -26,8 +26,10 @@ from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.errors import EmbeddingError, PoolError
-from kdprompt.pool.embedding import Embedder, SentenceTransformerEmbedder
-from kdprompt.pool.pool import Demonstration, Pool, Query, Schema
+from kdprompt.pool.embedding import Embedder
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.records import Demonstration, Query, Schema
+from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 from kdprompt.selection.embedded_pool import Traffic
 from kdprompt.settings import Settings
 

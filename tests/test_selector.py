@@ -24,7 +24,8 @@ from kdprompt import (
     SentenceTransformerEmbedder,
     Settings,
 )
-from kdprompt.search.ordering import NearestLast, Recency
+from kdprompt.search.ordering import NearestLast
+from kdprompt.search.position_profiles import Recency
 
 WIDTH = 6
 CENTRES = {name: row for name, row in zip("abc", np.random.default_rng(0).normal(size=(3, WIDTH)), strict=True)}

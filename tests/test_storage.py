@@ -29,7 +29,7 @@ from kdprompt import (
     Settings,
 )
 from kdprompt import selector as selector_room
-from kdprompt.search.ordering import Custom, PrimacyRecency, Recency
+from kdprompt.search.position_profiles import Custom, PrimacyRecency, Recency
 from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial
 
 WIDTH = 6

@@ -21,7 +21,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from kdprompt.errors import MissingKeyError, PoolError, QueryError
-from kdprompt.pool.pool import Pool, Schema
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.records import Schema
 from kdprompt.selection.result import Selection
 from kdprompt.settings import Settings
 

@@ -27,7 +27,7 @@ from haystack_kdprompt.translation import (
     unfolded,
 )
 from kdprompt.pool.embedding import Embedder
-from kdprompt.pool.pool import Schema
+from kdprompt.pool.records import Schema
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 

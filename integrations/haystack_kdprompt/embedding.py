@@ -14,7 +14,8 @@ from haystack.core.errors import SerializationError
 from haystack.core.serialization import component_from_dict, component_to_dict, import_class_by_name
 from haystack.utils import deserialize_callable, serialize_callable
 
-from kdprompt.pool.embedding import CallableEmbedder, Embedder, SentenceTransformerEmbedder
+from kdprompt.pool.embedding import CallableEmbedder, Embedder
+from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 
 __all__ = [
     "HaystackEmbedder",

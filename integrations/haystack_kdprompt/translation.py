@@ -16,7 +16,9 @@ from haystack.core.errors import SerializationError
 from torch import Tensor
 
 from kdprompt.errors import EmbeddingError, PoolError
-from kdprompt.pool.pool import Pool, Schema, read_jsonl
+from kdprompt.pool.jsonl import read_jsonl
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.records import Schema
 from kdprompt.settings import Settings
 
 __all__ = [

@@ -10,8 +10,10 @@ from langchain_core.documents.compressor import BaseDocumentCompressor
 from pydantic import ConfigDict, Field, PrivateAttr
 from torch import Tensor
 
-from kdprompt.pool.embedding import Embedder, SentenceTransformerEmbedder, embed_documents, embed_queries
-from kdprompt.pool.pool import Demonstration, Pool
+from kdprompt.pool.embedding import Embedder, embed_documents, embed_queries
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.records import Demonstration
+from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 from kdprompt.selection.embedded_pool import Corpus
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings

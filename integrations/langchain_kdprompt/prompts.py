@@ -6,7 +6,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.prompts import PromptTemplate
 
-from kdprompt.pool.pool import Demonstration, Schema, render
+from kdprompt.pool.records import Demonstration, Schema, render
 
 __all__ = ["BraceSafePromptTemplate", "chat_of"]
 

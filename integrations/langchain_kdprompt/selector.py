@@ -20,7 +20,8 @@ from langchain_core.runnables import run_in_executor
 
 from kdprompt.explanation import Explanation
 from kdprompt.pool.embedding import Embedder
-from kdprompt.pool.pool import Demonstration, Pool, Query, Schema
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.records import Demonstration, Query, Schema
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 from kdprompt.storage import read, write

@@ -22,14 +22,10 @@ from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.explanation import Explanation
-from kdprompt.pool.embedding import (
-    Embedder,
-    SentenceTransformerEmbedder,
-    checked_vectors,
-    embed_documents,
-    embed_queries,
-)
-from kdprompt.pool.pool import Demonstration, Pool, Query, Schema
+from kdprompt.pool.embedding import Embedder, checked_vectors, embed_documents, embed_queries
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.records import Demonstration, Query, Schema
+from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 from kdprompt.selection.embedded_pool import Corpus
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings

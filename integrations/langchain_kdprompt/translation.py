@@ -16,7 +16,8 @@ from langchain_core.messages import BaseMessage, get_buffer_string
 
 from kdprompt.errors import MissingKeyError, PoolError
 from kdprompt.pool.embedding import Embedder
-from kdprompt.pool.pool import Demonstration, Pool, Query, Schema, render
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.records import Demonstration, Query, Schema, render
 from kdprompt.settings import Settings
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kdprompt.errors import MissingKeyError
 from kdprompt.pool.embedding import Embedder
-from kdprompt.pool.pool import Demonstration, Pool, Query, Schema, render
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.records import Demonstration, Query, Schema, render
 from kdprompt.selection.result import Selection
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings

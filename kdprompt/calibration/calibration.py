@@ -25,13 +25,15 @@ import torch
 from torch import Tensor
 
 from kdprompt.calibration.pseudo_queries import PseudoTask, Trial, requests_of
-from kdprompt.objective.objective import Penalties
-from kdprompt.objective.target import Regression, neighbours
-from kdprompt.pool.pool_tensors import Features, in_turn
+from kdprompt.objective.parameters import Penalties
+from kdprompt.objective.regression import Regression
+from kdprompt.pool.neighbours import in_turn, neighbours
+from kdprompt.pool.pool_tensors import Features
 from kdprompt.search.ordering import Order
 from kdprompt.settings import Settings
-from kdprompt.theory.bandwidth import leave_one_out, median_temperature, within_one_error
+from kdprompt.theory.bandwidth import leave_one_out, median_temperature
 from kdprompt.theory.kernels import Gaussian, Kernel
+from kdprompt.theory.standard_error import within_one_error
 
 __all__ = ["Calibration", "calibrate"]
 

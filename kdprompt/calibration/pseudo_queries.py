@@ -5,10 +5,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.objective.objective import Blocks, Objective, Penalties, blocks
-from kdprompt.objective.target import Regression, Target, neighbourhood_target, neighbours
-from kdprompt.pool.pool_tensors import Features, Requests, duplicates
-from kdprompt.search.search import Constraints, best_prefix, greedy
+from kdprompt.objective.gram import Blocks, blocks
+from kdprompt.objective.objective import Objective
+from kdprompt.objective.parameters import Penalties
+from kdprompt.objective.regression import Regression
+from kdprompt.objective.target import Target, neighbourhood_target
+from kdprompt.pool.neighbours import duplicates, neighbours
+from kdprompt.pool.pool_tensors import Features
+from kdprompt.pool.query_tensors import Requests
+from kdprompt.search.constraints import Constraints
+from kdprompt.search.search import best_prefix, greedy
 from kdprompt.settings import Settings
 from kdprompt.theory.kernels import Kernel
 

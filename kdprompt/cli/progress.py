@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from kdprompt.pool.embedding import SentenceTransformerEmbedder
+from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

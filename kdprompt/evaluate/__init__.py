@@ -17,8 +17,9 @@ from kdprompt.evaluate.store import Store
 from kdprompt.evaluate.stress import duplicates, imbalance, label_noise, mixed, stress
 from kdprompt.evaluate.tables import Results, joined, summarise
 from kdprompt.readers.causal_lm import HuggingFaceModel, smollm2
-from kdprompt.readers.label_reader import LabelReader, TextReader
+from kdprompt.readers.label_reader import LabelReader
 from kdprompt.readers.reader import Answer, Reader
+from kdprompt.readers.text_reader import TextReader
 
 __all__ = [
     "Answer",

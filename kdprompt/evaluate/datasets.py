@@ -12,7 +12,8 @@ from torch import Tensor
 from kdprompt.errors import PoolError
 from kdprompt.evaluate.store import digest
 from kdprompt.pool.embedding import CallableEmbedder, Embedder
-from kdprompt.pool.pool import Demonstration, Pool, Query, Schema
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.records import Demonstration, Query, Schema
 from kdprompt.readers.reader import Reader
 
 __all__ = ["Asked", "Case", "Dataset", "Embed", "EmbeddingCache", "Problem"]

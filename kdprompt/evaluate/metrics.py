@@ -5,7 +5,7 @@ import string
 from collections import Counter
 from collections.abc import Callable
 
-from kdprompt.pool.pool import normalised
+from kdprompt.pool.records import normalised
 
 __all__ = ["METRICS", "Metric", "exact_match", "label_accuracy", "token_f1"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.evaluate.datasets import Asked, Problem
-from kdprompt.pool.embedding import SentenceTransformerEmbedder
+from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 from kdprompt.theory.kernels import Gaussian
 
 __all__ = [

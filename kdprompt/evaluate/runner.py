@@ -14,8 +14,8 @@ from kdprompt.evaluate.metrics import Metric, label_accuracy
 from kdprompt.evaluate.selectors import Contender, Shuffled
 from kdprompt.evaluate.statistics import calibration_error
 from kdprompt.evaluate.store import Store, code_fingerprint, digest
-from kdprompt.pool.pool import Demonstration
 from kdprompt.pool.prompt import PromptTemplate
+from kdprompt.pool.records import Demonstration
 from kdprompt.readers.reader import Answer, Reader
 
 __all__ = ["Cell", "Latency", "Plan", "run", "size"]

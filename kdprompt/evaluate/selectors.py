@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from kdprompt.evaluate.datasets import Asked, Problem
 from kdprompt.evaluate.query_baselines import PER_QUERY, Baseline
 from kdprompt.evaluate.static_baselines import STATIC, StaticBaseline
-from kdprompt.objective.objective import Penalties
-from kdprompt.pool.pool import Demonstration
+from kdprompt.objective.parameters import Penalties
+from kdprompt.pool.records import Demonstration
 from kdprompt.search.ordering import ORDERS
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings

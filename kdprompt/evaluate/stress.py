@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from kdprompt.evaluate.datasets import Case, Dataset
-from kdprompt.pool.pool import Demonstration, Pool, Query
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.records import Demonstration, Query
 
 __all__ = ["duplicates", "imbalance", "label_noise", "mixed", "stress"]
 

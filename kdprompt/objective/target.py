@@ -10,93 +10,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.pool.pool_tensors import Features, Requests, allowed_rows, shortlist
-from kdprompt.theory.kernels import Kernel
+from kdprompt.objective.regression import Regression
+from kdprompt.pool.neighbours import Neighbours
+from kdprompt.pool.pool_tensors import Features
 
-__all__ = [
-    "Neighbours",
-    "Regression",
-    "Target",
-    "neighbourhood_target",
-    "neighbours",
-    "query_or_neighbourhood",
-    "query_target",
-    "sample_target",
-]
-
-CHUNK = 128
+__all__ = ["Target", "neighbourhood_target", "query_or_neighbourhood", "query_target", "sample_target"]
 
 
-@dataclass(frozen=True)
-class Regression:
-    """Kernel regression with a prior.
-
-    Attributes:
-        kernel: κ of the regression.
-        shrinkage: λ ≥ 0, the kernel mass of the prior.
-    """
-
-    kernel: Kernel
-    shrinkage: float
-
-    def __call__(self, weights: Tensor, values: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Estimates values and how far the pool supports them.
-
-        Args:
-            weights: κ of each point with its neighbours ``[..., p, N]``; 0 leaves a neighbour out.
-            values: The neighbours' values ``[..., N, c]``.
-            prior: v̄ ``[..., c]``.
-
-        Returns:
-            Estimates ``[..., p, c]`` and support ``[..., p]`` in [0, 1].
-        """
-        weights = weights.clamp_min(0)
-        mass = weights.sum(-1, keepdim=True)
-        total = (mass + self.shrinkage).clamp_min(torch.finfo(mass.dtype).tiny)
-        estimate = (weights @ values + self.shrinkage * prior[..., None, :]) / total
-        return estimate, (mass / total).squeeze(-1)
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """The pool around each of ``b`` queries.
-
-    Attributes:
-        q: The queries' embeddings ``[b, d]``.
-        index: Rows of the features ``[b, L]``, ascending.
-        valid: Which of them are allowed ``[b, L]``.
-        task: Task code of each query ``[b]``, −1 for any; says which prior v̄ holds.
-    """
-
-    q: Tensor
-    index: Tensor
-    valid: Tensor
-    task: Tensor
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Neighbours":
-        """The same on another device in another dtype."""
-        return Neighbours(self.q.to(device, dtype), self.index.to(device), self.valid.to(device), self.task.to(device))
-
-
-def neighbours(features: Features, wanted: Requests, size: int, *, exclude: Tensor | None = None) -> Neighbours:
-    """Looks up the nearest rows that may serve each query, tile by tile.
-
-    Args:
-        features: ``n`` rows.
-        wanted: ``b`` queries.
-        size: Neighbours a query.
-        exclude: Rows that may serve no query, boolean ``[n]``.
-    """
-    index, valid = [], []
-    for start in range(0, len(wanted), CHUNK):
-        part = wanted.part(slice(start, start + CHUNK))
-        allowed = allowed_rows(features, part)
-        if exclude is not None:
-            allowed &= ~exclude
-        near, ok = shortlist(features.x, part.q, allowed, size)
-        index.append(near)
-        valid.append(ok)
-    return Neighbours(wanted.q, torch.cat(index), torch.cat(valid), wanted.task)
+CHUNK = 128  # queries whose neighbours are held at a time
 
 
 @dataclass(frozen=True)

@@ -4,124 +4,15 @@ What comes in is whatever people have (dicts with any keys, strings, JSONL files
 records with rendered texts and stable ids. Every error names the example and the key, or the line.
 """
 
-import hashlib
-import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from kdprompt.errors import PoolError, QueryError
+from kdprompt.pool.jsonl import read_jsonl
+from kdprompt.pool.records import Demonstration, Query, Schema, content_id, render
 
-from kdprompt.errors import MissingKeyError, PoolError, QueryError
-
-__all__ = ["Demonstration", "Pool", "Query", "Schema", "normalised", "read_jsonl", "render"]
-
-FROZEN = ConfigDict(frozen=True, extra="forbid")
-
-
-def render(value: object) -> str:
-    """A value as text: strings as they are, everything else as JSON where it can be, else ``str``.
-
-    Example:
-        >>> render("plain"), render(["a", 1]), render({"x": True})
-        ('plain', '["a", 1]', '{"x": true}')
-    """
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        return str(value)
-
-
-def normalised(text: str) -> str:
-    """Text without case and spacing: what counts as *the same text* when duplicates are looked for."""
-    return " ".join(text.casefold().split())
-
-
-class Demonstration(BaseModel):
-    """One example that may be shown to the model.
-
-    Attributes:
-        id: Stable id, unique in its pool.
-        input: The input as text.
-        output: The output as text, or None where the example has none.
-        task: Task tag, or None.
-        fields: The original example, untouched.
-    """
-
-    model_config = FROZEN
-
-    id: str
-    input: str
-    output: str | None = None
-    task: str | None = None
-    fields: Mapping[str, Any] = Field(default_factory=dict, repr=False)
-
-
-class Query(BaseModel):
-    """What the product was asked.
-
-    Attributes:
-        text: The input as text, rendered as the pool's inputs are.
-        task: Restricts the demonstrations to this task tag.
-        outputs: Restricts the demonstrations to these outputs.
-    """
-
-    model_config = FROZEN
-
-    text: str
-    task: str | None = None
-    outputs: frozenset[str] | None = None
-
-
-class Schema(BaseModel):
-    """Which keys of an example hold what.
-
-    Attributes:
-        inputs: Keys of the input. One key is rendered as its value, several as ``key: value`` lines.
-        outputs: Keys of the output. None takes every key that is no input, task or id; empty: no outputs.
-        task: Key of the task tag; used where an example has it, None ignores it.
-        id: Key of the id; used where an example has it, else ids come from the content.
-    """
-
-    model_config = FROZEN
-
-    inputs: tuple[str, ...] = ("input",)
-    outputs: tuple[str, ...] | None = ("output",)
-    task: str | None = "task"
-    id: str | None = "id"
-
-    def input_text(self, record: Mapping[str, Any], where: str) -> str:
-        """The rendered input of a record; ``where`` names the record in errors."""
-        return _join(record, self.inputs, where, "input")
-
-    def output_text(self, record: Mapping[str, Any], where: str) -> str | None:
-        """The rendered output of a record, or None where the schema or the record has none."""
-        keys = self.outputs
-        if keys is None:
-            known = {*self.inputs, self.task, self.id}
-            keys = tuple(key for key in record if key not in known)
-        if not keys or not any(key in record for key in keys):
-            return None
-        return _join(record, keys, where, "output")
-
-
-def _join(record: Mapping[str, Any], keys: Sequence[str], where: str, role: str) -> str:
-    for key in keys:
-        if key not in record:
-            raise MissingKeyError(
-                f"{where} has no {role} key {key!r}; it has {sorted(map(str, record))}. Add the key, or name "
-                f"the right one in the schema ({role} keys are {list(keys)})."
-            )
-    if len(keys) == 1:
-        return render(record[keys[0]])
-    return "\n".join(f"{key}: {render(record[key])}" for key in keys)
-
-
-def content_id(*parts: str | None) -> str:
-    """A stable id of 12 hex digits from the content."""
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:12]
+__all__ = ["Pool"]
 
 
 class Pool:
@@ -284,43 +175,3 @@ def _fresh(ident: str, taken: set[str]) -> str:
     while candidate in taken:
         candidate, copy = f"{ident}-{copy}", copy + 1
     return candidate
-
-
-class _Line(dict[str, Any]):
-    """A record that remembers the line it was read from, for errors further on."""
-
-    def __init__(self, record: Mapping[str, Any], line: int) -> None:
-        super().__init__(record)
-        self.line = line
-
-
-def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """Reads a file with one JSON object a line, UTF-8; blank lines are passed over.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The objects in order.
-
-    Raises:
-        PoolError: A line is no JSON or no object; the error names the file and the line.
-        FileNotFoundError: There is no such file.
-    """
-    records: list[dict[str, Any]] = []
-    with Path(path).open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.removeprefix(b"\xef\xbb\xbf").strip():
-                records.append(_Line(_parse_line(line, f"{path}, line {number}"), number))
-    return records
-
-
-def _parse_line(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:
-        shown = line.decode("utf-8", "backslashreplace").strip()
-        raise PoolError(f"{where} is no JSON ({error}): {shown:.80}. Every line must hold one JSON object.") from error
-    if not isinstance(record, dict):
-        raise PoolError(f"{where} must hold a JSON object, got {type(record).__name__}: {record!r:.80}")
-    return record

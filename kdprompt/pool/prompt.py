@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kdprompt.pool.pool import Demonstration
+from kdprompt.pool.records import Demonstration
 
 __all__ = ["PromptTemplate", "approximate_tokens", "to_messages"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdprompt.pool.pool import Demonstration
 from kdprompt.pool.prompt import PromptTemplate
+from kdprompt.pool.records import Demonstration
 from kdprompt.probe.capture import Captured, capture
 from kdprompt.probe.segments import Segments
 

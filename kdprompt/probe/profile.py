@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from kdprompt.pool.pool import Demonstration
 from kdprompt.pool.prompt import PromptTemplate
+from kdprompt.pool.records import Demonstration
 from kdprompt.probe.heads import probe
-from kdprompt.search.ordering import Custom
+from kdprompt.search.position_profiles import Custom
 
 __all__ = ["calibrate_position_profile"]
 

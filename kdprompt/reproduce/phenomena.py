@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from kdprompt.evaluate.datasets import Case, Dataset, Embed
-from kdprompt.pool.pool import Demonstration
 from kdprompt.pool.prompt import PromptTemplate
+from kdprompt.pool.records import Demonstration
 from kdprompt.probe import AttentionKernel, calibrate_position_profile, probe
 from kdprompt.readers.causal_lm import HuggingFaceModel
 from kdprompt.selector import DistillationSelector

@@ -7,7 +7,8 @@ about the same things, so that a selector that looks at inputs alone mixes them 
 from importlib.resources import as_file, files
 from typing import Any
 
-from kdprompt.pool.pool import Pool, read_jsonl
+from kdprompt.pool.jsonl import read_jsonl
+from kdprompt.pool.pool import Pool
 
 __all__ = ["support_desk", "support_desk_queries"]
 

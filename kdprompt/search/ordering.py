@@ -13,102 +13,15 @@ import torch
 from torch import Tensor
 
 from kdprompt.objective.objective import Objective
+from kdprompt.search.position_profiles import Profile, Recency, Uniform
 from kdprompt.search.search import lowest
 
-__all__ = [
-    "ORDERS",
-    "ByObjective",
-    "Custom",
-    "LikeliestLast",
-    "NearestFirst",
-    "NearestLast",
-    "Order",
-    "PrimacyRecency",
-    "Profile",
-    "Recency",
-    "Uniform",
-]
+__all__ = ["ORDERS", "ByObjective", "LikeliestLast", "NearestFirst", "NearestLast", "Order"]
 
 EXACT = 7
 CHUNK = 32
 STEPS = 1 << 16  # to which places are rounded, so that equal ones are equal on every device
 TIE = 1e-3  # estimated shares of outputs that differ by less are equal
-
-
-class Profile(ABC):
-    """Position weights ω: how much of the attention each place of the prompt gets."""
-
-    @abstractmethod
-    def raw(self, k: int) -> list[float]:
-        """Unnormalised weights of k places in reading order, ≥ 0."""
-
-    def weights(self, k: int) -> list[float]:
-        """ω of k places in reading order, summing to 1."""
-        raw = self.raw(k)
-        total = sum(raw)
-        return [value / total for value in raw]
-
-
-@dataclass(frozen=True)
-class Uniform(Profile):
-    """ω_i = 1/k: order does not matter."""
-
-    kind: Literal["uniform"] = "uniform"
-
-    def raw(self, k: int) -> list[float]:
-        return [1.0] * k
-
-
-@dataclass(frozen=True)
-class Recency(Profile):
-    """ω_i ∝ decay^(k − i): later places weigh more. ``decay`` in (0, 1]."""
-
-    decay: float = 0.8
-    kind: Literal["recency"] = "recency"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"decay must be in (0, 1], got {self.decay}")
-
-    def raw(self, k: int) -> list[float]:
-        return [self.decay ** (k - 1 - i) for i in range(k)]
-
-
-@dataclass(frozen=True)
-class PrimacyRecency(Profile):
-    """ω_i ∝ primacy·decay^(i − 1) + decay^(k − i): both ends weigh more, the middle is lost."""
-
-    primacy: float = 0.5
-    decay: float = 0.7
-    kind: Literal["primacy_recency"] = "primacy_recency"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"decay must be in (0, 1], got {self.decay}")
-        if not self.primacy >= 0:
-            raise ValueError(f"primacy must be at least 0, got {self.primacy}")
-
-    def raw(self, k: int) -> list[float]:
-        return [self.primacy * self.decay**i + self.decay ** (k - 1 - i) for i in range(k)]
-
-
-@dataclass(frozen=True)
-class Custom(Profile):
-    """Weights that were measured, last place last; shorter prompts take the last k of them.
-
-    Prompts longer than the profile repeat its first weight in front.
-    """
-
-    measured: tuple[float, ...]
-    kind: Literal["custom"] = "custom"
-
-    def __post_init__(self) -> None:
-        if not all(value >= 0 for value in self.measured) or not self.measured or not self.measured[-1] > 0:
-            raise ValueError(f"measured must be weights of at least 0, the last above 0, got {self.measured}")
-
-    def raw(self, k: int) -> list[float]:
-        front = [self.measured[0]] * (k - len(self.measured))
-        return [*front, *self.measured[max(len(self.measured) - k, 0) :]]
 
 
 class Order(ABC):

@@ -8,78 +8,15 @@ Rejected: lazy greedy (J is not submodular with its penalties, so stale gains bo
 length under a budget (it fills prompts with short demonstrations).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from kdprompt.objective.objective import Objective
+from kdprompt.search.constraints import Constraints
 
-__all__ = ["Constraints", "Path", "best_prefix", "drawn", "exchanged", "greedy", "refine"]
-
-
-@dataclass(frozen=True)
-class Constraints:
-    """What may be chosen, for ``b`` problems with ``L`` candidates.
-
-    Attributes:
-        valid: Candidates that exist and are allowed ``[b, L]``.
-        duplicate: Pairs never chosen together ``[b, L, L]``.
-        cost: Length of each candidate in tokens ``[b, L]``, or None without a budget.
-        budget: Most tokens a prompt's demonstrations may take.
-        group: Label code of each candidate ``[b, L]``, or None without quotas; −1 is outside every quota.
-        most: Largest number per label ``[g]``.
-        least: Smallest number per label ``[g]``.
-    """
-
-    valid: Tensor
-    duplicate: Tensor
-    cost: Tensor | None = None
-    budget: int = 0
-    group: Tensor | None = None
-    most: Tensor | None = None
-    least: Tensor | None = None
-
-    def rows(self, keep: Tensor) -> "Constraints":
-        """The problems ``keep`` alone."""
-        return replace(
-            self,
-            valid=self.valid[keep],
-            duplicate=self.duplicate[keep],
-            cost=None if self.cost is None else self.cost[keep],
-            group=None if self.group is None else self.group[keep],
-        )
-
-    def addable(self, chosen: Tensor, left: Tensor) -> Tensor:
-        """Candidates that may join the sets ``chosen: [b, K]`` when ``left: [b]`` places are free, ``[b, L]``."""
-        mask, index = chosen >= 0, chosen.clamp_min(0)
-        rows = self.duplicate.gather(1, index[..., None].expand(-1, -1, self.duplicate.shape[-1]))
-        allowed = self.valid & ~(rows & mask[..., None]).any(1) & (left > 0)[:, None]
-        if self.cost is not None:
-            spent = (self.cost.gather(-1, index) * mask).sum(-1, keepdim=True)
-            allowed &= spent + self.cost <= self.budget
-        if self.group is not None and self.most is not None and self.least is not None:
-            counts = self.counts(chosen)
-            group = self.group.clamp_min(0)
-            inside = self.group >= 0
-            allowed &= ~inside | (counts < self.most).gather(-1, group)
-            missing = (self.least - counts).clamp_min(0)
-            pressed = (missing.sum(-1) >= left)[:, None]
-            allowed &= ~pressed | (inside & (missing > 0).gather(-1, group)) | (missing.sum(-1) == 0)[:, None]
-        return allowed
-
-    def counts(self, chosen: Tensor) -> Tensor:
-        """Members per label ``[b, g]``."""
-        assert self.group is not None and self.most is not None
-        group = torch.where(chosen >= 0, self.group.gather(-1, chosen.clamp_min(0)), -1)
-        labels = torch.arange(self.most.shape[0], device=chosen.device)
-        return (group[..., None] == labels).sum(1)
-
-    def satisfied(self, chosen: Tensor) -> Tensor:
-        """Whether every label has its smallest number ``[b]``."""
-        if self.group is None or self.least is None:
-            return torch.ones(chosen.shape[0], dtype=torch.bool, device=chosen.device)
-        return (self.counts(chosen) >= self.least).all(-1)
+__all__ = ["Path", "best_prefix", "greedy", "refine"]
 
 
 @dataclass(frozen=True)
@@ -135,47 +72,6 @@ def greedy(objective: Objective, constraints: Constraints, k: int, fixed: int = 
         rounding.append(objective.rounding(reached))
         satisfied.append(constraints.satisfied(state.chosen))
     return Path(state.chosen, torch.stack(totals, -1), torch.stack(rounding, -1), torch.stack(satisfied, -1), fixed)
-
-
-def drawn(constraints: Constraints, k: int, keys: Tensor) -> Tensor:
-    """Sets that J has no part in: k times the feasible candidate with the largest key, ``[b, k]``, −1 pads.
-
-    Args:
-        constraints: What may be chosen.
-        k: Most demonstrations.
-        keys: Of each candidate ``[b, L]``, finite; of random keys every feasible set may come.
-    """
-    chosen = torch.full((keys.shape[0], k), -1, dtype=torch.long, device=keys.device)
-    for step in range(k):
-        chosen[:, step] = _largest(keys, constraints.addable(chosen, k - (chosen >= 0).sum(-1)))
-    return chosen
-
-
-def exchanged(constraints: Constraints, chosen: Tensor, place: int, keys: Tensor) -> Tensor:
-    """Sets with another member in one place: the feasible candidate with the largest key, ``[b, K]``.
-
-    Args:
-        constraints: What may be chosen.
-        chosen: Feasible sets ``[b, K]``, −1 pads.
-        place: Which member goes; a pad stays one.
-        keys: Of each candidate ``[b, L]``, finite.
-
-    Returns:
-        The sets; the member stays where no other candidate is feasible.
-    """
-    gone, others = chosen[:, place], chosen.clone()
-    others[:, place] = -1
-    allowed = constraints.addable(others, torch.ones_like(gone)) & (gone >= 0)[:, None]
-    allowed &= torch.arange(keys.shape[-1], device=keys.device) != gone[:, None]
-    found = _largest(keys, allowed)
-    others[:, place] = torch.where(found >= 0, found, gone)
-    return others
-
-
-def _largest(keys: Tensor, allowed: Tensor) -> Tensor:
-    """The allowed candidate with the largest key ``[b]``, −1 where none is allowed."""
-    key, index = keys.masked_fill(~allowed, -torch.inf).max(-1)
-    return torch.where(key.isfinite(), index, -1)
 
 
 def best_prefix(path: Path, tolerance: float = 0.0) -> Tensor:

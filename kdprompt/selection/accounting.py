@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from kdprompt.calibration.pseudo_queries import Trial
-from kdprompt.objective.objective import Objective, Penalties, Terms, blocks
+from kdprompt.objective.gram import blocks
+from kdprompt.objective.objective import Objective, Terms
+from kdprompt.objective.parameters import Penalties
 from kdprompt.objective.target import Target
 from kdprompt.pool.pool_tensors import Features
 from kdprompt.search.ordering import Order

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from kdprompt.errors import EmbeddingError, PoolError, QueryError
 from kdprompt.pool.embedding import Embedder, checked_vectors, embed_documents, embed_queries
-from kdprompt.pool.pool import Demonstration, Pool, Query
-from kdprompt.pool.pool_tensors import Features, Requests, featurise, requests
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.pool_tensors import Features, featurise
 from kdprompt.pool.prompt import lengths
+from kdprompt.pool.query_tensors import Requests, requests
+from kdprompt.pool.records import Demonstration, Query
 from kdprompt.selection.problem import check_quota
 from kdprompt.settings import Settings
 

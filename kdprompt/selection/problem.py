@@ -8,11 +8,16 @@ from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.calibration.pseudo_queries import Trial
-from kdprompt.objective.objective import Objective, blocks
-from kdprompt.objective.target import Neighbours, Target, query_or_neighbourhood
-from kdprompt.pool.pool_tensors import Features, Requests, allowed_rows, duplicates, in_turn
+from kdprompt.objective.gram import blocks
+from kdprompt.objective.objective import Objective
+from kdprompt.objective.target import Target, query_or_neighbourhood
+from kdprompt.pool.neighbours import Neighbours, duplicates, in_turn
+from kdprompt.pool.pool_tensors import Features
+from kdprompt.pool.query_tensors import Requests, allowed_rows
+from kdprompt.search.constraints import Constraints
+from kdprompt.search.exchange import drawn, exchanged
 from kdprompt.search.ordering import ByObjective
-from kdprompt.search.search import Constraints, best_prefix, drawn, exchanged, greedy, refine
+from kdprompt.search.search import best_prefix, greedy, refine
 from kdprompt.settings import Quota, Settings
 
 __all__ = [

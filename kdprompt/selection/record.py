@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from kdprompt.pool.pool import Demonstration, Query, normalised
+from kdprompt.pool.records import Demonstration, Query, normalised
 from kdprompt.selection.accounting import Audit
 from kdprompt.selection.result import Chosen, Selection
 

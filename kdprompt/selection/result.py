@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdprompt.errors import QueryError
-from kdprompt.objective.objective import Penalties
-from kdprompt.pool.pool import Demonstration, Query
+from kdprompt.objective.parameters import Penalties
 from kdprompt.pool.prompt import PromptTemplate, to_messages
+from kdprompt.pool.records import Demonstration, Query
 from kdprompt.theory.bounds import Bound
 
 __all__ = ["Chosen", "Selection", "TermValues"]

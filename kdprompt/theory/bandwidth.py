@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.theory.kernels import squared_distances
+from kdprompt.theory.standard_error import within_one_error
 
 __all__ = ["LeaveOneOut", "leave_one_out", "median_temperature"]
 
@@ -90,14 +91,6 @@ def leave_one_out(similarities: Tensor, values: Tensor, own: Tensor, prior: Tens
     )
     prior_loss = _loss(prior.expand_as(own), own, labels)
     return LeaveOneOut(temperature, shrinkage, float(loss.mean()), float(prior_loss.mean()))
-
-
-def within_one_error(loss: Tensor, best: Tensor) -> bool:
-    """Whether losses ``[h]`` are on average at most one standard error (paired) above those of the best ``[h]``."""
-    difference = loss - best
-    if len(difference) < 2:
-        return True
-    return bool(difference.mean() <= difference.std() / len(difference) ** 0.5 + 1e-12)
 
 
 def _loss(estimate: Tensor, own: Tensor, labels: bool) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 __all__ = [
     "Cosine",
     "Gaussian",
+    "Joint",
     "Kernel",
     "Laplace",
     "Linear",
@@ -28,6 +29,7 @@ __all__ = [
     "RationalQuadratic",
     "Scaled",
     "Sum",
+    "joint_points",
 ]
 
 
@@ -232,3 +234,36 @@ class Scaled(Kernel):
 
     def diagonal(self, x: Tensor) -> Tensor:
         return self.scale * self.base.diagonal(x)
+
+
+@dataclass(frozen=True)
+class Joint(Kernel):
+    """κ⊗((x, v), (x′, v′)) = κ(x, x′)·((1 − ρ) + ρ⟨v, v′⟩) on points made by ``joint_points``.
+
+    Attributes:
+        inputs: The kernel of the inputs.
+        width: Number of input dimensions d; the value starts after it.
+        share: ρ in [0, 1]. 0 ignores the outputs, 1 is the product kernel of R2.
+    """
+
+    inputs: Kernel
+    width: int
+    share: float = 1.0
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        values = x[..., self.width :] @ y[..., self.width :].transpose(-1, -2)
+        return self.inputs(x[..., : self.width], y[..., : self.width]) * mix(values, self.share)
+
+    def diagonal(self, x: Tensor) -> Tensor:
+        values = x[..., self.width :].square().sum(-1)
+        return self.inputs.diagonal(x[..., : self.width]) * mix(values, self.share)
+
+
+def mix(values: Tensor, share: float) -> Tensor:
+    """(1 − ρ) + ρ⟨v, v′⟩: the inner product of the values (√(1−ρ), √ρ·v)."""
+    return (1 - share) + share * values
+
+
+def joint_points(x: Tensor, v: Tensor) -> Tensor:
+    """Inputs ``[..., n, d]`` and values ``[..., n, c]`` as joint points ``[..., n, d + c]``."""
+    return torch.cat([x, v], dim=-1)

@@ -9,49 +9,14 @@ A joint sample z = (x, v) of inputs and values is one tensor, built by ``joint_p
 Sources: Gretton et al. (2012), "A Kernel Two-Sample Test", JMLR 13; theory R2.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from kdprompt.theory.kernels import Kernel
 
-__all__ = ["Joint", "joint_points", "mean_embedding", "mmd", "mmd_squared", "mmd_squared_unbiased", "witness"]
+__all__ = ["mean_embedding", "mmd", "mmd_squared", "mmd_squared_unbiased", "witness"]
 
 TILE = 2048
-
-
-@dataclass(frozen=True)
-class Joint(Kernel):
-    """κ⊗((x, v), (x′, v′)) = κ(x, x′)·((1 − ρ) + ρ⟨v, v′⟩) on points made by ``joint_points``.
-
-    Attributes:
-        inputs: The kernel of the inputs.
-        width: Number of input dimensions d; the value starts after it.
-        share: ρ in [0, 1]. 0 ignores the outputs, 1 is the product kernel of R2.
-    """
-
-    inputs: Kernel
-    width: int
-    share: float = 1.0
-
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        values = x[..., self.width :] @ y[..., self.width :].transpose(-1, -2)
-        return self.inputs(x[..., : self.width], y[..., : self.width]) * mix(values, self.share)
-
-    def diagonal(self, x: Tensor) -> Tensor:
-        values = x[..., self.width :].square().sum(-1)
-        return self.inputs.diagonal(x[..., : self.width]) * mix(values, self.share)
-
-
-def mix(values: Tensor, share: float) -> Tensor:
-    """(1 − ρ) + ρ⟨v, v′⟩: the inner product of the values (√(1−ρ), √ρ·v)."""
-    return (1 - share) + share * values
-
-
-def joint_points(x: Tensor, v: Tensor) -> Tensor:
-    """Inputs ``[..., n, d]`` and values ``[..., n, c]`` as joint points ``[..., n, d + c]``."""
-    return torch.cat([x, v], dim=-1)
 
 
 def _uniform(x: Tensor, weights: Tensor | None) -> Tensor:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from kdprompt.theory.bounds import Kind, complexity, generalisation_gap, interference, query_sample_error
-from kdprompt.theory.kernels import Kernel
-from kdprompt.theory.mmd import Joint, joint_points, mmd
+from kdprompt.theory.kernels import Joint, Kernel, joint_points
+from kdprompt.theory.mmd import mmd
 
 __all__ = [
     "Guarantee",

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from kdprompt.errors import PoolError
 from kdprompt.pool.embedding import embed_documents
-from kdprompt.pool.pool import Demonstration, normalised
 from kdprompt.pool.pool_tensors import Features
-from kdprompt.readers.reader import Answer, Reader, sequential_halving
+from kdprompt.pool.records import Demonstration, normalised
+from kdprompt.readers.reader import Answer, Reader
 from kdprompt.selection.embedded_pool import Corpus
 from kdprompt.settings import Settings
+from kdprompt.tuning.halving import sequential_halving
 
 __all__ = ["Examination", "Outcome"]
 

@@ -20,15 +20,15 @@ from torch import Tensor
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.calibration.pseudo_queries import requests_of
 from kdprompt.errors import PoolError, QueryError
-from kdprompt.objective.target import neighbours
-from kdprompt.pool.pool_tensors import Requests
+from kdprompt.pool.neighbours import neighbours
+from kdprompt.pool.query_tensors import Requests
 from kdprompt.readers.reader import Reader
 from kdprompt.search.ordering import LikeliestLast, NearestFirst, Order
 from kdprompt.selection.embedded_pool import Corpus, Traffic, distribution
 from kdprompt.selection.problem import query_rows, static_candidates
 from kdprompt.selection.result import Selection
 from kdprompt.settings import Settings
-from kdprompt.theory.bandwidth import within_one_error
+from kdprompt.theory.standard_error import within_one_error
 from kdprompt.tuning.held_out import Examination, Outcome
 from kdprompt.tuning.static_prompt import static_rows
 

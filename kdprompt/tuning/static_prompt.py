@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration
-from kdprompt.objective.target import neighbours, sample_target
-from kdprompt.pool.pool_tensors import Requests
+from kdprompt.objective.target import sample_target
+from kdprompt.pool.neighbours import neighbours
+from kdprompt.pool.query_tensors import Requests
 from kdprompt.readers.reader import Reader
 from kdprompt.selection.embedded_pool import Corpus
 from kdprompt.selection.problem import Problem, static_candidates

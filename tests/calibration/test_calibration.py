@@ -10,8 +10,9 @@ import torch
 from kdprompt import CallableEmbedder, DistillationSelector, Penalties, Pool, Settings
 from kdprompt.calibration.calibration import INTERFERENCES, NEIGHBOURHOODS, SHARES, TOLERANCES, calibrate
 from kdprompt.calibration.pseudo_queries import PseudoTask
-from kdprompt.objective.objective import Objective, blocks
-from kdprompt.objective.target import Regression
+from kdprompt.objective.gram import blocks
+from kdprompt.objective.objective import Objective
+from kdprompt.objective.regression import Regression
 from kdprompt.pool.pool_tensors import featurise
 from kdprompt.search.search import greedy
 from kdprompt.theory.bandwidth import leave_one_out

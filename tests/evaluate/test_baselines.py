@@ -9,7 +9,8 @@ import torch
 from kdprompt.evaluate import baselines as per_query
 from kdprompt.evaluate import static_baselines as static
 from kdprompt.evaluate.datasets import Asked, Problem
-from kdprompt.pool.pool import Pool, Query
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.records import Query
 from kdprompt.resources import support_desk, support_desk_queries
 
 N, M, D = 60, 7, 5

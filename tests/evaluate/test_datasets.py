@@ -12,7 +12,8 @@ from kdprompt.evaluate.datasets import Case, Dataset, EmbeddingCache
 from kdprompt.evaluate.lsa import LatentSemanticEmbedder
 from kdprompt.evaluate.metrics import exact_match, label_accuracy, token_f1
 from kdprompt.evaluate.stress import duplicates, imbalance, label_noise, mixed, stress
-from kdprompt.pool.pool import Pool, Query
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.records import Query
 from kdprompt.resources import support_desk
 
 

@@ -28,7 +28,8 @@ from kdprompt.evaluate import (
 from kdprompt.evaluate.datasets import Asked, Case, Dataset
 from kdprompt.evaluate.runner import size
 from kdprompt.evaluate.statistics import compare, holm
-from kdprompt.pool.pool import Pool, Query
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.records import Query
 from kdprompt.report import write_markdown, write_page
 from kdprompt.resources import support_desk, support_desk_queries
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.objective.objective import Objective, Penalties, blocks
+from kdprompt.objective.gram import blocks
+from kdprompt.objective.objective import Objective
+from kdprompt.objective.parameters import Penalties
 from kdprompt.objective.target import Target
 from kdprompt.theory.kernels import Gaussian, Linear, Polynomial
 

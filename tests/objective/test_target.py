@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.objective.target import Neighbours, Regression, neighbourhood_target, query_target, sample_target
-from kdprompt.pool.pool_tensors import Features, shortlist
+from kdprompt.objective.regression import Regression
+from kdprompt.objective.target import neighbourhood_target, query_target, sample_target
+from kdprompt.pool.neighbours import Neighbours, shortlist
+from kdprompt.pool.pool_tensors import Features
 from kdprompt.theory.kernels import Gaussian, Linear
 
 TEMPERATURE, SHRINKAGE = 0.3, 0.4

@@ -18,7 +18,8 @@ from kdprompt import (
     SentenceTransformerEmbedder,
     Settings,
 )
-from kdprompt.pool.embedding import checked_vectors, embed_documents, embed_queries, packaged_model
+from kdprompt.pool.embedding import checked_vectors, embed_documents, embed_queries
+from kdprompt.pool.sentence_transformer import packaged_model
 
 TEXTS = ["one", "two", "three"]
 ROWS = [[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]]

@@ -15,7 +15,7 @@ from kdprompt import (
     Schema,
     read_jsonl,
 )
-from kdprompt.pool.pool import content_id, normalised, render
+from kdprompt.pool.records import content_id, normalised, render
 
 RECORDS = [
     {"input": "2 + 2", "output": 4, "task": "sums"},

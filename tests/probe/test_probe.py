@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdprompt import ByObjective, DistillationSelector, PromptTemplate, Settings
-from kdprompt.pool.pool import Demonstration
+from kdprompt.pool.records import Demonstration
 from kdprompt.probe import AttentionKernel, Segments, calibrate_position_profile, probe
 from kdprompt.probe.capture import capture
 from kdprompt.resources import support_desk

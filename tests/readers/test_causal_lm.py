@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kdprompt.readers.causal_lm import PACK, HuggingFaceModel, LabelTree, load
+from kdprompt.readers.causal_lm import PACK, HuggingFaceModel, load
+from kdprompt.readers.label_tree import LabelTree
 
 LABELS = ["card arrival", "card delivery estimate", "card", "positive", "negative"]
 PROMPTS = [

@@ -13,18 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdprompt.objective.objective import Objective, Penalties, blocks
+from kdprompt.objective.gram import blocks
+from kdprompt.objective.objective import Objective
+from kdprompt.objective.parameters import Penalties
 from kdprompt.objective.target import Target
-from kdprompt.search.ordering import (
-    ByObjective,
-    Custom,
-    LikeliestLast,
-    NearestFirst,
-    NearestLast,
-    PrimacyRecency,
-    Recency,
-    Uniform,
-)
+from kdprompt.search.ordering import ByObjective, LikeliestLast, NearestFirst, NearestLast
+from kdprompt.search.position_profiles import Custom, PrimacyRecency, Recency, Uniform
 from kdprompt.theory.kernels import Gaussian
 
 TEMPERATURE, SHARE, PENALTIES = 0.5, 0.6, Penalties(1.0, 0.1, 0.4)

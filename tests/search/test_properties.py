@@ -11,7 +11,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from kdprompt import ByObjective, CallableEmbedder, DistillationSelector, NearestLast, Penalties, Settings
-from kdprompt.search.ordering import Recency
+from kdprompt.search.position_profiles import Recency
 from kdprompt.theory.kernels import Gaussian
 
 WIDTH = 3

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.objective.objective import Objective, Penalties, blocks
+from kdprompt.objective.gram import blocks
+from kdprompt.objective.objective import Objective
+from kdprompt.objective.parameters import Penalties
 from kdprompt.objective.target import Target
-from kdprompt.search.search import Constraints, best_prefix, drawn, exchanged, greedy, refine
+from kdprompt.search.constraints import Constraints
+from kdprompt.search.exchange import drawn, exchanged
+from kdprompt.search.search import best_prefix, greedy, refine
 from kdprompt.theory.kernels import Gaussian
 
 

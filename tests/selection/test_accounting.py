@@ -18,7 +18,7 @@ from kdprompt import (
     Query,
     Settings,
 )
-from kdprompt.search.ordering import PrimacyRecency, Recency
+from kdprompt.search.position_profiles import PrimacyRecency, Recency
 from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial
 
 WIDTH = 6

@@ -22,10 +22,12 @@ from kdprompt import (
     Selection,
     Settings,
 )
-from kdprompt.objective.objective import Objective, blocks
+from kdprompt.objective.gram import blocks
+from kdprompt.objective.objective import Objective
 from kdprompt.objective.target import Target
-from kdprompt.search.ordering import Recency, Uniform
-from kdprompt.search.search import Constraints, best_prefix, greedy, refine
+from kdprompt.search.constraints import Constraints
+from kdprompt.search.position_profiles import Recency, Uniform
+from kdprompt.search.search import best_prefix, greedy, refine
 from kdprompt.theory.kernels import Gaussian
 
 TEMPERATURE, SHARE, WIDTH, N = 0.5, 0.6, 5, 14

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial, RationalQuadratic
-from kdprompt.theory.mmd import Joint, joint_points, mean_embedding, mmd, mmd_squared, mmd_squared_unbiased, witness
+from kdprompt.theory.kernels import Gaussian, Joint, Laplace, Linear, Polynomial, RationalQuadratic, joint_points
+from kdprompt.theory.mmd import mean_embedding, mmd, mmd_squared, mmd_squared_unbiased, witness
 
 
 def squared(a, b):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kdprompt.readers.reader import sequential_halving
+from kdprompt.tuning.halving import sequential_halving
 
 
 def naive(table, first):

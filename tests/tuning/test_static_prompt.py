@@ -255,7 +255,8 @@ def test_a_real_model_is_asked_and_asked_for_good(data, embedder, small_lm):
 @pytest.mark.parametrize("name", ["kdprompt-static-reader", "kdprompt-reader"])
 def test_the_benchmark_asks_no_prompt_twice(name, tmp_path):
     from kdprompt.evaluate import Plan, Store, contender, run
-    from kdprompt.pool.pool import Pool, Query
+    from kdprompt.pool.pool import Pool
+    from kdprompt.pool.records import Query
 
     cases = tuple(Case(Query(text=f"{'abc'[i % 3]} query {i}"), "red green blue".split()[i % 3]) for i in range(9))
     dataset = Dataset("made", Pool.from_records(records(200)), tuple(c.query for c in cases), cases, cases)
