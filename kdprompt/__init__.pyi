@@ -7,7 +7,7 @@ from .errors import ModelNotFoundError as ModelNotFoundError
 from .errors import PoolError as PoolError
 from .errors import QueryError as QueryError
 from .explanation import Explanation as Explanation
-from .objective.parameters import Penalties as Penalties
+from .objective.parameters import ObjectiveWeights as ObjectiveWeights
 from .pool.embedding import CallableEmbedder as CallableEmbedder
 from .pool.embedding import Embedder as Embedder
 from .pool.jsonl import read_jsonl as read_jsonl

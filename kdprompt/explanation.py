@@ -6,11 +6,11 @@ import torch
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.objective.target import Target
-from kdprompt.pool.query_tensors import Requests
+from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.selection.accounting import Geometry, audit
-from kdprompt.selection.embedded_pool import Corpus
+from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selection.problem import nearest_rows
-from kdprompt.selection.result import Chosen, Selection, TermValues
+from kdprompt.selection.result import ChosenDemonstration, Selection, TermValues
 from kdprompt.settings import Settings
 from kdprompt.theory.kernels import Gaussian
 
@@ -94,8 +94,8 @@ class Explanation:
 
 def explained(
     selection: Selection,
-    corpus: Corpus,
-    wanted: Requests,
+    corpus: EmbeddedPool,
+    wanted: QueryTensors,
     target: Target,
     calibration: Calibration,
     settings: Settings,
@@ -126,7 +126,7 @@ LABELS = {
 }
 
 
-def _row(chosen: Chosen) -> str:
+def _row(chosen: ChosenDemonstration) -> str:
     shown = chosen.demonstration
     text = " ".join(f"{shown.input} → {shown.output}".split()) if shown.output is not None else shown.input
     text = text if len(text) <= 90 else text[:89] + "…"

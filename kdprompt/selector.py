@@ -12,21 +12,29 @@ from kdprompt.calibration.calibration import Calibration, calibrate
 from kdprompt.explanation import Explanation, explained
 from kdprompt.micro_batching import MicroBatcher
 from kdprompt.objective.target import sample_target
-from kdprompt.pool.embedding import Embedder, checked_vectors, embed_documents, embed_queries, embed_query_alone
-from kdprompt.pool.neighbours import Neighbours, neighbours
+from kdprompt.pool.embedding import Embedder, check_vectors, embed_documents, embed_queries, embed_query_async
+from kdprompt.pool.neighbours import Neighbours, find_neighbours
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.query_tensors import Requests
+from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.pool.records import Query, Schema
 from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 from kdprompt.readers.reader import Reader
 from kdprompt.selection.accounting import CPU, Audit, Geometry, audit
-from kdprompt.selection.embedded_pool import FROM_POOL, AnyQuery, Corpus, Record, Traffic, check_size, distribution
+from kdprompt.selection.embedded_pool import (
+    FROM_POOL,
+    AnyQuery,
+    EmbeddedPool,
+    Record,
+    Traffic,
+    check_size,
+    query_distribution,
+)
 from kdprompt.selection.problem import query_rows, query_target
 from kdprompt.selection.record import record
 from kdprompt.selection.result import Selection
 from kdprompt.settings import Settings
 from kdprompt.storage import Stored, described, from_dict, read, restored_embedder, restored_settings, to_dict, write
-from kdprompt.tuning.query_prompts import Core, by_core, calibrate_by_reader
+from kdprompt.tuning.query_prompts import Core, by_core, calibrate_query_prompts
 from kdprompt.tuning.static_prompt import static_rows
 
 __all__ = ["DistillationSelector"]
@@ -53,7 +61,7 @@ class DistillationSelector:
 
     def __init__(
         self,
-        corpus: Corpus,
+        corpus: EmbeddedPool,
         settings: Settings,
         traffic: Traffic | None = None,
         calibration: Calibration | None = None,
@@ -97,9 +105,9 @@ class DistillationSelector:
         parsed = pool.queries(queries or ())
         embedder = embeddings or SentenceTransformerEmbedder()
         texts = [demonstration.input for demonstration in pool]
-        known = embed_documents(embedder, texts) if vectors is None else checked_vectors(vectors, texts, "vectors")
+        known = embed_documents(embedder, texts) if vectors is None else check_vectors(vectors, texts, "vectors")
         traffic = Traffic(parsed, embed_queries(embedder, [q.text for q in parsed])) if parsed else None
-        return cls(Corpus.of(pool, known, embedder, settings), settings, traffic)
+        return cls(EmbeddedPool.of(pool, known, embedder, settings), settings, traffic)
 
     def __copy__(self) -> "DistillationSelector":
         return type(self)(self._corpus, self.settings, self._traffic, self.calibration)
@@ -169,7 +177,7 @@ class DistillationSelector:
         traffic = self._traffic
         seen = None if traffic is None else self._corpus.requests(traffic.queries, self.settings, traffic.vectors).q
         found = calibrate(self._corpus.features, self.settings, seen)
-        return found if reader is None else calibrate_by_reader(self._corpus, traffic, found, self.settings, reader)
+        return found if reader is None else calibrate_query_prompts(self._corpus, traffic, found, self.settings, reader)
 
     # -- storage ------------------------------------------------------------------------------------------------
 
@@ -236,7 +244,7 @@ class DistillationSelector:
     ) -> "DistillationSelector":
         """A selector from what ``stored`` gave; errors as ``load``."""
         embedder, settings = restored_embedder(stored, embeddings), settings or restored_settings(stored)
-        corpus = Corpus.of(stored.pool, stored.vectors, embedder, settings, stored.outputs)
+        corpus = EmbeddedPool.of(stored.pool, stored.vectors, embedder, settings, stored.outputs)
         return cls(corpus, settings, stored.traffic, stored.calibration_under(settings))
 
     # -- selection ----------------------------------------------------------------------------------------------
@@ -273,7 +281,7 @@ class DistillationSelector:
     ) -> Selection:
         """As ``select``, in a worker thread; what is asked concurrently is computed in one batched pass."""
         parsed = self._corpus.parsed([query], task, outputs)[0]
-        return await self._together((parsed, await embed_query_alone(self.embedder, parsed.text)))
+        return await self._together((parsed, await embed_query_async(self.embedder, parsed.text)))
 
     def _answer(self, asked: Sequence[tuple[Query, Tensor | None]]) -> list[Selection]:
         vectors = [vector for _, vector in asked if vector is not None]
@@ -342,7 +350,7 @@ class DistillationSelector:
         corpus, settings = self._corpus, self.settings.static(k)
         if k is not None:
             check_size(corpus.pool, len(corpus.features), settings)
-        wanted, notes = distribution(corpus, self._traffic, settings, queries, task=task, outputs=outputs)
+        wanted, notes = query_distribution(corpus, self._traffic, settings, queries, task=task, outputs=outputs)
         rows, why = static_rows(corpus, wanted, self.calibration, settings, reader)
         exact = sample_target(corpus.features, self._near(corpus, wanted).to(*EXACT), self.calibration.regression)
         sampled = 0 if notes and notes[0] == FROM_POOL else len(wanted)
@@ -367,7 +375,7 @@ class DistillationSelector:
         corpus = self._corpus
         if query is None:
             settings, selection = self.settings.static(), self.select_static(task=task, outputs=outputs, reader=reader)
-            wanted, _ = distribution(corpus, self._traffic, self.settings, task=task, outputs=outputs)
+            wanted, _ = query_distribution(corpus, self._traffic, self.settings, task=task, outputs=outputs)
             exact = sample_target(corpus.features, self._near(corpus, wanted).to(*EXACT), self.calibration.regression)
         else:
             settings, selection = self.calibration.under(self.settings), self.select(query, task=task, outputs=outputs)
@@ -375,10 +383,12 @@ class DistillationSelector:
             exact = query_target(corpus.features, self._near(corpus, wanted).to(*EXACT), self.calibration)
         return explained(selection, corpus, wanted, exact, self.calibration, settings)
 
-    def _near(self, corpus: Corpus, wanted: Requests) -> Neighbours:
-        return neighbours(corpus.features, wanted, self.settings.shortlist)
+    def _near(self, corpus: EmbeddedPool, wanted: QueryTensors) -> Neighbours:
+        return find_neighbours(corpus.features, wanted, self.settings.shortlist)
 
-    def _select(self, corpus: Corpus, queries: Sequence[Query], wanted: Requests, core: Tensor) -> list[Selection]:
+    def _select(
+        self, corpus: EmbeddedPool, queries: Sequence[Query], wanted: QueryTensors, core: Tensor
+    ) -> list[Selection]:
         features, near, settings = corpus.features, self._near(corpus, wanted), self.calibration.under(self.settings)
         rows = query_rows(features, wanted, near, self.calibration, settings, corpus.lengths, core)
         exact = query_target(features, near.to(*EXACT), self.calibration)
@@ -389,7 +399,7 @@ class DistillationSelector:
         ]
 
     def _record(
-        self, corpus: Corpus, query: Query | None, report: Audit, settings: Settings, *, core: int = 0
+        self, corpus: EmbeddedPool, query: Query | None, report: Audit, settings: Settings, *, core: int = 0
     ) -> Selection:
         shown = [corpus.at(member.row) for member in report.members]
         tokens = [corpus.tokens(member.row, settings) for member in report.members]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kdprompt.objective.parameters import Penalties
+from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.pool.prompt import CountTokens, PromptTemplate, approximate_tokens
 from kdprompt.search.ordering import ByObjective, LikeliestLast, Order
 from kdprompt.theory.kernels import Kernel
@@ -80,7 +80,7 @@ class Settings(BaseModel):
     kernel: Kernel | None = None
     share: float | None = Field(default=None, ge=0, le=1)
     neighbourhood: float | None = Field(default=None, ge=0, le=1)
-    penalties: Penalties | None = None
+    penalties: ObjectiveWeights | None = None
     tolerance: float | None = Field(default=None, ge=0, le=1)
     shortlist: int = Field(default=64, ge=1)
     static_shortlist: int = Field(default=4096, ge=1)

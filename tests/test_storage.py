@@ -19,7 +19,7 @@ from kdprompt import (
     DistillationSelector,
     EmbeddingError,
     NearestFirst,
-    Penalties,
+    ObjectiveWeights,
     PoolError,
     PromptTemplate,
     Query,
@@ -29,7 +29,7 @@ from kdprompt import (
     Settings,
 )
 from kdprompt import selector as selector_room
-from kdprompt.search.position_profiles import Custom, PrimacyRecency, Recency
+from kdprompt.search.position_profiles import MeasuredProfile, PrimacyRecency, Recency
 from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial
 
 WIDTH = 6
@@ -190,9 +190,9 @@ SETTINGS = {
     "auto": Settings(k="auto", k_max=6),
     "none": Settings(k=0, calibrate=False),
     "kernel": Settings(k=3, kernel=2.0 * Laplace(0.8) * Polynomial(2, 0.5) + Linear(), share=0.3, neighbourhood=0.5),
-    "order": Settings(k=5, order=ByObjective(PrimacyRecency(0.4, 0.6)), penalties=Penalties(1.0, 0.1, 0.7)),
-    "measured": Settings(k=3, order=NearestFirst(Custom((1.0, 2.0, 4.0)))),
-    "listed": Settings(k=3, order=ByObjective(Custom([1.0, 2.0, 4.0]))),
+    "order": Settings(k=5, order=ByObjective(PrimacyRecency(0.4, 0.6)), penalties=ObjectiveWeights(1.0, 0.1, 0.7)),
+    "measured": Settings(k=3, order=NearestFirst(MeasuredProfile((1.0, 2.0, 4.0)))),
+    "listed": Settings(k=3, order=ByObjective(MeasuredProfile([1.0, 2.0, 4.0]))),
     "recency": Settings(k=3, order=ByObjective(Recency(0.5)), seed=3, tolerance=0.1, delta=0.2),
     "quota": Settings(k=4, quota=Quota(most={"red": 1}, least=1), budget=60),
     "counts": Settings(k=4, quota=Quota(most=2)),
@@ -333,7 +333,9 @@ def test_a_kernel_that_only_bears_a_known_name_is_not_taken_for_it(tmp_path):
 
 def test_other_settings_may_be_given_and_what_they_pin_holds(tmp_path, no_calibration):
     chooser = selector(records(108))
-    pinned = Settings(k=2, penalties=Penalties(1.0, 0.2, 0.9), share=0.25, kernel=Gaussian(0.3), neighbourhood=0.1)
+    pinned = Settings(
+        k=2, penalties=ObjectiveWeights(1.0, 0.2, 0.9), share=0.25, kernel=Gaussian(0.3), neighbourhood=0.1
+    )
     other = by_file(chooser, Counted(), tmp_path, settings=pinned)
     assert other.calibration.chosen.penalties == pinned.penalties and other.calibration.chosen.share == 0.25
     assert other.select_batch(QUERIES) == selector(records(108), settings=pinned).select_batch(QUERIES)

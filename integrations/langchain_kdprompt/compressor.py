@@ -14,7 +14,7 @@ from kdprompt.pool.embedding import Embedder, embed_documents, embed_queries
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Demonstration
 from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
-from kdprompt.selection.embedded_pool import Corpus
+from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 
@@ -71,7 +71,7 @@ class DistillationCompressor(BaseDocumentCompressor):
         k = self.k if self.k == "auto" else min(self.k, distinct)
         settings = Settings.model_validate({**dict(self.settings), "k": k, "leave_out_own": False})
         vectors = self._vectors([each.input for each in pool])
-        selector = DistillationSelector(Corpus.of(pool, vectors, self._used(), settings), settings)
+        selector = DistillationSelector(EmbeddedPool.of(pool, vectors, self._used(), settings), settings)
         asked = embed_queries(self._used(), [query])
         found = selector.select_batch([query], vectors=asked)[0]
         return [documents[int(shown.id)] for shown in found.demonstrations]

@@ -6,7 +6,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.prompts import PromptTemplate
 
-from kdprompt.pool.records import Demonstration, Schema, render
+from kdprompt.pool.records import Demonstration, Schema, render_value
 
 __all__ = ["BraceSafePromptTemplate", "chat_of"]
 
@@ -70,7 +70,7 @@ def _side(
         return [kind(text)]
     found: list[BaseMessage] = []
     for value, messages in zip(values, parts, strict=True):
-        found += messages or [kind(render(value))]
+        found += messages or [kind(render_value(value))]
     return found
 
 

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.explanation import Explanation
-from kdprompt.pool.embedding import Embedder, checked_vectors, embed_documents, embed_queries
+from kdprompt.pool.embedding import Embedder, check_vectors, embed_documents, embed_queries
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Demonstration, Query, Schema
 from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
-from kdprompt.selection.embedded_pool import Corpus
+from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 from kdprompt.storage import demonstration_of, record_of
@@ -237,7 +237,7 @@ class StorePool:
         settings = _within(self.settings, pool)
         vectors = torch.stack([row for _, row in members]) if members else torch.empty(0, 1)
         return DistillationSelector(
-            Corpus.of(pool, vectors, self.embedder, settings), settings, calibration=self.calibration
+            EmbeddedPool.of(pool, vectors, self.embedder, settings), settings, calibration=self.calibration
         )
 
     # -- vectors ------------------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ class StorePool:
             else:
                 rows = self.read_vectors(self.store, [ident for ident, _ in new])
             read = torch.stack([torch.as_tensor(row, dtype=torch.float32).flatten() for row in rows])
-            self._known.update(zip(new, checked_vectors(read, [text for _, text in new], "the store"), strict=True))
+            self._known.update(zip(new, check_vectors(read, [text for _, text in new], "the store"), strict=True))
         return torch.stack([self._known[key] for key in wanted]) if wanted else torch.empty(0, 1)
 
     def _embedded_again(self, store: Any, texts: list[str]) -> Sequence[Any]:

@@ -17,7 +17,7 @@ from langchain_core.messages import BaseMessage, get_buffer_string
 from kdprompt.errors import MissingKeyError, PoolError
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.records import Demonstration, Query, Schema, render
+from kdprompt.pool.records import Demonstration, Query, Schema, render_value
 from kdprompt.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def as_record(values: Any, schema: Schema) -> Any:
         return values
     record = {key: _plain(value) for key, value in values.items()}
     if whole(schema):
-        record[ALL_VALUES] = " ".join(render(record[key]) for key in sorted(record) if key != schema.task)
+        record[ALL_VALUES] = " ".join(render_value(record[key]) for key in sorted(record) if key != schema.task)
     return record
 
 

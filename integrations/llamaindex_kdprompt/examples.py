@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from kdprompt.errors import MissingKeyError
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.records import Demonstration, Query, Schema, render
+from kdprompt.pool.records import Demonstration, Query, Schema, render_value
 from kdprompt.selection.result import Selection
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
@@ -128,7 +128,7 @@ class DistillationExamples:
         """As ``select``; what is asked concurrently is computed in one batched pass.
 
         Prompts call their functions synchronously. To format many at once, await the selection and give the prompt
-        ``render`` of it as an ordinary variable.
+        ``render_value`` of it as an ordinary variable.
         """
         query, task = self._asked(variables)
         return await self.selector.aselect(query, task=task)
@@ -138,7 +138,7 @@ class DistillationExamples:
         pool = self.selector.pool
         tag = variables.get(pool.schema.task) if pool.schema.task else None
         tagged = tag not in (None, "") and any(demonstration.task is not None for demonstration in pool)
-        task = render(tag) if tagged else None
+        task = render_value(tag) if tagged else None
         if self.query_var is None:
             return {key: value for key, value in variables.items() if key != pool.schema.task}, task
         if self.query_var in variables:

@@ -24,16 +24,16 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from kdprompt.calibration.pseudo_queries import PseudoTask, Trial, requests_of
-from kdprompt.objective.parameters import Penalties
-from kdprompt.objective.regression import Regression
-from kdprompt.pool.neighbours import in_turn, neighbours
-from kdprompt.pool.pool_tensors import Features
+from kdprompt.calibration.pseudo_queries import PseudoTask, Trial, query_tensors_of_rows
+from kdprompt.objective.parameters import ObjectiveWeights
+from kdprompt.objective.regression import KernelRegression
+from kdprompt.pool.neighbours import find_neighbours, rank_in_turn
+from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.search.ordering import Order
 from kdprompt.settings import Settings
-from kdprompt.theory.bandwidth import leave_one_out, median_temperature
+from kdprompt.theory.bandwidth import fit_by_leave_one_out, median_temperature
 from kdprompt.theory.kernels import Gaussian, Kernel
-from kdprompt.theory.standard_error import within_one_error
+from kdprompt.theory.standard_error import is_within_one_standard_error
 
 __all__ = ["Calibration", "calibrate"]
 
@@ -46,7 +46,7 @@ SHARES = (0.0, 0.5, 1.0)
 NEIGHBOURHOODS = (0.0, 0.5)
 # Never 0: log-loss of the read-out prefers hedging and would drop the penalty, which readers gain from.
 INTERFERENCES = (0.25, 1.0)
-PENALTIES = tuple(Penalties(interference=value) for value in INTERFERENCES)
+PENALTIES = tuple(ObjectiveWeights(interference=value) for value in INTERFERENCES)
 STATIC_NARROWING = 16.0  # the median heuristic's temperature over a static prompt's
 TOLERANCES = (0.0, 0.02, 0.05, 0.1)
 
@@ -69,7 +69,7 @@ class Calibration:
 
     chosen: Trial
     static: Trial
-    regression: Regression
+    regression: KernelRegression
     trials: tuple[Trial, ...]
     pseudo_queries: int
     source: str
@@ -83,7 +83,7 @@ class Calibration:
         return settings.model_copy(update={"order": self.order})
 
 
-def calibrate(features: Features, settings: Settings, traffic: Tensor | None = None) -> Calibration:
+def calibrate(features: PoolTensors, settings: Settings, traffic: Tensor | None = None) -> Calibration:
     """Chooses what ``settings`` leaves open.
 
     Args:
@@ -104,7 +104,7 @@ def calibrate(features: Features, settings: Settings, traffic: Tensor | None = N
     static = replace(
         start,
         kernel=settings.kernel or Gaussian(median / STATIC_NARROWING),
-        penalties=settings.penalties or Penalties(interference=_coverable(features, settings.most)),
+        penalties=settings.penalties or ObjectiveWeights(interference=_coverable(features, settings.most)),
     )
     why = _why_not(features, settings, rows)
     if why:
@@ -122,14 +122,14 @@ def calibrate(features: Features, settings: Settings, traffic: Tensor | None = N
         shorter = [longest, *task.try_all(options, settings.most, adaptive=True)]
         best = min(shorter, key=_loss)
         # The shortest prompts that lose no more than one standard error.
-        chosen = next(trial for trial, losses in reversed(shorter) if within_one_error(losses, best[1]))
+        chosen = next(trial for trial, losses in reversed(shorter) if is_within_one_standard_error(losses, best[1]))
         trials += shorter[1:]
     static = replace(static, tolerance=chosen.tolerance)
     source = f"calibrated on {rows.numel()} pool examples held out as pseudo-queries, {len(trials)} settings tried"
     return Calibration(chosen, static, regression, tuple(trial for trial, _ in trials), rows.numel(), source)
 
 
-def _coverable(features: Features, k: int) -> float:
+def _coverable(features: PoolTensors, k: int) -> float:
     """The largest share of the outputs, of one task, that k demonstrations can show, in [0, 1]; 1 without labels."""
     if features.mode != "labels":
         return 1.0
@@ -137,7 +137,7 @@ def _coverable(features: Features, k: int) -> float:
     return round(float(shares.topk(min(k, shares.shape[-1]), dim=-1).values.sum(-1).max()), 6)
 
 
-def _why_not(features: Features, settings: Settings, rows: Tensor) -> str:
+def _why_not(features: PoolTensors, settings: Settings, rows: Tensor) -> str:
     if not settings.calibrate:
         return "calibration is switched off"
     if features.mode == "none":
@@ -145,7 +145,7 @@ def _why_not(features: Features, settings: Settings, rows: Tensor) -> str:
     return f"a pool of {len(features)} is too small to calibrate on" if rows.numel() < FEWEST else ""
 
 
-def _grid(settings: Settings, regression: Regression, *, default: bool) -> Iterator[Trial]:
+def _grid(settings: Settings, regression: KernelRegression, *, default: bool) -> Iterator[Trial]:
     """What may be tried; pinned settings have one value, and ``default`` leaves one value to the others too."""
 
     def values(pinned: T | None, preferred: T, grid: tuple[T, ...]) -> tuple[T, ...]:
@@ -166,42 +166,42 @@ def _grid(settings: Settings, regression: Regression, *, default: bool) -> Itera
         yield Trial(*combination, tolerance=settings.tolerance or 0.0)
 
 
-def _held_out(features: Features, count: int, generator: torch.Generator, traffic: Tensor | None) -> Tensor:
+def _held_out(features: PoolTensors, count: int, generator: torch.Generator, traffic: Tensor | None) -> Tensor:
     """Rows to hold out: a uniform sample, or the nearest of each query of the traffic, then their second nearest."""
     if traffic is None:
         return torch.randperm(len(features), generator=generator)[:count].to(features.x.device)
     seen = traffic[torch.randperm(traffic.shape[0], generator=generator)[:HELD_OUT].to(traffic.device)]
     similarity = seen @ features.x.T
     rest = similarity.amax(0).topk(count).indices.tolist()  # for traffic that repeats itself
-    first = list(dict.fromkeys([*in_turn(similarity, count), *rest]))[:count]
+    first = list(dict.fromkeys([*rank_in_turn(similarity, count), *rest]))[:count]
     return torch.tensor(first, device=features.x.device)
 
 
-def _regression(features: Features, settings: Settings, generator: torch.Generator) -> Regression:
+def _regression(features: PoolTensors, settings: Settings, generator: torch.Generator) -> KernelRegression:
     """The regression by leave-one-out; by the median heuristic where there is nothing to predict."""
     if features.mode == "none" or len(features) < 8:
         kernel = settings.kernel or Gaussian(median_temperature(features.x))
-        return Regression(kernel, 0.1)
+        return KernelRegression(kernel, 0.1)
     rows = _held_out(features, min(HELD_OUT, len(features)), generator, None)
-    near = neighbours(features, requests_of(features, rows), settings.shortlist)
+    near = find_neighbours(features, query_tensors_of_rows(features, rows), settings.shortlist)
     similarity = (features.x[near.index] @ near.q[..., None]).squeeze(-1)
     similarity = similarity.masked_fill(~near.valid, -torch.inf)
     labels = features.mode == "labels"
-    found = leave_one_out(
+    found = fit_by_leave_one_out(
         similarity,
         features.v[near.index],
         features.v[rows],
         features.prior(rows.new_tensor([-1]), features.v)[0],
         labels=labels,
     )
-    return Regression(Gaussian(found.temperature), found.shrinkage)
+    return KernelRegression(Gaussian(found.temperature), found.shrinkage)
 
 
 def _best(trials: list[tuple[Trial, Tensor]]) -> tuple[Trial, Tensor]:
     leader = min(trials, key=_loss)
     if leader[0].log_loss is None:
         return leader
-    tied = (result for result in trials if within_one_error(result[1], leader[1]))
+    tied = (result for result in trials if is_within_one_standard_error(result[1], leader[1]))
     return min(tied, key=lambda result: (result[0].log_loss or 0.0, _loss(result)))
 
 

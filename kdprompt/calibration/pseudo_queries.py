@@ -5,20 +5,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.objective.gram import Blocks, blocks
+from kdprompt.objective.gram import GramBlocks, compute_gram_blocks
 from kdprompt.objective.objective import Objective
-from kdprompt.objective.parameters import Penalties
-from kdprompt.objective.regression import Regression
+from kdprompt.objective.parameters import ObjectiveWeights
+from kdprompt.objective.regression import KernelRegression
 from kdprompt.objective.target import Target, neighbourhood_target
-from kdprompt.pool.neighbours import duplicates, neighbours
-from kdprompt.pool.pool_tensors import Features
-from kdprompt.pool.query_tensors import Requests
+from kdprompt.pool.neighbours import find_duplicates, find_neighbours
+from kdprompt.pool.pool_tensors import PoolTensors
+from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.search.constraints import Constraints
-from kdprompt.search.search import best_prefix, greedy
+from kdprompt.search.search import cut_path, greedy_search
 from kdprompt.settings import Settings
 from kdprompt.theory.kernels import Kernel
 
-__all__ = ["PseudoTask", "Trial", "requests_of"]
+__all__ = ["PseudoTask", "Trial", "query_tensors_of_rows"]
 
 SCALES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # temperatures of the log-loss
 
@@ -32,7 +32,7 @@ class Trial:
         share: ρ of the output kernel.
         neighbourhood: η of the target.
         penalties: Weights of J.
-        tolerance: Of ``best_prefix``, where k is ``"auto"``.
+        tolerance: Of ``cut_path``, where k is ``"auto"``.
         loss: Mean 0–1 loss (labels) or squared distance (text); None where nothing was tried.
         interval: 95 % interval of that mean, normal approximation.
         log_loss: In nats, with fitted temperature; None for text.
@@ -41,16 +41,16 @@ class Trial:
     kernel: Kernel
     share: float
     neighbourhood: float
-    penalties: Penalties
+    penalties: ObjectiveWeights
     tolerance: float = 0.0
     loss: float | None = None
     interval: tuple[float, float] | None = None
     log_loss: float | None = None
 
 
-def requests_of(features: Features, rows: Tensor) -> Requests:
+def query_tensors_of_rows(features: PoolTensors, rows: Tensor) -> QueryTensors:
     """Rows of a pool as queries."""
-    return Requests(features.x[rows], features.task[rows], features.text[rows])
+    return QueryTensors(features.x[rows], features.task[rows], features.text[rows])
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class PseudoTask:
     radius: float
 
     @classmethod
-    def of(cls, features: Features, settings: Settings, regression: Regression, rows: Tensor) -> "PseudoTask":
+    def of(cls, features: PoolTensors, settings: Settings, regression: KernelRegression, rows: Tensor) -> "PseudoTask":
         exclude = torch.zeros(len(features), dtype=torch.bool, device=features.x.device)
         exclude[rows] = True
-        near = neighbours(features, requests_of(features, rows), settings.shortlist, exclude=exclude)
+        near = find_neighbours(features, query_tensors_of_rows(features, rows), settings.shortlist, exclude=exclude)
         target = neighbourhood_target(features, near, regression)
-        rules = Constraints(near.valid, duplicates(features, near.index, settings.near_duplicate))
+        rules = Constraints(near.valid, find_duplicates(features, near.index, settings.near_duplicate))
         return cls(
             x=features.x[near.index],
             v=features.v[near.index],
@@ -84,15 +84,15 @@ class PseudoTask:
 
     def try_all(self, options: list[Trial], k: int, *, adaptive: bool) -> list[tuple[Trial, Tensor]]:
         """Every option with its loss filled in, and its loss on each pseudo-query ``[h]``."""
-        parts: dict[Kernel, Blocks] = {}
+        parts: dict[Kernel, GramBlocks] = {}
         results = []
         for option in options:
             if option.kernel not in parts:
-                parts = {option.kernel: blocks(option.kernel, self.x, self.v, self.target, self.radius)}
+                parts = {option.kernel: compute_gram_blocks(option.kernel, self.x, self.v, self.target, self.radius)}
             part = replace(parts[option.kernel], target=self.target.with_neighbourhood(option.neighbourhood))
             objective = Objective.of(part, option.share, option.penalties)
-            path = greedy(objective, self.constraints, k)
-            chosen = best_prefix(path, option.tolerance) if adaptive else path.chosen
+            path = greedy_search(objective, self.constraints, k)
+            chosen = cut_path(path, option.tolerance) if adaptive else path.chosen
             results.append(self._score(option, self._read_out(objective, chosen)))
         return results
 

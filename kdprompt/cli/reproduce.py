@@ -53,8 +53,8 @@ def reproduce(
 def _measured(datasets: list[Any], model: str, prompts: int, seed: int, log: Console) -> Any:
     from kdprompt import SentenceTransformerEmbedder
     from kdprompt.evaluate import EmbeddingCache
-    from kdprompt.evaluate import phenomena as measure
     from kdprompt.readers.causal_lm import load
+    from kdprompt.reproduce import phenomena as measure
 
     with log.status(f"loading {model}"):
         reader = load(model, device="cpu")

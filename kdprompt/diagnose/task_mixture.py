@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.pool.pool import Pool
-from kdprompt.theory.bandwidth import leave_one_out
+from kdprompt.theory.bandwidth import fit_by_leave_one_out
 
 __all__ = ["Mixture", "mixture"]
 
@@ -131,7 +131,7 @@ def _attention(x: Tensor, y: Tensor, outputs: int, k: int, seed: int) -> tuple[T
     similarity[torch.arange(len(rows)), rows] = -torch.inf
     top = similarity.topk(min(NEIGHBOURS, len(x) - 1), dim=-1)
     values = torch.nn.functional.one_hot(y, outputs).float()
-    fitted = leave_one_out(top.values, values[top.indices], values[rows], values.mean(0), labels=True)
+    fitted = fit_by_leave_one_out(top.values, values[top.indices], values[rows], values.mean(0), labels=True)
     pull = ((top.values - 1) / fitted.temperature).exp()
     shown = values[top.indices]
 

@@ -5,7 +5,7 @@ import string
 from collections import Counter
 from collections.abc import Callable
 
-from kdprompt.pool.records import normalised
+from kdprompt.pool.records import normalise_text
 
 __all__ = ["METRICS", "Metric", "exact_match", "label_accuracy", "token_f1"]
 
@@ -20,7 +20,7 @@ def label_accuracy(answer: str, truth: str) -> float:
         >>> label_accuracy(" Card  arrival", "card arrival")
         1.0
     """
-    return float(normalised(answer) == normalised(truth))
+    return float(normalise_text(answer) == normalise_text(truth))
 
 
 def exact_match(answer: str, truth: str) -> float:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from kdprompt.evaluate.datasets import Asked, Problem
 from kdprompt.evaluate.query_baselines import PER_QUERY, Baseline
 from kdprompt.evaluate.static_baselines import STATIC, StaticBaseline
-from kdprompt.objective.parameters import Penalties
+from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.pool.records import Demonstration
 from kdprompt.search.ordering import ORDERS
 from kdprompt.selector import DistillationSelector
@@ -292,7 +292,7 @@ def _settings(options: Mapping[str, Any], spec: str) -> Settings:
     update = {key: value for key, value in options.items() if key in plain}
     weights = {key: options[key] for key in ("interference", "complexity") if key in options}
     if weights:
-        update["penalties"] = Penalties(**weights)
+        update["penalties"] = ObjectiveWeights(**weights)
     if "temperature" in options:
         update["kernel"] = Gaussian(options["temperature"])
     if "order" in options:

@@ -8,13 +8,13 @@ from torch import Tensor
 from kdprompt.objective.target import Target
 from kdprompt.theory.kernels import Kernel
 
-__all__ = ["Blocks", "blocks"]
+__all__ = ["GramBlocks", "compute_gram_blocks"]
 
 SAME = 1e-4  # squared distance of values that are one output, in units of the largest squared norm
 
 
 @dataclass(frozen=True)
-class Blocks:
+class GramBlocks:
     """Everything about candidates and target that does not depend on J's settings (but for the kernel κ).
 
     Attributes:
@@ -48,7 +48,7 @@ class Blocks:
     target: Target
 
 
-def blocks(kernel: Kernel, x: Tensor, v: Tensor, target: Target, value_radius: float) -> Blocks:
+def compute_gram_blocks(kernel: Kernel, x: Tensor, v: Tensor, target: Target, value_radius: float) -> GramBlocks:
     """Computes the Gram blocks of candidates with a target.
 
     Args:
@@ -64,7 +64,7 @@ def blocks(kernel: Kernel, x: Tensor, v: Tensor, target: Target, value_radius: f
     norms, inner_ss = v.square().sum(-1), v @ v.transpose(-1, -2)
     squared = norms[..., None] + size[:, None, :] - 2 * inner_st[..., :at]
     apart = norms[..., None] + norms[:, None, :] - 2 * inner_ss
-    return Blocks(
+    return GramBlocks(
         inputs_ss=kernel(x, x),
         inputs_st=kernel(x, target.x),
         inputs_tt=kernel(target.x, target.x),

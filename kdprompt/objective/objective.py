@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdprompt.objective.gram import Blocks
-from kdprompt.objective.parameters import Penalties
+from kdprompt.objective.gram import GramBlocks
+from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.theory.bounds import complexity_of_trace
 from kdprompt.theory.kernels import mix
 
@@ -94,10 +94,10 @@ class Objective:
     query_weights: Tensor
     radius: Tensor
     width: int
-    penalties: Penalties
+    penalties: ObjectiveWeights
 
     @classmethod
-    def of(cls, parts: Blocks, share: float, penalties: Penalties) -> "Objective":
+    def of(cls, parts: GramBlocks, share: float, penalties: ObjectiveWeights) -> "Objective":
         """J for Gram blocks, an output-kernel share ρ in [0, 1] and weights of the terms."""
         w = parts.target.weights
         at = parts.target.queries

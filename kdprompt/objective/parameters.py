@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Penalties"]
+__all__ = ["ObjectiveWeights"]
 
 
 @dataclass(frozen=True)
-class Penalties:
+class ObjectiveWeights:
     """The weights of J's three terms, each ≥ 0."""
 
     bias: float = 1.0

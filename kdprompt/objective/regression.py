@@ -7,11 +7,11 @@ from torch import Tensor
 
 from kdprompt.theory.kernels import Kernel
 
-__all__ = ["Regression"]
+__all__ = ["KernelRegression"]
 
 
 @dataclass(frozen=True)
-class Regression:
+class KernelRegression:
     """Kernel regression with a prior.
 
     Attributes:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.objective.regression import Regression
+from kdprompt.objective.regression import KernelRegression
 from kdprompt.pool.neighbours import Neighbours
-from kdprompt.pool.pool_tensors import Features
+from kdprompt.pool.pool_tensors import PoolTensors
 
 __all__ = ["Target", "neighbourhood_target", "query_or_neighbourhood", "query_target", "sample_target"]
 
@@ -54,7 +54,7 @@ class Target:
         return replace(self, neighbourhood=share)
 
 
-def _task_estimate(features: Features, weights: Tensor, index: Tensor) -> Tensor:
+def _task_estimate(features: PoolTensors, weights: Tensor, index: Tensor) -> Tensor:
     if not features.tasks:
         return torch.full_like(index[:, 0], -1)
     tasks = features.task.to(index.device)[index]
@@ -62,7 +62,7 @@ def _task_estimate(features: Features, weights: Tensor, index: Tensor) -> Tensor
     return torch.where(mass.sum(-1) > 0, mass.argmax(-1), -1)
 
 
-def query_target(features: Features, near: Neighbours, regression: Regression) -> Target:
+def query_target(features: PoolTensors, near: Neighbours, regression: KernelRegression) -> Target:
     """One query alone, for a batch of ``b`` queries: ``b`` targets of one point. η = 0 of ``neighbourhood_target``."""
     device, dtype = near.q.device, near.q.dtype
     x = features.x.to(device)[near.index].to(dtype)
@@ -74,7 +74,9 @@ def query_target(features: Features, near: Neighbours, regression: Regression) -
     return Target(near.q[:, None, :], value, own, own, support, task, queries=1)
 
 
-def neighbourhood_target(features: Features, near: Neighbours, regression: Regression, share: float = 0.0) -> Target:
+def neighbourhood_target(
+    features: PoolTensors, near: Neighbours, regression: KernelRegression, share: float = 0.0
+) -> Target:
     """One query and its neighbourhood, for a batch of queries.
 
     The neighbourhood is the neighbours weighted by κ(x_j, q), each with its own output estimated from the others
@@ -115,14 +117,16 @@ def neighbourhood_target(features: Features, near: Neighbours, regression: Regre
     )
 
 
-def query_or_neighbourhood(features: Features, near: Neighbours, regression: Regression, share: float) -> Target:
+def query_or_neighbourhood(
+    features: PoolTensors, near: Neighbours, regression: KernelRegression, share: float
+) -> Target:
     """``neighbourhood_target``, without its work where the share of the neighbourhood is 0."""
     if share == 0:
         return query_target(features, near, regression)
     return neighbourhood_target(features, near, regression, share)
 
 
-def sample_target(features: Features, near: Neighbours, regression: Regression) -> Target:
+def sample_target(features: PoolTensors, near: Neighbours, regression: KernelRegression) -> Target:
     """A sample of queries as one target of ``m`` points (batch dimension 1), uniformly weighted.
 
     Args:

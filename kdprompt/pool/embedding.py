@@ -17,7 +17,7 @@ from kdprompt.errors import EmbeddingError
 if TYPE_CHECKING:
     pass
 
-__all__ = ["CallableEmbedder", "Embedder", "checked_vectors", "embed_documents", "embed_queries", "embed_query_alone"]
+__all__ = ["CallableEmbedder", "Embedder", "check_vectors", "embed_documents", "embed_queries", "embed_query_async"]
 
 
 @runtime_checkable
@@ -87,7 +87,7 @@ def embed_queries(embedder: Embedder, texts: Sequence[str]) -> Tensor:
     return _embed_distinct(texts, one_by_one, "embed_query")
 
 
-async def embed_query_alone(embedder: Embedder, text: str) -> Tensor | None:
+async def embed_query_async(embedder: Embedder, text: str) -> Tensor | None:
     """One query's embedding ``[d]`` without holding up the event loop; None where many are better embedded together.
 
     An embedder with ``embed_queries`` takes a whole batch at once. The others are asked at the same time, by their own
@@ -101,12 +101,12 @@ async def embed_query_alone(embedder: Embedder, text: str) -> Tensor | None:
     own = getattr(embedder, "aembed_query", None)
     name = "embed_query" if own is None else "aembed_query"
     vector = await (asyncio.to_thread(embedder.embed_query, text) if own is None else own(text))
-    return checked_vectors(_tensor(vector, name)[None], [text], f"{name} of the embedder")[0]
+    return check_vectors(_tensor(vector, name)[None], [text], f"{name} of the embedder")[0]
 
 
 def _embed_distinct(texts: Sequence[str], function: Callable[[list[str]], Any], name: str) -> Tensor:
     distinct = list(dict.fromkeys(texts))
-    vectors = checked_vectors(_tensor(function(distinct), name), distinct, f"{name} of the embedder")
+    vectors = check_vectors(_tensor(function(distinct), name), distinct, f"{name} of the embedder")
     row = {text: i for i, text in enumerate(distinct)}
     return vectors[torch.tensor([row[text] for text in texts], dtype=torch.long, device=vectors.device)]
 
@@ -127,7 +127,7 @@ def _ragged(rows: Sequence[Tensor]) -> bool:
     return len({row.shape for row in rows}) > 1
 
 
-def checked_vectors(vectors: Tensor, texts: Sequence[str], name: str) -> Tensor:
+def check_vectors(vectors: Tensor, texts: Sequence[str], name: str) -> Tensor:
     """Returns the vectors if there is one finite, non-zero row a text.
 
     Args:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdprompt.pool.pool_tensors import Features
-from kdprompt.pool.query_tensors import Requests, allowed_rows
+from kdprompt.pool.pool_tensors import PoolTensors
+from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
 
-__all__ = ["Neighbours", "duplicates", "in_turn", "neighbours", "shortlist"]
+__all__ = ["Neighbours", "find_duplicates", "find_neighbours", "rank_in_turn", "shortlist_nearest"]
 
 
-def shortlist(x: Tensor, q: Tensor, allowed: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def shortlist_nearest(x: Tensor, q: Tensor, allowed: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """The rows nearest to each query by inner product, in ascending row order (so ties go to the lowest id).
 
     Args:
@@ -34,7 +34,7 @@ def shortlist(x: Tensor, q: Tensor, allowed: Tensor, size: int) -> tuple[Tensor,
     return index, allowed.gather(-1, index)
 
 
-def duplicates(features: Features, index: Tensor, threshold: float) -> Tensor:
+def find_duplicates(features: PoolTensors, index: Tensor, threshold: float) -> Tensor:
     """Which of the rows ``index: [b, L]`` are never shown together: same text, or a cosine from ``threshold`` up.
 
     Returns:
@@ -44,7 +44,7 @@ def duplicates(features: Features, index: Tensor, threshold: float) -> Tensor:
     return (text[:, :, None] == text[:, None, :]) | (x @ x.transpose(-1, -2) >= threshold)
 
 
-def in_turn(similarity: Tensor, size: int) -> list[int]:
+def rank_in_turn(similarity: Tensor, size: int) -> list[int]:
     """The nearest row of each query, then the second nearest of each, and so on, each row once.
 
     Args:
@@ -81,7 +81,9 @@ class Neighbours:
         return Neighbours(self.q.to(device, dtype), self.index.to(device), self.valid.to(device), self.task.to(device))
 
 
-def neighbours(features: Features, wanted: Requests, size: int, *, exclude: Tensor | None = None) -> Neighbours:
+def find_neighbours(
+    features: PoolTensors, wanted: QueryTensors, size: int, *, exclude: Tensor | None = None
+) -> Neighbours:
     """Looks up the nearest rows that may serve each query, tile by tile.
 
     Args:
@@ -93,10 +95,10 @@ def neighbours(features: Features, wanted: Requests, size: int, *, exclude: Tens
     index, valid = [], []
     for start in range(0, len(wanted), CHUNK):
         part = wanted.part(slice(start, start + CHUNK))
-        allowed = allowed_rows(features, part)
+        allowed = find_allowed_rows(features, part)
         if exclude is not None:
             allowed &= ~exclude
-        near, ok = shortlist(features.x, part.q, allowed, size)
+        near, ok = shortlist_nearest(features.x, part.q, allowed, size)
         index.append(near)
         valid.append(ok)
     return Neighbours(wanted.q, torch.cat(index), torch.cat(valid), wanted.task)

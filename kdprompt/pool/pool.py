@@ -10,7 +10,7 @@ from typing import Any
 
 from kdprompt.errors import PoolError, QueryError
 from kdprompt.pool.jsonl import read_jsonl
-from kdprompt.pool.records import Demonstration, Query, Schema, content_id, render
+from kdprompt.pool.records import Demonstration, Query, Schema, make_content_id, render_value
 
 __all__ = ["Pool"]
 
@@ -102,9 +102,9 @@ class Pool:
             raise PoolError(f"{where} has an empty input ({list(self.schema.inputs)}); give it text or leave it out")
         output = self.schema.output_text(record, where)
         task = record.get(self.schema.task) if self.schema.task else None
-        tag = None if task is None else render(task)
+        tag = None if task is None else render_value(task)
         own = record.get(self.schema.id) if self.schema.id else None
-        ident = render(own) if own is not None else _fresh(content_id(text, output, tag), taken)
+        ident = render_value(own) if own is not None else _fresh(make_content_id(text, output, tag), taken)
         return Demonstration(id=ident, input=text, output=output, task=tag, fields=dict(record))
 
     def query(self, query: "str | Mapping[str, Any] | Query", where: str = "the query") -> Query:
@@ -123,7 +123,7 @@ class Pool:
         elif isinstance(query, Mapping):
             task = query.get(self.schema.task) if self.schema.task else None
             text = self.schema.input_text(query, where)
-            query = Query(text=text, task=None if task is None else render(task))
+            query = Query(text=text, task=None if task is None else render_value(task))
         elif not isinstance(query, Query):
             raise QueryError(f"{where} must be text, a mapping or a Query, got {type(query).__name__}: {query!r:.80}")
         if not query.text.strip():

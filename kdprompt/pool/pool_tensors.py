@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.records import normalised
+from kdprompt.pool.records import normalise_text
 
-__all__ = ["Features", "OutputMode", "featurise"]
+__all__ = ["OutputMode", "PoolTensors", "build_pool_tensors"]
 
 OutputMode = Literal["labels", "text", "none"]
 MAX_LABELS = 512
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Features:
+class PoolTensors:
     """The distinct demonstrations of a pool, ``n`` rows.
 
     Attributes:
@@ -61,12 +61,12 @@ class Features:
         return len(self.members)
 
 
-def featurise(
+def build_pool_tensors(
     pool: Pool,
     vectors: Tensor,
     embed_outputs: Callable[[Sequence[str]], Tensor],
     outputs: Literal["auto", "labels", "text", "none"] = "auto",
-) -> Features:
+) -> PoolTensors:
     """Turns a pool and the embeddings of its inputs into features.
 
     Args:
@@ -81,7 +81,7 @@ def featurise(
     """
     members = _distinct(pool)
     rows = [pool[i] for i in members]
-    texts = _codes(normalised(row.input) for row in rows)
+    texts = _codes(normalise_text(row.input) for row in rows)
     tasks = _codes(sorted({row.task for row in rows if row.task is not None}))
     labels = _codes(sorted({(row.task, row.output) for row in rows if row.output is not None}, key=_by_text))
     mode = _mode(len(labels), sum(row.output is not None for row in rows), outputs)
@@ -101,10 +101,10 @@ def featurise(
         v = _text_values(embed_outputs(given).to(device=device, dtype=dtype), given, _one_hot(task, len(tasks), dtype))
     else:
         v = x.new_ones(len(rows), 1)
-    codes = column(texts[normalised(row.input)] for row in rows)
+    codes = column(texts[normalise_text(row.input)] for row in rows)
     exact = v.cpu().double()
     inside = [task.cpu() == code for code in range(len(tasks))]
-    return Features(
+    return PoolTensors(
         x=x,
         v=v,
         label=label,

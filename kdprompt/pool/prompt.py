@@ -82,6 +82,8 @@ def approximate_tokens(text: str) -> int:
     return sum(-(-len(piece) // 6) if piece[0].isalnum() else 1 for piece in re.findall(r"\w+|[^\w\s]", text))
 
 
-def lengths(demonstrations: Sequence[Demonstration], template: PromptTemplate, count: CountTokens) -> list[int]:
+def count_demonstration_tokens(
+    demonstrations: Sequence[Demonstration], template: PromptTemplate, count: CountTokens
+) -> list[int]:
     """Tokens that each demonstration takes in a prompt, its separator included."""
     return [count(template.render(demonstration) + template.separator) for demonstration in demonstrations]

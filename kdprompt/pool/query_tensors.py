@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from kdprompt.errors import QueryError
-from kdprompt.pool.pool_tensors import Features
-from kdprompt.pool.records import Query, normalised
+from kdprompt.pool.pool_tensors import PoolTensors
+from kdprompt.pool.records import Query, normalise_text
 
-__all__ = ["Requests", "allowed_rows", "requests"]
+__all__ = ["QueryTensors", "build_query_tensors", "find_allowed_rows"]
 
 
 @dataclass(frozen=True)
-class Requests:
+class QueryTensors:
     """Queries as tensors, ``b`` of them.
 
     Attributes:
@@ -29,16 +29,18 @@ class Requests:
     own: Tensor
     permitted: Tensor | None = None
 
-    def part(self, rows: slice | Tensor) -> "Requests":
+    def part(self, rows: slice | Tensor) -> "QueryTensors":
         """Some of the queries."""
         permitted = None if self.permitted is None else self.permitted[rows]
-        return Requests(self.q[rows], self.task[rows], self.own[rows], permitted)
+        return QueryTensors(self.q[rows], self.task[rows], self.own[rows], permitted)
 
     def __len__(self) -> int:
         return self.q.shape[0]
 
 
-def requests(features: Features, queries: Sequence[Query], vectors: Tensor, *, leave_out_own: bool) -> Requests:
+def build_query_tensors(
+    features: PoolTensors, queries: Sequence[Query], vectors: Tensor, *, leave_out_own: bool
+) -> QueryTensors:
     """Translates queries and their embeddings ``[b, d]``.
 
     Args:
@@ -52,11 +54,11 @@ def requests(features: Features, queries: Sequence[Query], vectors: Tensor, *, l
     """
     x = features.x
     task = [_task_code(features, query) for query in queries]
-    own = [features.texts.get(normalised(query.text), -1) if leave_out_own else -1 for query in queries]
+    own = [features.texts.get(normalise_text(query.text), -1) if leave_out_own else -1 for query in queries]
     permitted = None
     if any(query.outputs is not None for query in queries):
         permitted = torch.stack([_permitted(features, query) for query in queries])
-    return Requests(
+    return QueryTensors(
         torch.nn.functional.normalize(vectors.to(x.device, x.dtype), dim=-1, eps=1e-30),
         torch.tensor(task, device=x.device),
         torch.tensor(own, device=x.device),
@@ -64,7 +66,7 @@ def requests(features: Features, queries: Sequence[Query], vectors: Tensor, *, l
     )
 
 
-def _task_code(features: Features, query: Query) -> int:
+def _task_code(features: PoolTensors, query: Query) -> int:
     if query.task is None or not features.tasks:
         return -1
     try:
@@ -76,7 +78,7 @@ def _task_code(features: Features, query: Query) -> int:
         ) from None
 
 
-def _permitted(features: Features, query: Query) -> Tensor:
+def _permitted(features: PoolTensors, query: Query) -> Tensor:
     names, outputs = [output for _, output in features.labels], query.outputs
     allowed = [outputs is None or output in outputs for output in names]
     if not any(allowed):
@@ -87,7 +89,7 @@ def _permitted(features: Features, query: Query) -> Tensor:
     return torch.tensor(allowed, device=features.x.device)
 
 
-def allowed_rows(features: Features, wanted: Requests) -> Tensor:
+def find_allowed_rows(features: PoolTensors, wanted: QueryTensors) -> Tensor:
     """Which rows may serve which query: of its task and permitted outputs, and not the query itself; ``[b, n]``."""
     task, own = wanted.task[:, None], wanted.own[:, None]
     allowed = ((task < 0) | (features.task == task)) & ((own < 0) | (features.text != own))

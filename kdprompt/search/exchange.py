@@ -5,10 +5,10 @@ from torch import Tensor
 
 from kdprompt.search.constraints import Constraints
 
-__all__ = ["drawn", "exchanged"]
+__all__ = ["draw_sets", "replace_member"]
 
 
-def drawn(constraints: Constraints, k: int, keys: Tensor) -> Tensor:
+def draw_sets(constraints: Constraints, k: int, keys: Tensor) -> Tensor:
     """Sets that J has no part in: k times the feasible candidate with the largest key, ``[b, k]``, −1 pads.
 
     Args:
@@ -22,7 +22,7 @@ def drawn(constraints: Constraints, k: int, keys: Tensor) -> Tensor:
     return chosen
 
 
-def exchanged(constraints: Constraints, chosen: Tensor, place: int, keys: Tensor) -> Tensor:
+def replace_member(constraints: Constraints, chosen: Tensor, place: int, keys: Tensor) -> Tensor:
     """Sets with another member in one place: the feasible candidate with the largest key, ``[b, K]``.
 
     Args:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from kdprompt.objective.objective import Objective
-from kdprompt.search.position_profiles import Profile, Recency, Uniform
-from kdprompt.search.search import lowest
+from kdprompt.search.position_profiles import PositionProfile, Recency, Uniform
+from kdprompt.search.search import first_minimum
 
 __all__ = ["ORDERS", "ByObjective", "LikeliestLast", "NearestFirst", "NearestLast", "Order"]
 
@@ -27,7 +27,7 @@ TIE = 1e-3  # estimated shares of outputs that differ by less are equal
 class Order(ABC):
     """A rule that puts sets into reading order, and the profile under which the prompt is then weighed."""
 
-    profile: Profile
+    profile: PositionProfile
 
     @abstractmethod
     def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
@@ -59,7 +59,7 @@ def _by_attention(objective: Objective, chosen: Tensor, fixed: int, *, nearest_l
 class NearestLast(Order):
     """Rising attention κ(x_i, q): the demonstration nearest to the query stands next to it."""
 
-    profile: Profile = field(default_factory=Uniform)
+    profile: PositionProfile = field(default_factory=Uniform)
     kind: Literal["nearest_last"] = "nearest_last"
 
     def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
@@ -70,7 +70,7 @@ class NearestLast(Order):
 class NearestFirst(Order):
     """Falling attention κ(x_i, q)."""
 
-    profile: Profile = field(default_factory=Uniform)
+    profile: PositionProfile = field(default_factory=Uniform)
     kind: Literal["nearest_first"] = "nearest_first"
 
     def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
@@ -87,7 +87,7 @@ class LikeliestLast(Order):
     little.
     """
 
-    profile: Profile = field(default_factory=Uniform)
+    profile: PositionProfile = field(default_factory=Uniform)
     kind: Literal["likeliest_last"] = "likeliest_last"
 
     def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
@@ -129,7 +129,7 @@ class ByObjective(Order):
     Orders that J does not tell apart (all of them under a uniform profile) stay nearest-last.
     """
 
-    profile: Profile = field(default_factory=Recency)
+    profile: PositionProfile = field(default_factory=Recency)
     kind: Literal["by_objective"] = "by_objective"
 
     def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
@@ -153,7 +153,7 @@ ORDERS: dict[str, type[Order]] = {  # by the names of commands
 }
 
 
-def _position_weights(orders: Tensor, profile: Profile, like: Tensor) -> Tensor:
+def _position_weights(orders: Tensor, profile: PositionProfile, like: Tensor) -> Tensor:
     """Weights by member for ``orders: [..., k]`` that list members in reading order, ``[..., k]``."""
     omega = torch.tensor(profile.weights(orders.shape[-1]), dtype=like.dtype, device=like.device)
     return torch.zeros(orders.shape, dtype=like.dtype, device=like.device).scatter(
@@ -161,7 +161,7 @@ def _position_weights(orders: Tensor, profile: Profile, like: Tensor) -> Tensor:
     )
 
 
-def _enumerate(objective: Objective, start: Tensor, profile: Profile, fixed: int) -> Tensor:
+def _enumerate(objective: Objective, start: Tensor, profile: PositionProfile, fixed: int) -> Tensor:
     tails = permutations(range(fixed, start.shape[1]))
     orders = torch.tensor([(*range(fixed), *tail) for tail in tails], device=start.device)
     weights = _position_weights(orders, profile, objective.gram)
@@ -170,11 +170,11 @@ def _enumerate(objective: Objective, start: Tensor, profile: Profile, fixed: int
         rows = torch.arange(first, min(first + CHUNK, start.shape[0]), device=start.device)
         part = objective.rows(rows)
         terms = part.terms_at(start[rows], weights[None])
-        best.append(lowest(terms.total, part.rounding(terms))[1])
+        best.append(first_minimum(terms.total, part.rounding(terms))[1])
     return start.gather(-1, orders[torch.cat(best)])
 
 
-def _descend(objective: Objective, start: Tensor, profile: Profile, fixed: int) -> Tensor:
+def _descend(objective: Objective, start: Tensor, profile: PositionProfile, fixed: int) -> Tensor:
     k = start.shape[1]
     pairs = list(combinations(range(fixed, k), 2))
     swaps = torch.arange(k, device=start.device).repeat(len(pairs) + 1, 1)
@@ -186,7 +186,7 @@ def _descend(objective: Objective, start: Tensor, profile: Profile, fixed: int) 
     while active.numel():
         part = objective.rows(active)
         terms = part.terms_at(current[active], weights.expand(active.numel(), -1, -1))
-        _, best = lowest(terms.total, part.rounding(terms))
+        _, best = first_minimum(terms.total, part.rounding(terms))
         current[active] = current[active].gather(-1, swaps[best])
         active = active[best > 0]
     return current

@@ -4,10 +4,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Custom", "PrimacyRecency", "Profile", "Recency", "Uniform"]
+__all__ = ["MeasuredProfile", "PositionProfile", "PrimacyRecency", "Recency", "Uniform"]
 
 
-class Profile(ABC):
+class PositionProfile(ABC):
     """Position weights ω: how much of the attention each place of the prompt gets."""
 
     @abstractmethod
@@ -22,7 +22,7 @@ class Profile(ABC):
 
 
 @dataclass(frozen=True)
-class Uniform(Profile):
+class Uniform(PositionProfile):
     """ω_i = 1/k: order does not matter."""
 
     kind: Literal["uniform"] = "uniform"
@@ -32,7 +32,7 @@ class Uniform(Profile):
 
 
 @dataclass(frozen=True)
-class Recency(Profile):
+class Recency(PositionProfile):
     """ω_i ∝ decay^(k − i): later places weigh more. ``decay`` in (0, 1]."""
 
     decay: float = 0.8
@@ -47,7 +47,7 @@ class Recency(Profile):
 
 
 @dataclass(frozen=True)
-class PrimacyRecency(Profile):
+class PrimacyRecency(PositionProfile):
     """ω_i ∝ primacy·decay^(i − 1) + decay^(k − i): both ends weigh more, the middle is lost."""
 
     primacy: float = 0.5
@@ -65,7 +65,7 @@ class PrimacyRecency(Profile):
 
 
 @dataclass(frozen=True)
-class Custom(Profile):
+class MeasuredProfile(PositionProfile):
     """Weights that were measured, last place last; shorter prompts take the last k of them.
 
     Prompts longer than the profile repeat its first weight in front.

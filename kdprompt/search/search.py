@@ -16,11 +16,11 @@ from torch import Tensor
 from kdprompt.objective.objective import Objective
 from kdprompt.search.constraints import Constraints
 
-__all__ = ["Path", "best_prefix", "greedy", "refine"]
+__all__ = ["GreedyPath", "cut_path", "greedy_search", "refine_by_swaps"]
 
 
 @dataclass(frozen=True)
-class Path:
+class GreedyPath:
     """What greedy did.
 
     Attributes:
@@ -38,14 +38,14 @@ class Path:
     fixed: int = 0
 
 
-def lowest(values: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
+def first_minimum(values: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
     """The first index of ``values: [b, L]`` whose value is within its rounding of the smallest; value and index."""
     limit = (values + rounding).amin(-1, keepdim=True)
     index = (values <= limit).to(torch.uint8).argmax(-1)
     return values.gather(-1, index[:, None]).squeeze(-1), index
 
 
-def greedy(objective: Objective, constraints: Constraints, k: int, fixed: int = 0) -> Path:
+def greedy_search(objective: Objective, constraints: Constraints, k: int, fixed: int = 0) -> GreedyPath:
     """Adds, k times, the feasible candidate with the smallest resulting J, whether or not J falls.
 
     Args:
@@ -55,7 +55,7 @@ def greedy(objective: Objective, constraints: Constraints, k: int, fixed: int = 
         fixed: How many of the first candidates are members from the start, at most k.
 
     Returns:
-        The path; ``best_prefix`` chooses how many of it to keep.
+        The path; ``cut_path`` chooses how many of it to keep.
     """
     chosen = torch.full((objective.gram.shape[0], k), -1, dtype=torch.long, device=objective.gram.device)
     chosen[:, :fixed] = torch.arange(fixed, device=chosen.device)
@@ -65,16 +65,18 @@ def greedy(objective: Objective, constraints: Constraints, k: int, fixed: int = 
     for step in range(fixed, k):
         allowed = constraints.addable(state.chosen, k - state.count)
         terms = objective.terms_with(state)
-        least, index = lowest(terms.total.masked_fill(~allowed, torch.inf), objective.rounding(terms))
+        least, index = first_minimum(terms.total.masked_fill(~allowed, torch.inf), objective.rounding(terms))
         state = objective.joined(state, step, torch.where(least.isfinite(), index, -1))
         reached = objective.terms(state)
         totals.append(torch.where(least.isfinite(), reached.total, torch.inf))
         rounding.append(objective.rounding(reached))
         satisfied.append(constraints.satisfied(state.chosen))
-    return Path(state.chosen, torch.stack(totals, -1), torch.stack(rounding, -1), torch.stack(satisfied, -1), fixed)
+    return GreedyPath(
+        state.chosen, torch.stack(totals, -1), torch.stack(rounding, -1), torch.stack(satisfied, -1), fixed
+    )
 
 
-def best_prefix(path: Path, tolerance: float = 0.0) -> Tensor:
+def cut_path(path: GreedyPath, tolerance: float = 0.0) -> Tensor:
     """How many of a path to keep (R8): the shortest prefix whose J is near enough to the smallest.
 
     Args:
@@ -93,7 +95,7 @@ def best_prefix(path: Path, tolerance: float = 0.0) -> Tensor:
     return torch.where(place < size[:, None], path.chosen, -1)
 
 
-def refine(objective: Objective, constraints: Constraints, chosen: Tensor, fixed: int = 0) -> Tensor:
+def refine_by_swaps(objective: Objective, constraints: Constraints, chosen: Tensor, fixed: int = 0) -> Tensor:
     """Swaps one member for one candidate, the best swap first, until no swap lowers J; sizes stay.
 
     Args:
@@ -130,11 +132,11 @@ def _best_swap(objective: Objective, constraints: Constraints, chosen: Tensor, f
         allowed &= (chosen[:, slot] >= 0)[:, None]
         terms = objective.terms_with(rest)
         rounding = objective.rounding(terms)
-        least, index = lowest(terms.total.masked_fill(~allowed, torch.inf), rounding)
+        least, index = first_minimum(terms.total.masked_fill(~allowed, torch.inf), rounding)
         found.append((least, rounding.gather(-1, index[:, None]).squeeze(-1), index))
     columns = [torch.stack(values, -1) for values in zip(*found, strict=True)]
     totals, roundings, joins = columns
-    least, leaves = lowest(totals, roundings)
+    least, leaves = first_minimum(totals, roundings)
     place = torch.arange(chosen.shape[1], device=chosen.device)
     swaps = (place == fixed + leaves[:, None]) & least.isfinite()[:, None]
     return torch.where(swaps, joins.gather(-1, leaves[:, None]), chosen)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from kdprompt.calibration.pseudo_queries import Trial
-from kdprompt.objective.gram import blocks
+from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective, Terms
-from kdprompt.objective.parameters import Penalties
+from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.target import Target
-from kdprompt.pool.pool_tensors import Features
+from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.search.ordering import Order
 from kdprompt.selection.result import TermValues
 from kdprompt.settings import Settings
@@ -41,7 +41,7 @@ class Geometry:
 
     kernel: Kernel
     share: float
-    penalties: Penalties
+    penalties: ObjectiveWeights
     order: Order
     delta: float
     sampled: int = 0
@@ -72,7 +72,7 @@ class Audit:
     members: tuple[Member, ...]
     before: TermValues
     after: TermValues
-    penalties: Penalties
+    penalties: ObjectiveWeights
     cross_task: float
     label_conflict: float
     support: float
@@ -80,7 +80,7 @@ class Audit:
     bounds: tuple[Bound, ...]
 
 
-def audit(features: Features, target: Target, rows: Tensor, geometry: Geometry, tasks: Tensor) -> list[Audit]:
+def audit(features: PoolTensors, target: Target, rows: Tensor, geometry: Geometry, tasks: Tensor) -> list[Audit]:
     """Computes what is reported of prompts.
 
     Args:
@@ -95,7 +95,7 @@ def audit(features: Features, target: Target, rows: Tensor, geometry: Geometry, 
     """
     index = rows.to(CPU).clamp_min(0)
     x, v = (part.to(CPU)[index].to(target.x.dtype) for part in (features.x, features.v))
-    parts = blocks(geometry.kernel, x, v, target, features.radius)
+    parts = compute_gram_blocks(geometry.kernel, x, v, target, features.radius)
     objective = Objective.of(parts, geometry.share, geometry.penalties)
     place = torch.arange(rows.shape[1])
     arranged = torch.where(rows.to(CPU) >= 0, place, -1)
@@ -154,7 +154,7 @@ def _attention(objective: Objective, weights: Tensor) -> Tensor:
     return (interference(weights, objective.attention, ones) * objective.query_weights[:, None, :]).sum(-1)
 
 
-def _other_task(features: Features, target: Target, index: Tensor, tasks: Tensor) -> Tensor:
+def _other_task(features: PoolTensors, target: Target, index: Tensor, tasks: Tensor) -> Tensor:
     """Whether a demonstration's task differs from a query's, given or estimated, ``[b, K, q]``."""
     own = features.task.to(CPU)[index][..., None]
     given = tasks.to(CPU)
@@ -187,7 +187,7 @@ def _values(terms: Terms, j: int) -> list[TermValues]:
     return [TermValues(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
 
 
-def _estimates(features: Features, target: Target) -> list[dict[str, float]]:
+def _estimates(features: PoolTensors, target: Target) -> list[dict[str, float]]:
     if features.mode != "labels":
         return [{} for _ in range(target.x.shape[0])]
     mean = (target.v[:, : target.queries] * target.own[:, : target.queries, None]).sum(1)

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from kdprompt.errors import EmbeddingError, PoolError, QueryError
-from kdprompt.pool.embedding import Embedder, checked_vectors, embed_documents, embed_queries
+from kdprompt.pool.embedding import Embedder, check_vectors, embed_documents, embed_queries
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.pool_tensors import Features, featurise
-from kdprompt.pool.prompt import lengths
-from kdprompt.pool.query_tensors import Requests, requests
+from kdprompt.pool.pool_tensors import PoolTensors, build_pool_tensors
+from kdprompt.pool.prompt import count_demonstration_tokens
+from kdprompt.pool.query_tensors import QueryTensors, build_query_tensors
 from kdprompt.pool.records import Demonstration, Query
 from kdprompt.selection.problem import check_quota
 from kdprompt.settings import Settings
 
-__all__ = ["FROM_POOL", "AnyQuery", "Corpus", "Record", "Traffic", "check_size", "distribution"]
+__all__ = ["FROM_POOL", "AnyQuery", "EmbeddedPool", "Record", "Traffic", "check_size", "query_distribution"]
 
 AnyQuery = str | Mapping[str, Any] | Query
 Record = Mapping[str, Any] | Demonstration
@@ -28,7 +28,7 @@ FROM_POOL = "no queries were given: the pool's own inputs stand for the query di
 
 
 @dataclass(frozen=True)
-class Corpus:
+class EmbeddedPool:
     """A pool, embedded.
 
     Attributes:
@@ -44,7 +44,7 @@ class Corpus:
     pool: Pool
     vectors: Tensor
     embedder: Embedder
-    features: Features
+    features: PoolTensors
     lengths: Tensor | None
     outputs: dict[str, Tensor] = field(repr=False)
     counted: dict[int, int] = field(default_factory=dict, repr=False)
@@ -57,7 +57,7 @@ class Corpus:
         embedder: Embedder,
         settings: Settings,
         outputs: Mapping[str, Tensor] | None = None,
-    ) -> "Corpus":
+    ) -> "EmbeddedPool":
         """Derives everything.
 
         Args:
@@ -82,16 +82,18 @@ class Corpus:
             blank = torch.zeros_like(next(iter(known.values()))) if known else torch.zeros(1)
             return torch.stack([known[text] if text else blank for text in texts])
 
-        features = featurise(pool, vectors, embedded, settings.outputs)
+        features = build_pool_tensors(pool, vectors, embedded, settings.outputs)
         check_size(pool, len(features), settings)
         check_quota(features, settings)
         if settings.budget is None:
             return cls(pool, vectors, embedder, features, None, known)
-        counts = lengths([pool[i] for i in features.members], settings.template, settings.count_tokens)
+        counts = count_demonstration_tokens(
+            [pool[i] for i in features.members], settings.template, settings.count_tokens
+        )
         tokens = torch.tensor(counts, device=features.x.device)
         return cls(pool, vectors, embedder, features, tokens, known, dict(enumerate(counts)))
 
-    def with_records(self, records: Iterable[Record], settings: Settings) -> "Corpus":
+    def with_records(self, records: Iterable[Record], settings: Settings) -> "EmbeddedPool":
         """With more examples behind these; errors as ``of``, and those of their embeddings."""
         pool = self.pool.with_records(records)
         added = pool.demonstrations[len(self.pool) :]
@@ -99,22 +101,22 @@ class Corpus:
             return self
         fresh = embed_documents(self.embedder, [demonstration.input for demonstration in added])
         vectors = torch.cat([self.vectors, self.of_width(fresh).to(self.vectors)])
-        return Corpus.of(pool, vectors, self.embedder, settings, self.outputs)
+        return EmbeddedPool.of(pool, vectors, self.embedder, settings, self.outputs)
 
-    def with_changed(self, ident: str, record: Record, settings: Settings) -> "Corpus":
+    def with_changed(self, ident: str, record: Record, settings: Settings) -> "EmbeddedPool":
         """With another example under an id; errors as ``with_records``, and where the id is not in the pool."""
         pool = self.pool.with_changed(ident, record)
         at = pool.index(ident)
         vectors = self.vectors.clone()
         vectors[at] = self.of_width(embed_documents(self.embedder, [pool[at].input])).to(vectors)[0]
-        return Corpus.of(pool, vectors, self.embedder, settings, self.outputs)
+        return EmbeddedPool.of(pool, vectors, self.embedder, settings, self.outputs)
 
-    def without(self, ids: Iterable[str], settings: Settings) -> "Corpus":
+    def without(self, ids: Iterable[str], settings: Settings) -> "EmbeddedPool":
         """Without these ids; errors as ``of``, and a ``PoolError`` where an id is not in the pool."""
         gone = set(ids)
         pool = self.pool.without(gone)
         keep = torch.tensor([d.id not in gone for d in self.pool], device=self.vectors.device)
-        return Corpus.of(pool, self.vectors[keep], self.embedder, settings, self.outputs)
+        return EmbeddedPool.of(pool, self.vectors[keep], self.embedder, settings, self.outputs)
 
     def of_width(self, vectors: Tensor) -> Tensor:
         """The vectors ``[m, d]``, if they are as wide as the pool's.
@@ -144,7 +146,7 @@ class Corpus:
         update = {name: value for name, value in given.items() if value is not None}
         return tuple(query.model_copy(update=update) for query in self.pool.queries(queries))
 
-    def requests(self, queries: Sequence[Query], settings: Settings, vectors: Tensor | None = None) -> Requests:
+    def requests(self, queries: Sequence[Query], settings: Settings, vectors: Tensor | None = None) -> QueryTensors:
         """Queries as tensors, embedded where ``vectors: [m, d]`` are not at hand.
 
         Raises:
@@ -152,8 +154,8 @@ class Corpus:
             EmbeddingError: The embeddings do not fit.
         """
         texts = [query.text for query in queries]
-        found = embed_queries(self.embedder, texts) if vectors is None else checked_vectors(vectors, texts, "vectors")
-        return requests(self.features, queries, self.of_width(found), leave_out_own=settings.leave_out_own)
+        found = embed_queries(self.embedder, texts) if vectors is None else check_vectors(vectors, texts, "vectors")
+        return build_query_tensors(self.features, queries, self.of_width(found), leave_out_own=settings.leave_out_own)
 
     def core(self, ids: Sequence[str], settings: Settings) -> Tensor:
         """The features' rows of the demonstrations that every prompt begins with ``[c]``; c = 0 without one.
@@ -189,7 +191,7 @@ class Corpus:
     def tokens(self, row: int, settings: Settings) -> int:
         """Tokens of the demonstration at a row of the features, counted once."""
         if row not in self.counted:
-            self.counted[row] = lengths([self.at(row)], settings.template, settings.count_tokens)[0]
+            self.counted[row] = count_demonstration_tokens([self.at(row)], settings.template, settings.count_tokens)[0]
         return self.counted[row]
 
 
@@ -212,15 +214,15 @@ class Traffic:
     vectors: Tensor
 
 
-def distribution(
-    corpus: Corpus,
+def query_distribution(
+    corpus: EmbeddedPool,
     traffic: Traffic | None,
     settings: Settings,
     queries: Sequence[AnyQuery] | None = None,
     *,
     task: str | None = None,
     outputs: Iterable[str] | None = None,
-) -> tuple[Requests, list[str]]:
+) -> tuple[QueryTensors, list[str]]:
     """The queries that a static prompt is to serve.
 
     Args:

@@ -8,24 +8,24 @@ from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.calibration.pseudo_queries import Trial
-from kdprompt.objective.gram import blocks
+from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.target import Target, query_or_neighbourhood
-from kdprompt.pool.neighbours import Neighbours, duplicates, in_turn
-from kdprompt.pool.pool_tensors import Features
-from kdprompt.pool.query_tensors import Requests, allowed_rows
+from kdprompt.pool.neighbours import Neighbours, find_duplicates, rank_in_turn
+from kdprompt.pool.pool_tensors import PoolTensors
+from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
 from kdprompt.search.constraints import Constraints
-from kdprompt.search.exchange import drawn, exchanged
+from kdprompt.search.exchange import draw_sets, replace_member
 from kdprompt.search.ordering import ByObjective
-from kdprompt.search.search import best_prefix, greedy, refine
+from kdprompt.search.search import cut_path, greedy_search, refine_by_swaps
 from kdprompt.settings import Quota, Settings
 
 __all__ = [
     "Candidates",
-    "Problem",
-    "candidates",
+    "SelectionProblem",
     "check_quota",
     "nearest_rows",
+    "query_candidates",
     "query_rows",
     "query_target",
     "static_candidates",
@@ -54,7 +54,7 @@ class Candidates:
         return Candidates(index, torch.cat([never, self.valid & ~again], -1), len(core))
 
 
-def candidates(features: Features, wanted: Requests, near: Neighbours, quota: Quota | None) -> Candidates:
+def query_candidates(features: PoolTensors, wanted: QueryTensors, near: Neighbours, quota: Quota | None) -> Candidates:
     """The nearest rows of each query and, where a quota asks for an output, the nearest rows with that output."""
     if quota is None:
         return Candidates(near.index, near.valid)
@@ -62,7 +62,7 @@ def candidates(features: Features, wanted: Requests, near: Neighbours, quota: Qu
     _, least = _limits(features, quota)
     group, names = _groups(features)
     if any(least):
-        similarity = (wanted.q @ features.x.T).masked_fill(~allowed_rows(features, wanted), -torch.inf)
+        similarity = (wanted.q @ features.x.T).masked_fill(~find_allowed_rows(features, wanted), -torch.inf)
         for code in range(len(names)):
             inside = similarity.masked_fill(group != code, -torch.inf)
             top = inside.topk(min(least[code], len(features)), dim=-1)
@@ -74,7 +74,7 @@ def candidates(features: Features, wanted: Requests, near: Neighbours, quota: Qu
     return Candidates(merged.gather(-1, order), ok.gather(-1, order))
 
 
-def static_candidates(features: Features, wanted: Requests, size: int) -> Candidates:
+def static_candidates(features: PoolTensors, wanted: QueryTensors, size: int) -> Candidates:
     """Rows for one prompt that serves many queries: all that may serve one of them, or the nearest of each in turn.
 
     Args:
@@ -85,30 +85,30 @@ def static_candidates(features: Features, wanted: Requests, size: int) -> Candid
     Returns:
         One problem with at most ``size`` candidates.
     """
-    allowed = allowed_rows(features, replace(wanted, own=torch.full_like(wanted.own, -1)))
+    allowed = find_allowed_rows(features, replace(wanted, own=torch.full_like(wanted.own, -1)))
     if int(allowed.any(0).sum()) <= size:
         rows = allowed.any(0).nonzero().squeeze(-1)
     else:
         similarity = (wanted.q @ features.x.T).masked_fill(~allowed, -torch.inf)
-        rows = torch.tensor(sorted(in_turn(similarity, size)), device=features.x.device)
+        rows = torch.tensor(sorted(rank_in_turn(similarity, size)), device=features.x.device)
     return Candidates(rows[None], torch.ones_like(rows, dtype=torch.bool)[None])
 
 
-def nearest_rows(features: Features, wanted: Requests, k: int) -> Tensor:
+def nearest_rows(features: PoolTensors, wanted: QueryTensors, k: int) -> Tensor:
     """The k rows nearest to the queries on average, nearest last, ``[1, k]``: what a plain selector would show."""
     similarity = (wanted.q @ features.x.T).mean(0, keepdim=True)
-    similarity = similarity.masked_fill(~allowed_rows(features, wanted).any(0), -torch.inf)
+    similarity = similarity.masked_fill(~find_allowed_rows(features, wanted).any(0), -torch.inf)
     return similarity.topk(min(k, len(features)), dim=-1).indices.flip(-1)
 
 
-def query_target(features: Features, near: Neighbours, calibration: Calibration) -> Target:
+def query_target(features: PoolTensors, near: Neighbours, calibration: Calibration) -> Target:
     """What each query's prompt is to come near to, one problem a query."""
     return query_or_neighbourhood(features, near, calibration.regression, calibration.chosen.neighbourhood)
 
 
 def query_rows(  # noqa: PLR0913 - what it needs comes from as many rooms
-    features: Features,
-    wanted: Requests,
+    features: PoolTensors,
+    wanted: QueryTensors,
     near: Neighbours,
     calibration: Calibration,
     settings: Settings,
@@ -116,20 +116,20 @@ def query_rows(  # noqa: PLR0913 - what it needs comes from as many rooms
     core: Tensor,
 ) -> Tensor:
     """The set of least J for each of ``b`` queries, of its neighbours and behind the core ``[c]``."""
-    options = candidates(features, wanted, near, settings.quota).behind(core)
+    options = query_candidates(features, wanted, near, settings.quota).behind(core)
     target = query_target(features, near, calibration)
-    return Problem.of(features, options, target, calibration.chosen, settings, lengths).least()
+    return SelectionProblem.of(features, options, target, calibration.chosen, settings, lengths).least()
 
 
 @dataclass(frozen=True)
-class Problem:
+class SelectionProblem:
     """J over some candidates, and the limits; its parts are computed once however many sets are asked for.
 
     Attributes:
         options: The candidates of ``b`` problems.
         objective: J over them.
         rules: Which sets are allowed.
-        tolerance: Of ``best_prefix``, where k is ``"auto"``.
+        tolerance: Of ``cut_path``, where k is ``"auto"``.
         settings: How many, in which order.
     """
 
@@ -142,13 +142,13 @@ class Problem:
     @classmethod
     def of(
         cls,
-        features: Features,
+        features: PoolTensors,
         options: Candidates,
         target: Target,
         trial: Trial,
         settings: Settings,
         lengths: Tensor | None = None,
-    ) -> "Problem":
+    ) -> "SelectionProblem":
         """J and the limits.
 
         Args:
@@ -160,7 +160,7 @@ class Problem:
             lengths: Tokens of each row ``[n]``; needed for a budget.
         """
         index = options.index
-        parts = blocks(trial.kernel, features.x[index], features.v[index], target, features.radius)
+        parts = compute_gram_blocks(trial.kernel, features.x[index], features.v[index], target, features.radius)
         objective = Objective.of(parts, trial.share, trial.penalties)
         return cls(options, objective, _constraints(features, options, settings, lengths), trial.tolerance, settings)
 
@@ -171,22 +171,22 @@ class Problem:
             Feature rows in reading order ``[b, K]``, the core first as it is, −1 pads last.
         """
         rules, core = self.rules if valid is None else replace(self.rules, valid=valid), self.options.core
-        path = greedy(self.objective, rules, self.settings.most, core)
-        chosen = best_prefix(path, self.tolerance) if self.settings.k == "auto" else path.chosen
-        return self._read(refine(self.objective, rules, chosen, core))
+        path = greedy_search(self.objective, rules, self.settings.most, core)
+        chosen = cut_path(path, self.tolerance) if self.settings.k == "auto" else path.chosen
+        return self._read(refine_by_swaps(self.objective, rules, chosen, core))
 
     def drawn(self, size: int, keys: Tensor) -> Tensor:
         """A set that random ``keys`` ``[b, L]`` draw, J has no part but in its order, ``[b, size]``."""
-        return self._read(drawn(self.rules, size, keys))
+        return self._read(draw_sets(self.rules, size, keys))
 
-    def exchanged(self, rows: Tensor, place: int, keys: Tensor) -> Tensor:
+    def replace_member(self, rows: Tensor, place: int, keys: Tensor) -> Tensor:
         """A prompt ``[b, K]`` with another demonstration in one place, the feasible one with the largest key.
 
         A fixed rule arranges it again; where the order is free, the others keep their places. The prompt stays as it is
         where no other demonstration may stand there.
         """
         chosen = (self.options.index[:, None, :] == rows[..., None]).to(torch.uint8).argmax(-1)
-        found = exchanged(self.rules, torch.where(rows >= 0, chosen, -1), place, keys)
+        found = replace_member(self.rules, torch.where(rows >= 0, chosen, -1), place, keys)
         return self._rows(found) if self.free_order else self._read(found)
 
     @property
@@ -201,7 +201,7 @@ class Problem:
         return torch.where(chosen >= 0, self.options.index.gather(-1, chosen.clamp_min(0)), -1)
 
 
-def _constraints(features: Features, options: Candidates, settings: Settings, lengths: Tensor | None) -> Constraints:
+def _constraints(features: PoolTensors, options: Candidates, settings: Settings, lengths: Tensor | None) -> Constraints:
     device, index = options.index.device, options.index
     group, most, least = None, None, None
     if settings.quota is not None:
@@ -210,7 +210,7 @@ def _constraints(features: Features, options: Candidates, settings: Settings, le
         most, least = (torch.tensor(limit, dtype=torch.long, device=device) for limit in limits)
     return Constraints(
         valid=options.valid,
-        duplicate=duplicates(features, index, settings.near_duplicate),
+        duplicate=find_duplicates(features, index, settings.near_duplicate),
         cost=None if settings.budget is None or lengths is None else lengths[index],
         budget=settings.budget or 0,
         group=group,
@@ -219,21 +219,21 @@ def _constraints(features: Features, options: Candidates, settings: Settings, le
     )
 
 
-def _groups(features: Features) -> tuple[Tensor, list[str]]:
+def _groups(features: PoolTensors) -> tuple[Tensor, list[str]]:
     """Code of each row's output whatever its task ``[n]``, −1 for none, and the codes' names."""
     names = sorted({output for _, output in features.labels})
     table = torch.tensor([names.index(output) for _, output in features.labels] + [-1], device=features.x.device)
     return table[features.label], names
 
 
-def _limits(features: Features, quota: Quota | None) -> tuple[list[int], list[int]]:
+def _limits(features: PoolTensors, quota: Quota | None) -> tuple[list[int], list[int]]:
     """Largest and smallest number of each output."""
     names = _groups(features)[1]
     most, least = (quota.most, quota.least) if quota is not None else (None, None)
     return _by_output(most, names, 1 << 30, "most"), _by_output(least, names, 0, "least")
 
 
-def check_quota(features: Features, settings: Settings) -> None:
+def check_quota(features: PoolTensors, settings: Settings) -> None:
     """Says what contradicts itself or the pool in a quota.
 
     Raises:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from kdprompt.pool.records import Demonstration, Query, normalised
+from kdprompt.pool.records import Demonstration, Query, normalise_text
 from kdprompt.selection.accounting import Audit
-from kdprompt.selection.result import Chosen, Selection
+from kdprompt.selection.result import ChosenDemonstration, Selection
 
 __all__ = ["record"]
 
@@ -33,7 +33,7 @@ def record(
         core: How many of the first demonstrations every prompt shares.
     """
     chosen = tuple(
-        Chosen(demonstration=demonstration, **{name: getattr(member, name) for name in MEMBER_FIELDS})
+        ChosenDemonstration(demonstration=demonstration, **{name: getattr(member, name) for name in MEMBER_FIELDS})
         for demonstration, member in zip(shown, report.members, strict=True)
     )
     return Selection(
@@ -68,5 +68,5 @@ def _unsupported(report: Audit) -> Iterator[str]:
 
 
 def _repeated(query: Query | None, core: Sequence[Demonstration]) -> Iterator[str]:
-    if query is not None and any(normalised(query.text) == normalised(shown.input) for shown in core):
+    if query is not None and any(normalise_text(query.text) == normalise_text(shown.input) for shown in core):
         yield "the core shows the query itself with its output: a measurement on such queries would be too good"

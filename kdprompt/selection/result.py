@@ -6,12 +6,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdprompt.errors import QueryError
-from kdprompt.objective.parameters import Penalties
+from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.pool.prompt import PromptTemplate, to_messages
 from kdprompt.pool.records import Demonstration, Query
 from kdprompt.theory.bounds import Bound
 
-__all__ = ["Chosen", "Selection", "TermValues"]
+__all__ = ["ChosenDemonstration", "Selection", "TermValues"]
 
 FROZEN = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,7 +34,7 @@ class TermValues(BaseModel):
     total: float
 
 
-class Chosen(BaseModel):
+class ChosenDemonstration(BaseModel):
     """One demonstration of a prompt and its part in J.
 
     Attributes:
@@ -83,10 +83,10 @@ class Selection(BaseModel):
     model_config = FROZEN
 
     query: Query | None
-    chosen: tuple[Chosen, ...]
+    chosen: tuple[ChosenDemonstration, ...]
     before: TermValues
     after: TermValues
-    penalties: Penalties
+    penalties: ObjectiveWeights
     cross_task: float
     label_conflict: float
     support: float

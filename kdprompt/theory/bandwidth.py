@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from kdprompt.theory.kernels import squared_distances
-from kdprompt.theory.standard_error import within_one_error
+from kdprompt.theory.standard_error import is_within_one_standard_error
 
-__all__ = ["LeaveOneOut", "leave_one_out", "median_temperature"]
+__all__ = ["LeaveOneOutFit", "fit_by_leave_one_out", "median_temperature"]
 
 TEMPERATURES = (0.02, 0.03, 0.04, 0.055, 0.075, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8)
 SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -42,7 +42,7 @@ def _spread(x: Tensor, sample: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LeaveOneOut:
+class LeaveOneOutFit:
     """What leave-one-out chose.
 
     Attributes:
@@ -58,7 +58,9 @@ class LeaveOneOut:
     prior_loss: float
 
 
-def leave_one_out(similarities: Tensor, values: Tensor, own: Tensor, prior: Tensor, *, labels: bool) -> LeaveOneOut:
+def fit_by_leave_one_out(
+    similarities: Tensor, values: Tensor, own: Tensor, prior: Tensor, *, labels: bool
+) -> LeaveOneOutFit:
     """Chooses the regression's temperature and shrinkage by the pool's own outputs (R6's estimate of v*).
 
     Each held-out point is predicted from its neighbours by v̂ = (Σ_j κ_j v_j + λ v̄)/(Σ_j κ_j + λ). λ is tried in
@@ -85,12 +87,12 @@ def leave_one_out(similarities: Tensor, values: Tensor, own: Tensor, prior: Tens
             estimate = (sums + pull * prior) / (mass + pull)
             tried.append((temperature, pull, _loss(estimate, own, labels)))
     best = min(tried, key=lambda option: float(option[2].mean()))
-    smoothest = max(option[0] for option in tried if within_one_error(option[2], best[2]))
+    smoothest = max(option[0] for option in tried if is_within_one_standard_error(option[2], best[2]))
     temperature, shrinkage, loss = min(
         (option for option in tried if option[0] == smoothest), key=lambda option: float(option[2].mean())
     )
     prior_loss = _loss(prior.expand_as(own), own, labels)
-    return LeaveOneOut(temperature, shrinkage, float(loss.mean()), float(prior_loss.mean()))
+    return LeaveOneOutFit(temperature, shrinkage, float(loss.mean()), float(prior_loss.mean()))
 
 
 def _loss(estimate: Tensor, own: Tensor, labels: bool) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 __all__ = [
     "Cosine",
     "Gaussian",
-    "Joint",
+    "JointKernel",
     "Kernel",
     "Laplace",
     "Linear",
@@ -237,7 +237,7 @@ class Scaled(Kernel):
 
 
 @dataclass(frozen=True)
-class Joint(Kernel):
+class JointKernel(Kernel):
     """κ⊗((x, v), (x′, v′)) = κ(x, x′)·((1 − ρ) + ρ⟨v, v′⟩) on points made by ``joint_points``.
 
     Attributes:

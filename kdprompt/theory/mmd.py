@@ -4,7 +4,7 @@ Points ``x: [..., n, d]`` carry weights ``w: [..., n]`` (uniform when absent); l
 so a batch of queries is a leading dimension. Everything is tiled: memory is O(n + m) plus one tile.
 
 A joint sample z = (x, v) of inputs and values is one tensor, built by ``joint_points``, under the kernel
-``Joint``: κ⊗(z, z′) = κ(x, x′)·((1 − ρ) + ρ⟨v, v′⟩), with the output kernel's share ρ in [0, 1].
+``JointKernel``: κ⊗(z, z′) = κ(x, x′)·((1 − ρ) + ρ⟨v, v′⟩), with the output kernel's share ρ in [0, 1].
 
 Sources: Gretton et al. (2012), "A Kernel Two-Sample Test", JMLR 13; theory R2.
 """

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.theory.bounds import Kind, complexity, generalisation_gap, interference, query_sample_error
-from kdprompt.theory.kernels import Joint, Kernel, joint_points
+from kdprompt.theory.kernels import JointKernel, Kernel, joint_points
 from kdprompt.theory.mmd import mmd
 
 __all__ = [
@@ -111,7 +111,7 @@ def bias(
     Returns:
         ``[...]``, ≥ 0. Where values are v = Aφ′(x), ‖A‖_op times the MMD under κ′κ bounds it: pass φ′(x) as values.
     """
-    joint = Joint(kernel, prompt[0].shape[-1], 1.0)
+    joint = JointKernel(kernel, prompt[0].shape[-1], 1.0)
     return mmd(joint, joint_points(*prompt), joint_points(*target), weights, target_weights)
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 __all__ = []
 
 
-def within_one_error(loss: Tensor, best: Tensor) -> bool:
+def is_within_one_standard_error(loss: Tensor, best: Tensor) -> bool:
     """Whether losses ``[h]`` are on average at most one standard error (paired) above those of the best ``[h]``."""
     difference = loss - best
     if len(difference) < 2:

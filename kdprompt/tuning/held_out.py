@@ -15,14 +15,14 @@ from torch import Tensor
 
 from kdprompt.errors import PoolError
 from kdprompt.pool.embedding import embed_documents
-from kdprompt.pool.pool_tensors import Features
-from kdprompt.pool.records import Demonstration, normalised
+from kdprompt.pool.pool_tensors import PoolTensors
+from kdprompt.pool.records import Demonstration, normalise_text
 from kdprompt.readers.reader import Answer, Reader
-from kdprompt.selection.embedded_pool import Corpus
+from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.settings import Settings
 from kdprompt.tuning.halving import sequential_halving
 
-__all__ = ["Examination", "Outcome"]
+__all__ = ["EvaluationOutcome", "HeldOutEvaluation"]
 
 FEWEST = 24
 SCALES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)  # temperatures of a reader's log-probabilities
@@ -30,7 +30,7 @@ Prompts = Sequence[Sequence[int]]  # rows of the features in reading order, for 
 
 
 @dataclass
-class Outcome:
+class EvaluationOutcome:
     """What a reader lost on some held-out examples.
 
     Attributes:
@@ -65,7 +65,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Examination:
+class HeldOutEvaluation:
     """Held-out examples of a pool, and who answers them.
 
     Attributes:
@@ -76,7 +76,7 @@ class Examination:
         labels: All the outputs there can be; None: free text.
     """
 
-    corpus: Corpus
+    corpus: EmbeddedPool
     settings: Settings
     reader: Reader
     held: Tensor
@@ -84,8 +84,14 @@ class Examination:
 
     @classmethod
     def of(
-        cls, corpus: Corpus, settings: Settings, reader: Reader, rows: Tensor, size: int, generator: torch.Generator
-    ) -> "Examination":
+        cls,
+        corpus: EmbeddedPool,
+        settings: Settings,
+        reader: Reader,
+        rows: Tensor,
+        size: int,
+        generator: torch.Generator,
+    ) -> "HeldOutEvaluation":
         """Holds out a sample of some rows.
 
         Args:
@@ -119,13 +125,13 @@ class Examination:
         text = self.corpus.features.text
         return rows[~torch.isin(text[rows], text[self.held])]
 
-    def ask(self, prompts: Prompts) -> Outcome:
+    def ask(self, prompts: Prompts) -> EvaluationOutcome:
         """What the reader loses with the prompts."""
-        outcome = Outcome()
+        outcome = EvaluationOutcome()
         self._ask(prompts, range(len(self.held)), outcome)
         return outcome
 
-    def race(self, candidates: Sequence[Prompts], *, first: int) -> tuple[int, list[Outcome]]:
+    def race(self, candidates: Sequence[Prompts], *, first: int) -> tuple[int, list[EvaluationOutcome]]:
         """Finds the candidate of least mean loss by sequential halving.
 
         Args:
@@ -135,7 +141,7 @@ class Examination:
         Returns:
             The winner, which is tried on all examples, and each candidate's outcome on what it was tried on.
         """
-        outcomes = [Outcome() for _ in candidates]
+        outcomes = [EvaluationOutcome() for _ in candidates]
 
         def losses(candidate: int, part: range) -> Sequence[float]:
             self._ask(candidates[candidate], part, outcomes[candidate])
@@ -147,7 +153,7 @@ class Examination:
             losses(winner, rest)
         return winner, outcomes
 
-    def _ask(self, prompts: Prompts, part: range, outcome: Outcome) -> None:
+    def _ask(self, prompts: Prompts, part: range, outcome: EvaluationOutcome) -> None:
         asked = [self.corpus.at(int(self.held[i])) for i in part]
         shown = [[self.corpus.at(row) for row in prompts[i]] for i in part]
         texts = [self.settings.template.text(rows, each.input) for rows, each in zip(shown, asked, strict=True)]
@@ -158,8 +164,8 @@ class Examination:
         for answer, each in zip(answers, asked, strict=True):
             self._mark(answer, str(each.output), outcome)
 
-    def _mark(self, answer: Answer, output: str, outcome: Outcome) -> None:
-        wrong = normalised(answer.text) != normalised(output)
+    def _mark(self, answer: Answer, output: str, outcome: EvaluationOutcome) -> None:
+        wrong = normalise_text(answer.text) != normalise_text(output)
         outcome.wrong.append(wrong)
         if answer.log_probs is None or self.labels is None:
             outcome.losses.append(float(wrong))
@@ -176,7 +182,7 @@ class Examination:
         return found
 
 
-def _labels(features: Features, rows: Tensor) -> tuple[str, ...] | None:
+def _labels(features: PoolTensors, rows: Tensor) -> tuple[str, ...] | None:
     """The outputs that a reader chooses among; None where outputs are free text."""
     if features.mode != "labels":
         return None

@@ -18,21 +18,21 @@ import torch
 from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration
-from kdprompt.calibration.pseudo_queries import requests_of
+from kdprompt.calibration.pseudo_queries import query_tensors_of_rows
 from kdprompt.errors import PoolError, QueryError
-from kdprompt.pool.neighbours import neighbours
-from kdprompt.pool.query_tensors import Requests
+from kdprompt.pool.neighbours import find_neighbours
+from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.readers.reader import Reader
 from kdprompt.search.ordering import LikeliestLast, NearestFirst, Order
-from kdprompt.selection.embedded_pool import Corpus, Traffic, distribution
+from kdprompt.selection.embedded_pool import EmbeddedPool, Traffic, query_distribution
 from kdprompt.selection.problem import query_rows, static_candidates
 from kdprompt.selection.result import Selection
 from kdprompt.settings import Settings
-from kdprompt.theory.standard_error import within_one_error
-from kdprompt.tuning.held_out import Examination, Outcome
+from kdprompt.theory.standard_error import is_within_one_standard_error
+from kdprompt.tuning.held_out import EvaluationOutcome, HeldOutEvaluation
 from kdprompt.tuning.static_prompt import static_rows
 
-__all__ = ["Core", "by_core", "calibrate_by_reader"]
+__all__ = ["Core", "by_core", "calibrate_query_prompts"]
 
 Core = Selection | Sequence[str]
 HELD_OUT = 192
@@ -52,8 +52,8 @@ class _Way:
         return (f"{len(self.core)} demonstrations of its static prompt first" if len(self.core) else "no core") + order
 
 
-def calibrate_by_reader(
-    corpus: Corpus, traffic: Traffic | None, calibration: Calibration, settings: Settings, reader: Reader
+def calibrate_query_prompts(
+    corpus: EmbeddedPool, traffic: Traffic | None, calibration: Calibration, settings: Settings, reader: Reader
 ) -> Calibration:
     """Chooses core and order for single queries by what a reader answers to pool examples.
 
@@ -72,15 +72,15 @@ def calibrate_by_reader(
         PoolError: The pool is too small, or has no outputs to compare with.
         TypeError: What is given is no reader.
     """
-    wanted, _ = distribution(corpus, traffic, settings)
+    wanted, _ = query_distribution(corpus, traffic, settings)
     generator = torch.Generator().manual_seed(settings.seed + 1)  # other examples than the static prompt's
     options = static_candidates(corpus.features, wanted, settings.static_shortlist)
-    examination = Examination.of(corpus, settings, reader, options.index[options.valid], HELD_OUT, generator)
+    examination = HeldOutEvaluation.of(corpus, settings, reader, options.index[options.valid], HELD_OUT, generator)
     ways = _ways(settings, _static_prompt(corpus, wanted, calibration, settings, examination))
-    pseudo = requests_of(corpus.features, examination.held)
-    near = neighbours(corpus.features, pseudo, settings.shortlist)
+    pseudo = query_tensors_of_rows(corpus.features, examination.held)
+    near = find_neighbours(corpus.features, pseudo, settings.shortlist)
 
-    def outcome(way: _Way) -> Outcome:
+    def outcome(way: _Way) -> EvaluationOutcome:
         under = replace(calibration, order=way.order).under(settings)
         rows = query_rows(corpus.features, pseudo, near, calibration, under, corpus.lengths, way.core)
         return examination.ask([[row for row in each if row >= 0] for each in rows.tolist()])
@@ -97,7 +97,7 @@ def calibrate_by_reader(
 
 
 def by_core(
-    corpus: Corpus, wanted: Requests, calibration: Calibration, settings: Settings, given: Core | None
+    corpus: EmbeddedPool, wanted: QueryTensors, calibration: Calibration, settings: Settings, given: Core | None
 ) -> list[tuple[Tensor, Tensor]]:
     """Which queries get which core.
 
@@ -113,7 +113,7 @@ def by_core(
         Pairs of queries and rows of the features.
 
     Raises:
-        PoolError, QueryError: The core that is given cannot stand, as ``Corpus.core``.
+        PoolError, QueryError: The core that is given cannot stand, as ``EmbeddedPool.core``.
     """
     every = torch.arange(len(wanted), device=wanted.q.device)
     if given is not None:
@@ -126,7 +126,7 @@ def by_core(
     return [(rows, shown) for rows, shown in ((every[takes], core), (every[~takes], core[:0])) if len(rows)]
 
 
-def _core_in_force(corpus: Corpus, calibration: Calibration, settings: Settings) -> Tensor:
+def _core_in_force(corpus: EmbeddedPool, calibration: Calibration, settings: Settings) -> Tensor:
     try:
         return corpus.core(calibration.core, settings)
     except (PoolError, QueryError):
@@ -134,7 +134,7 @@ def _core_in_force(corpus: Corpus, calibration: Calibration, settings: Settings)
 
 
 def _static_prompt(
-    corpus: Corpus, wanted: Requests, calibration: Calibration, settings: Settings, apart: Examination
+    corpus: EmbeddedPool, wanted: QueryTensors, calibration: Calibration, settings: Settings, apart: HeldOutEvaluation
 ) -> Tensor:
     """The reader's static prompt ``[K]``; none for several tasks, which would stand in each other's prompts."""
     if len(corpus.features.tasks) > 1 or not settings.most:
@@ -151,8 +151,8 @@ def _ways(settings: Settings, static: Tensor) -> list[_Way]:
     return [*(_Way(order, core) for core in cores for order in orders), *whole]
 
 
-def _best(outcomes: Sequence[Outcome]) -> int:
+def _best(outcomes: Sequence[EvaluationOutcome]) -> int:
     losses = [torch.tensor(outcome.wrong or outcome.losses, dtype=torch.float64) for outcome in outcomes]
     leader = min(losses, key=lambda each: float(each.mean()))
-    tied = [i for i, each in enumerate(losses) if within_one_error(each, leader)]
+    tied = [i for i, each in enumerate(losses) if is_within_one_standard_error(each, leader)]
     return min(tied, key=lambda i: (outcomes[i].fitted_log_loss() or 0.0, i))

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.objective.target import sample_target
-from kdprompt.pool.neighbours import neighbours
-from kdprompt.pool.query_tensors import Requests
+from kdprompt.pool.neighbours import find_neighbours
+from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.readers.reader import Reader
-from kdprompt.selection.embedded_pool import Corpus
-from kdprompt.selection.problem import Problem, static_candidates
+from kdprompt.selection.embedded_pool import EmbeddedPool
+from kdprompt.selection.problem import SelectionProblem, static_candidates
 from kdprompt.settings import Settings
-from kdprompt.tuning.held_out import Examination, Outcome
+from kdprompt.tuning.held_out import EvaluationOutcome, HeldOutEvaluation
 
 __all__ = ["static_rows"]
 
@@ -37,12 +37,12 @@ Prompt = tuple[int, ...]  # rows of the features in reading order
 
 
 def static_rows(
-    corpus: Corpus,
-    wanted: Requests,
+    corpus: EmbeddedPool,
+    wanted: QueryTensors,
     calibration: Calibration,
     settings: Settings,
     reader: Reader | None = None,
-    apart: Examination | None = None,
+    apart: HeldOutEvaluation | None = None,
 ) -> tuple[Tensor, tuple[str, ...]]:
     """The rows of a static prompt.
 
@@ -62,18 +62,18 @@ def static_rows(
         TypeError: What is given is no reader.
     """
     features = corpus.features
-    target = sample_target(features, neighbours(features, wanted, settings.shortlist), calibration.regression)
+    target = sample_target(features, find_neighbours(features, wanted, settings.shortlist), calibration.regression)
     options = static_candidates(features, wanted, settings.static_shortlist)
     fixed = target, calibration.static, settings, corpus.lengths
     if reader is None:
-        return Problem.of(features, options, *fixed).least(), ()
+        return SelectionProblem.of(features, options, *fixed).least(), ()
     generator = torch.Generator().manual_seed(settings.seed)
     rows = options.index[options.valid]
     if apart is not None:
         rows = apart.without(rows)
-    examination = Examination.of(corpus, settings, reader, rows, HELD_OUT, generator)
+    examination = HeldOutEvaluation.of(corpus, settings, reader, rows, HELD_OUT, generator)
     kept = options.valid & torch.isin(options.index, examination.without(rows))
-    problem = Problem.of(features, replace(options, valid=kept), *fixed)
+    problem = SelectionProblem.of(features, replace(options, valid=kept), *fixed)
     return _Search(problem, examination, generator, random.Random(settings.seed)).best()
 
 
@@ -81,11 +81,11 @@ def static_rows(
 class _Search:
     """Prompts that were tried, and what the reader lost with them."""
 
-    problem: Problem
-    examination: Examination
+    problem: SelectionProblem
+    examination: HeldOutEvaluation
     generator: torch.Generator
     draw: random.Random
-    tried: dict[Prompt, Outcome] = field(default_factory=dict)
+    tried: dict[Prompt, EvaluationOutcome] = field(default_factory=dict)
 
     def best(self) -> tuple[Tensor, tuple[str, ...]]:
         """Rows ``[1, K]`` of the best prompt, and what to say of it."""
@@ -133,7 +133,7 @@ class _Search:
         return list(dict.fromkeys([*whole, *shuffled]))
 
     def _changed(self, best: Prompt) -> list[Prompt]:
-        """Prompts with another demonstration in one place or, where the order is free, two places exchanged."""
+        """Prompts with another demonstration in one place or, where the order is free, two places replace_member."""
         found: dict[Prompt, None] = {}
         for attempt in range(2 * CHANGED if best else 0):
             if attempt % 4 == 0 and self.problem.free_order:
@@ -143,7 +143,7 @@ class _Search:
                 prompt = tuple(rows)
             else:
                 place = self.draw.randrange(len(best))
-                prompt = _prompt(self.problem.exchanged(self._tensor(best), place, self._keys()))
+                prompt = _prompt(self.problem.replace_member(self._tensor(best), place, self._keys()))
             if prompt not in self.tried:
                 found[prompt] = None
             if len(found) == CHANGED:

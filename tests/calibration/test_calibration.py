@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt import CallableEmbedder, DistillationSelector, Penalties, Pool, Settings
+from kdprompt import CallableEmbedder, DistillationSelector, ObjectiveWeights, Pool, Settings
 from kdprompt.calibration.calibration import INTERFERENCES, NEIGHBOURHOODS, SHARES, TOLERANCES, calibrate
 from kdprompt.calibration.pseudo_queries import PseudoTask
-from kdprompt.objective.gram import blocks
+from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
-from kdprompt.objective.regression import Regression
-from kdprompt.pool.pool_tensors import featurise
-from kdprompt.search.search import greedy
-from kdprompt.theory.bandwidth import leave_one_out
+from kdprompt.objective.regression import KernelRegression
+from kdprompt.pool.pool_tensors import build_pool_tensors
+from kdprompt.search.search import greedy_search
+from kdprompt.theory.bandwidth import fit_by_leave_one_out
 from kdprompt.theory.kernels import Gaussian, Laplace
 
 WIDTH = 8
@@ -42,7 +42,9 @@ def world(seed=0, *, n=160, classes=4, spread=0.35, flipped=0.0, outputs="labels
 def featured(records, vectors, answers=None, mode="auto"):
     rows = torch.ones(len(records), WIDTH) if answers is None else answers
     known = {record.get("output"): row for record, row in zip(records, rows, strict=True)}
-    return featurise(Pool.from_records(records), vectors, lambda texts: torch.stack([known[t] for t in texts]), mode)
+    return build_pool_tensors(
+        Pool.from_records(records), vectors, lambda texts: torch.stack([known[t] for t in texts]), mode
+    )
 
 
 def calibrated(seed=0, settings=None, device="cpu", dtype=torch.float64, **more):
@@ -56,7 +58,7 @@ PINS = {
     "kernel": Laplace(0.7),
     "share": 0.25,
     "neighbourhood": 0.3,
-    "penalties": Penalties(1.0, 0.02, 0.4),
+    "penalties": ObjectiveWeights(1.0, 0.02, 0.4),
 }
 
 
@@ -110,7 +112,7 @@ def test_without_calibration_the_defaults_stand_with_a_reason(more, reason):
     assert found.source.startswith("defaults") and found.source.endswith(reason)
     assert (found.trials, found.pseudo_queries) == ((), 0)
     chosen = found.chosen
-    assert (chosen.share, chosen.neighbourhood, chosen.penalties) == (0.5, 0.0, Penalties(1.0, 0.0, 0.25))
+    assert (chosen.share, chosen.neighbourhood, chosen.penalties) == (0.5, 0.0, ObjectiveWeights(1.0, 0.0, 0.25))
     assert isinstance(chosen.kernel, Gaussian)
     pins = calibrated(**{**more, "settings": Settings(k=4, shortlist=24, calibrate=False, **PINS)})
     assert {name: getattr(pins.chosen, name) for name in PINS} == PINS
@@ -165,7 +167,7 @@ def test_the_random_state_of_others_is_left_alone():
 
 
 def pseudo_task(features, settings, rows):
-    return PseudoTask.of(features, settings, Regression(Gaussian(0.3), 0.1), rows)
+    return PseudoTask.of(features, settings, KernelRegression(Gaussian(0.3), 0.1), rows)
 
 
 @pytest.mark.parametrize("tasks", [None, ("left", "right")])
@@ -240,7 +242,7 @@ def test_the_regression_is_the_leave_one_out_optimum_over_neighbours_of_the_own_
         values.append(features.v[others])
     similarities, values = torch.tensor(np.array(near)), torch.stack(values)
     prior = features.v.mean(0)
-    expected = leave_one_out(similarities, values, features.v, prior, labels=outputs == "labels")
+    expected = fit_by_leave_one_out(similarities, values, features.v, prior, labels=outputs == "labels")
     assert found.kernel.temperature == expected.temperature
     assert found.shrinkage == pytest.approx(expected.shrinkage, rel=1e-12)
 
@@ -255,8 +257,10 @@ def test_losses_are_those_of_the_normalised_read_out(outputs):
     task = PseudoTask.of(features, settings, found.regression, rows)
     option = found.trials[len(found.trials) // 2]
     ((scored, losses),) = task.try_all([option], 4, adaptive=False)
-    part = blocks(option.kernel, task.x, task.v, replace(task.target, neighbourhood=option.neighbourhood), task.radius)
-    chosen = greedy(Objective.of(part, option.share, option.penalties), task.constraints, 4).chosen
+    part = compute_gram_blocks(
+        option.kernel, task.x, task.v, replace(task.target, neighbourhood=option.neighbourhood), task.radius
+    )
+    chosen = greedy_search(Objective.of(part, option.share, option.penalties), task.constraints, 4).chosen
     temperature, x = option.kernel.temperature, features.x.numpy()
     expected, read = [], []
     for i, row in enumerate(rows.tolist()):
@@ -293,7 +297,7 @@ def test_a_static_prompt_weighs_interference_by_what_it_can_show(k):
     features = featured(records, vectors)
     found = calibrate(features, Settings(k=k, shortlist=24)).static
     shares = np.sort(np.bincount(features.label))[::-1] / 160
-    assert found.penalties == Penalties(interference=pytest.approx(shares[:k].sum()))
+    assert found.penalties == ObjectiveWeights(interference=pytest.approx(shares[:k].sum()))
     distances = ((features.x[:, None] - features.x[None]) ** 2).sum(-1)[*torch.triu_indices(160, 160, 1)]
     assert found.kernel.temperature == pytest.approx(float(distances.median()) / 16, rel=0.02)
 
@@ -306,7 +310,7 @@ def test_tagged_tasks_are_each_measured_by_their_own_outputs():
 def test_free_text_is_never_beyond_a_prompt():
     records, vectors, answers = world(3, outputs="text")
     found = calibrate(featured(records, vectors, answers, "text"), SETTINGS).static
-    assert found.penalties == Penalties(interference=1.0)
+    assert found.penalties == ObjectiveWeights(interference=1.0)
 
 
 def test_pins_hold_for_static_prompts_too():
@@ -337,7 +341,7 @@ def test_with_flipped_outputs_joint_kernel_and_penalty_lose_less_than_neither():
     chosen, neither = [], []
     for seed in range(4):
         found = calibrated(seed, SETTINGS, n=400, flipped=0.3)
-        pinned = SETTINGS.model_copy(update={"share": 0.0, "penalties": Penalties(interference=0.0)})
+        pinned = SETTINGS.model_copy(update={"share": 0.0, "penalties": ObjectiveWeights(interference=0.0)})
         plain = calibrated(seed, pinned, n=400, flipped=0.3).trials
         assert len(plain) == 3 * len(NEIGHBOURHOODS)
         best = min(plain, key=lambda trial: trial.loss)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.evaluate import baselines as per_query
+from kdprompt.evaluate import query_baselines as per_query
 from kdprompt.evaluate import static_baselines as static
 from kdprompt.evaluate.datasets import Asked, Problem
 from kdprompt.pool.pool import Pool

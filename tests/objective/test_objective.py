@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.objective.gram import blocks
+from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
-from kdprompt.objective.parameters import Penalties
+from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.target import Target
 from kdprompt.theory.kernels import Gaussian, Linear, Polynomial
 
-PENALTIES = Penalties(bias=0.9, complexity=0.2, interference=0.7)
+PENALTIES = ObjectiveWeights(bias=0.9, complexity=0.2, interference=0.7)
 KERNELS = {
     "gaussian": (Gaussian(0.6), lambda a, b: math.exp(-float((a - b) @ (a - b)) / 1.2)),
     "linear": (Linear(), lambda a, b: float(a @ b)),  # negative at times: no attention there
@@ -88,7 +88,7 @@ def case(seed, device, dtype, name="gaussian", queries=1, *, b=3, size=7, share=
     held = {key: torch.as_tensor(value, device=device, dtype=dtype) for key, value in raw.items()}
     task = torch.full((b, queries), -1, device=device)
     target = Target(held["tx"], held["tv"], held["own"], held["nearby"], held["support"], task, queries, 0.3)
-    objective = Objective.of(blocks(kernel, held["x"], held["v"], target, 1.5), share, PENALTIES)
+    objective = Objective.of(compute_gram_blocks(kernel, held["x"], held["v"], target, 1.5), share, PENALTIES)
     exact = {key: value.cpu().double().numpy() for key, value in held.items()}
     mass = 0.7 * exact["own"] + 0.3 * exact.pop("nearby")
     return Case(objective, textbook, mass=mass, share=share, radius=1.5, **exact)
@@ -255,7 +255,7 @@ def test_rounding_covers_the_error_of_j_also_where_the_mmd_vanishes(seed, device
     mass = torch.full((4, 6), 1 / 6, device=device, dtype=dtype)
     none = torch.zeros(4, 6, device=device, dtype=dtype)
     target = Target(held, values, mass, mass, none, none.long(), 6)
-    objective = Objective.of(blocks(Gaussian(0.6), held, values, target, 1.0), 0.5, Penalties())
+    objective = Objective.of(compute_gram_blocks(Gaussian(0.6), held, values, target, 1.0), 0.5, ObjectiveWeights())
     chosen = torch.arange(6, device=device).expand(4, 6)
     whole, part = (objective.terms(objective.state(chosen[:, :k])) for k in (6, 3))
     assert (whole.total <= objective.rounding(whole)).all()

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.objective.regression import Regression
+from kdprompt.objective.regression import KernelRegression
 from kdprompt.objective.target import neighbourhood_target, query_target, sample_target
-from kdprompt.pool.neighbours import Neighbours, shortlist
-from kdprompt.pool.pool_tensors import Features
+from kdprompt.pool.neighbours import Neighbours, shortlist_nearest
+from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.theory.kernels import Gaussian, Linear
 
 TEMPERATURE, SHRINKAGE = 0.3, 0.4
-REGRESSION = Regression(Gaussian(TEMPERATURE), SHRINKAGE)
+REGRESSION = KernelRegression(Gaussian(TEMPERATURE), SHRINKAGE)
 
 
 def unit(x):
@@ -54,7 +54,7 @@ class World:
     @property
     def features(self):
         codes = torch.zeros(12, dtype=torch.long, device=self.device)
-        return Features(
+        return PoolTensors(
             x=self.tensor(self.x),
             v=self.tensor(self.v),
             label=codes,
@@ -221,7 +221,7 @@ def test_neighbours_that_are_not_allowed_have_no_influence(seed, device, dtype):
 
 @every_seed
 def test_negative_kernel_values_count_as_none(seed, device, dtype):
-    world, regression = World(seed, device, dtype), Regression(Linear(), SHRINKAGE)
+    world, regression = World(seed, device, dtype), KernelRegression(Linear(), SHRINKAGE)
     single = neighbourhood_target(world.features, world.near, regression)
     sample = sample_target(world.features, world.near, regression)
     for b in range(4):
@@ -242,7 +242,7 @@ def test_negative_kernel_values_count_as_none(seed, device, dtype):
 
 @every_seed
 def test_negative_kernel_values_count_for_no_task(seed, device, dtype):
-    world, regression = World(seed, device, dtype), Regression(Linear(), SHRINKAGE)
+    world, regression = World(seed, device, dtype), KernelRegression(Linear(), SHRINKAGE)
     single = neighbourhood_target(world.features, world.near, regression)
     sample = sample_target(world.features, world.near, regression)
     for b in range(4):
@@ -288,7 +288,7 @@ def test_shortlist_is_the_nearest_allowed_rows_in_ascending_order(seed, size, de
     rng = np.random.default_rng(seed)
     x, q, allowed = unit(rng.normal(size=(20, 4))), unit(rng.normal(size=(3, 4))), rng.random((3, 20)) < 0.5
     held = (torch.as_tensor(a, device=device, dtype=dtype) for a in (x, q))
-    index, valid = shortlist(*held, torch.as_tensor(allowed, device=device), size)
+    index, valid = shortlist_nearest(*held, torch.as_tensor(allowed, device=device), size)
     assert index.shape == valid.shape == (3, min(size, 20))
     for b in range(3):
         rows = index[b].tolist()
@@ -300,5 +300,5 @@ def test_shortlist_is_the_nearest_allowed_rows_in_ascending_order(seed, size, de
 @pytest.mark.parametrize("n", [10, 100, 1000])
 def test_shortlist_gives_ties_to_the_lowest_row(n, device, dtype):
     x = torch.tensor([[0.6, 0.8]], device=device, dtype=dtype).repeat(n, 1)
-    index, _ = shortlist(x, x[:1], torch.ones(1, n, dtype=torch.bool, device=device), 8)
+    index, _ = shortlist_nearest(x, x[:1], torch.ones(1, n, dtype=torch.bool, device=device), 8)
     assert index.tolist() == [list(range(8))]

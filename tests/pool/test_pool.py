@@ -15,7 +15,7 @@ from kdprompt import (
     Schema,
     read_jsonl,
 )
-from kdprompt.pool.records import content_id, normalised, render
+from kdprompt.pool.records import make_content_id, normalise_text, render_value
 
 RECORDS = [
     {"input": "2 + 2", "output": 4, "task": "sums"},
@@ -58,7 +58,7 @@ def test_records_become_demonstrations_in_their_order():
     ],
 )
 def test_values_that_are_no_strings_are_rendered(value, text):
-    assert render(value) == text
+    assert render_value(value) == text
     (demonstration,) = Pool.from_records([{"input": value, "output": value}])
     assert (demonstration.input, demonstration.output) == (text, text)
 
@@ -90,7 +90,7 @@ def test_empty_output_keys_mean_no_outputs():
 def test_task_and_id_keys_can_be_ignored():
     (demonstration,) = Pool.from_records([{**RECORDS[0], "id": "own"}], Schema(task=None, id=None))
     assert demonstration.task is None
-    assert demonstration.id == content_id("2 + 2", "4", None)
+    assert demonstration.id == make_content_id("2 + 2", "4", None)
 
 
 def test_tasks_are_rendered():
@@ -122,8 +122,8 @@ def test_the_originals_are_neither_kept_nor_changed():
 
 
 def test_case_and_spacing_do_not_make_another_text():
-    assert normalised("  Straße \n A\tb ") == normalised("STRASSE a B")
-    assert normalised("a b") != normalised("ab")
+    assert normalise_text("  Straße \n A\tb ") == normalise_text("STRASSE a B")
+    assert normalise_text("a b") != normalise_text("ab")
 
 
 # -- ids ----------------------------------------------------------------------------------------------------------
@@ -144,7 +144,17 @@ def test_content_ids_stay_the_same_between_releases():
 
 
 def test_parts_of_the_content_cannot_be_confused():
-    assert len({content_id("a", "b"), content_id("ab", None), content_id("a", None, "b"), content_id('a", "b')}) == 4
+    assert (
+        len(
+            {
+                make_content_id("a", "b"),
+                make_content_id("ab", None),
+                make_content_id("a", None, "b"),
+                make_content_id('a", "b'),
+            }
+        )
+        == 4
+    )
 
 
 def test_repeated_examples_get_numbered_ids():

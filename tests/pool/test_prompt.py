@@ -6,7 +6,7 @@ from importlib.resources import files
 import pytest
 
 from kdprompt import Demonstration, PromptTemplate, to_messages
-from kdprompt.pool.prompt import approximate_tokens, lengths
+from kdprompt.pool.prompt import approximate_tokens, count_demonstration_tokens
 
 HOSTILE = [
     "{",
@@ -125,10 +125,10 @@ def test_approximate_tokens_by_hand(text, tokens):
 
 def test_lengths_are_those_of_the_written_demonstrations_with_their_separators():
     template = PromptTemplate(demonstration="{input}>{output}", separator="##")
-    assert lengths([shown("abc", "d"), shown("", None)], template, len) == [7, 3]
+    assert count_demonstration_tokens([shown("abc", "d"), shown("", None)], template, len) == [7, 3]
     shown_twice = [shown("abc def", "g"), shown("h", "i")]
     whole = template.separator.join(template.render(d) for d in shown_twice) + template.separator
-    assert sum(lengths(shown_twice, template, len)) == len(whole)
+    assert sum(count_demonstration_tokens(shown_twice, template, len)) == len(whole)
 
 
 def pool():

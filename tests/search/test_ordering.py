@@ -13,15 +13,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdprompt.objective.gram import blocks
+from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
-from kdprompt.objective.parameters import Penalties
+from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.target import Target
 from kdprompt.search.ordering import ByObjective, LikeliestLast, NearestFirst, NearestLast
-from kdprompt.search.position_profiles import Custom, PrimacyRecency, Recency, Uniform
+from kdprompt.search.position_profiles import MeasuredProfile, PrimacyRecency, Recency, Uniform
 from kdprompt.theory.kernels import Gaussian
 
-TEMPERATURE, SHARE, PENALTIES = 0.5, 0.6, Penalties(1.0, 0.1, 0.4)
+TEMPERATURE, SHARE, PENALTIES = 0.5, 0.6, ObjectiveWeights(1.0, 0.1, 0.4)
 
 
 @contextmanager
@@ -78,7 +78,7 @@ class World:
         target = Target(held["tx"], held["tv"], held["own"], held["nearby"], held["support"], task, 1, 0.4)
         self.x, self.target = held["x"], target
         self.objective = Objective.of(
-            blocks(Gaussian(TEMPERATURE), held["x"], held["v"], target, 1.0), SHARE, PENALTIES
+            compute_gram_blocks(Gaussian(TEMPERATURE), held["x"], held["v"], target, 1.0), SHARE, PENALTIES
         )
         self.raw = {name: value.cpu().double().numpy() for name, value in held.items()}
         self.mass = 0.6 * self.raw["own"] + 0.4 * self.raw["nearby"]
@@ -147,7 +147,7 @@ def custom(k):
 PROFILES = {
     "recency": (Recency(0.6), lambda k: recency(k, 0.6)),
     "ends": (PrimacyRecency(0.5, 0.7), ends),
-    "custom": (Custom((0.1, 0.0, 0.3, 0.6)), custom),
+    "custom": (MeasuredProfile((0.1, 0.0, 0.3, 0.6)), custom),
 }
 every_profile = pytest.mark.parametrize(("profile", "textbook"), PROFILES.values(), ids=PROFILES)
 
@@ -202,7 +202,7 @@ def test_several_queries_are_near_by_their_weighted_mean(seed, device, dtype):
     held, at, own = (torch.as_tensor(a, device=device, dtype=dtype) for a in (x, q, weights))
     v, tv, task = torch.ones_like(held[..., :1]), torch.ones_like(at[..., :1]), torch.full((1, 4), -1, device=device)
     target = Target(at, tv, own, own, torch.ones_like(own), task, 4)
-    objective = Objective.of(blocks(Gaussian(TEMPERATURE), held, v, target, 1.0), 0.0, Penalties())
+    objective = Objective.of(compute_gram_blocks(Gaussian(TEMPERATURE), held, v, target, 1.0), 0.0, ObjectiveWeights())
     near = [sum(w * kappa(a, p) for w, p in zip(weights[0], q[0], strict=True)) for a in x[0]]
     expected = sorted(range(8), key=lambda i: near[i])
     assert NearestLast().arrange(objective, torch.arange(8, device=device)[None]).tolist() == [expected]
@@ -246,7 +246,7 @@ def test_outputs_are_spread_and_the_likeliest_ends_the_prompt(outputs, expected,
     likely = torch.tensor([[[0.6, 0.3, 0.1]]], device=device, dtype=dtype)
     own = torch.ones(1, 1, device=device, dtype=dtype)
     target = Target(torch.ones_like(x[:, :1]), likely, own, own, own, own.long(), 1)
-    objective = Objective.of(blocks(Gaussian(), x, v, target, 1.0), 0.5, Penalties())
+    objective = Objective.of(compute_gram_blocks(Gaussian(), x, v, target, 1.0), 0.5, ObjectiveWeights())
     arranged = LikeliestLast().arrange(objective, index([list(range(size))[::-1]], device))[0].tolist()
     assert "".join(outputs[i] for i in arranged) == expected
     for output in set(outputs):
@@ -266,7 +266,7 @@ def test_free_texts_stand_by_their_agreement_with_the_estimate(device, dtype):
         1,
         0.4,
     )
-    objective = Objective.of(blocks(Gaussian(), world.x, v, target, 1.0), SHARE, PENALTIES)
+    objective = Objective.of(compute_gram_blocks(Gaussian(), world.x, v, target, 1.0), SHARE, PENALTIES)
     arranged = LikeliestLast().arrange(objective, index([[0, 4, 9, 2, 11]] * 2, device)).tolist()
     assert arranged == [[11, 9, 0, 2, 4]] * 2
 
@@ -299,7 +299,7 @@ def test_the_order_of_the_input_does_not_matter_and_arranging_again_changes_noth
 @pytest.mark.parametrize("k", [2, 6, 7, 8, 11])
 def test_a_uniform_profile_keeps_nearest_last(k, device, dtype):
     world, chosen = World(k, device, dtype), index(draw(k, k), device)
-    for flat in (Uniform(), Recency(1.0), Custom((0.5,))):
+    for flat in (Uniform(), Recency(1.0), MeasuredProfile((0.5,))):
         arranged = ByObjective(flat).arrange(world.objective, chosen)
         assert (arranged == NearestLast().arrange(world.objective, chosen)).all()
 
@@ -308,7 +308,7 @@ def test_ties_stand_in_the_order_of_candidates(device, dtype):
     x = torch.ones(1, 9, 2, device=device, dtype=dtype)
     v, own = torch.ones_like(x[..., :1]), torch.ones(1, 1, device=device, dtype=dtype)
     target = Target(x[:, :1] * 2, v[:, :1], own, own, own, own.long(), 1)
-    objective = Objective.of(blocks(Gaussian(), x, v, target, 1.0), 0.5, Penalties())
+    objective = Objective.of(compute_gram_blocks(Gaussian(), x, v, target, 1.0), 0.5, ObjectiveWeights())
     chosen = index([[3, 8, 0, 5, 1]], device)
     for order in (NearestLast(), NearestFirst(), LikeliestLast(), ByObjective()):
         assert order.arrange(objective, chosen).tolist() == [[0, 1, 3, 5, 8]]
@@ -321,7 +321,9 @@ def test_ordering_ends_where_only_rounding_is_left_of_the_mmd(k, profile, device
     x = torch.nn.functional.normalize(x, dim=-1).repeat(1, 9, 1)  # every candidate is the query
     v, own = torch.ones_like(x[..., :1]), torch.ones(40, 1, device=device, dtype=dtype)
     objective = Objective.of(
-        blocks(Gaussian(0.1), x, v, Target(x[:, :1], v[:, :1], own, own, own, own.long(), 1), 1.0), 0.5, Penalties()
+        compute_gram_blocks(Gaussian(0.1), x, v, Target(x[:, :1], v[:, :1], own, own, own, own.long(), 1), 1.0),
+        0.5,
+        ObjectiveWeights(),
     )
     chosen = torch.arange(k, device=device).expand(40, k)
     with at_most(5):
@@ -344,7 +346,9 @@ def test_position_weights_follow_the_profile_and_are_zero_at_pads(order, device,
         st.builds(Recency, st.floats(1e-3, 1)),
         st.builds(PrimacyRecency, st.floats(0, 10), st.floats(1e-3, 1)),
         st.builds(
-            lambda front, last: Custom((*front, last)), st.lists(st.floats(0, 10), max_size=6), st.floats(1e-3, 10)
+            lambda front, last: MeasuredProfile((*front, last)),
+            st.lists(st.floats(0, 10), max_size=6),
+            st.floats(1e-3, 10),
         ),
     ),
     k=st.integers(1, 20),
@@ -373,7 +377,7 @@ def test_recency_rises_primacy_recency_sags_in_the_middle_and_uniform_is_flat():
 
 
 def test_a_custom_profile_gives_its_end_to_short_prompts_and_repeats_its_front_for_long_ones():
-    profile = Custom((0.2, 0.3, 0.5))
+    profile = MeasuredProfile((0.2, 0.3, 0.5))
     assert profile.weights(2) == pytest.approx([0.3 / 0.8, 0.5 / 0.8])
     assert profile.weights(3) == pytest.approx([0.2, 0.3, 0.5])
     assert profile.weights(5) == pytest.approx([w / 1.4 for w in (0.2, 0.2, 0.2, 0.3, 0.5)])
@@ -389,10 +393,10 @@ def test_a_custom_profile_gives_its_end_to_short_prompts_and_repeats_its_front_f
         (PrimacyRecency, math.nan),
         (lambda value: PrimacyRecency(0.5, value), 0.0),
         (lambda value: PrimacyRecency(0.5, value), 2.0),
-        (Custom, ()),
-        (Custom, (-0.1, 1.0)),
-        (Custom, (1.0, 0.0)),
-        (Custom, (math.nan, 1.0)),
+        (MeasuredProfile, ()),
+        (MeasuredProfile, (-0.1, 1.0)),
+        (MeasuredProfile, (1.0, 0.0)),
+        (MeasuredProfile, (math.nan, 1.0)),
     ],
 )
 def test_invalid_profiles_raise_with_the_value(make, value):

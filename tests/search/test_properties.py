@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from kdprompt import ByObjective, CallableEmbedder, DistillationSelector, NearestLast, Penalties, Settings
+from kdprompt import ByObjective, CallableEmbedder, DistillationSelector, NearestLast, ObjectiveWeights, Settings
 from kdprompt.search.position_profiles import Recency
 from kdprompt.theory.kernels import Gaussian
 
@@ -81,7 +81,7 @@ def pools(draw, least=5, most=14):
 
 def pinned(k=None):
     """Settings that are drawn too."""
-    penalties = st.builds(Penalties, st.just(1.0), st.sampled_from([0.0, 0.05]), st.sampled_from([0.0, 0.5]))
+    penalties = st.builds(ObjectiveWeights, st.just(1.0), st.sampled_from([0.0, 0.05]), st.sampled_from([0.0, 0.5]))
     return st.builds(
         Settings,
         k=st.integers(1, 4) if k is None else k,

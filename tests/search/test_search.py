@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.objective.gram import blocks
+from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
-from kdprompt.objective.parameters import Penalties
+from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.target import Target
 from kdprompt.search.constraints import Constraints
-from kdprompt.search.exchange import drawn, exchanged
-from kdprompt.search.search import best_prefix, greedy, refine
+from kdprompt.search.exchange import draw_sets, replace_member
+from kdprompt.search.search import cut_path, greedy_search, refine_by_swaps
 from kdprompt.theory.kernels import Gaussian
 
 
@@ -66,7 +66,7 @@ class Problem:
         v = np.eye(3)[np.where(flipped, rng.integers(3, size=n), cluster)]
         q = unit(centres[rng.integers(3)] + 0.2 * rng.normal(size=8))
         self.temperature, self.share = rng.uniform(0.1, 1.0), rng.random()
-        self.penalties = penalties or Penalties(1.0, rng.uniform(0, 0.1), rng.random())
+        self.penalties = penalties or ObjectiveWeights(1.0, rng.uniform(0, 0.1), rng.random())
         self.eta = rng.choice([0.0, 0.5, rng.random()])
         self.x, self.v, q = (torch.as_tensor(a).to(dtype).double().numpy() for a in (x, v, q))  # as the package sees it
         self._estimate(q)
@@ -132,7 +132,7 @@ def objective_of(problems, device, dtype):
     support = held("support")[:, None]
     task = torch.full_like(support, -1, dtype=torch.long)
     target = Target(held("tx"), held("tv"), held("own"), held("nearby"), support, task, 1, lead.eta)
-    parts = blocks(Gaussian(lead.temperature), held("x"), held("v"), target, 1.0)
+    parts = compute_gram_blocks(Gaussian(lead.temperature), held("x"), held("v"), target, 1.0)
     return Objective.of(parts, lead.share, lead.penalties)
 
 
@@ -206,7 +206,7 @@ def anew(b, chosen, i):
 @pytest.mark.parametrize("seed", range(5))
 def test_each_greedy_step_is_the_exhaustive_argmin_of_j(seed, device, dtype):
     problems, objective = batch(seed, 10, device, dtype)
-    path = greedy(objective, rules(3, 10, device), 5)
+    path = greedy_search(objective, rules(3, 10, device), 5)
     assert_greedy(problems, path, 5, anew, dtype)
     assert path.satisfied.all()
 
@@ -215,10 +215,10 @@ def test_each_greedy_step_is_the_exhaustive_argmin_of_j(seed, device, dtype):
 def test_refined_sets_are_never_worse_and_no_swap_improves_them(seed, device, dtype):
     problems, objective = batch(seed, 10, device, dtype)
     limits = rules(3, 10, device)
-    chosen = greedy(objective, limits, 4).chosen
-    assert_refined(problems, chosen, refine(objective, limits, chosen), anew, dtype)
+    chosen = greedy_search(objective, limits, 4).chosen
+    assert_refined(problems, chosen, refine_by_swaps(objective, limits, chosen), anew, dtype)
     worst = torch.tensor([[9, 8, -1, 7]] * 3, device=device)  # a bad start, with a pad inside
-    refined = refine(objective, limits, worst)
+    refined = refine_by_swaps(objective, limits, worst)
     assert_refined(problems, worst, refined, anew, dtype)
     assert (refined[:, 2] == -1).all()
 
@@ -234,7 +234,7 @@ def test_within_one_percent_of_the_exhaustive_optimum_on_95_of_100_realistic_pro
     limits, gaps = rules(1, 12, device), []
     for problem, optimum in map(solved, range(200)):
         objective = objective_of([problem], device, dtype)
-        chosen = refine(objective, limits, greedy(objective, limits, 4).chosen)
+        chosen = refine_by_swaps(objective, limits, greedy_search(objective, limits, 4).chosen)
         gaps.append(problem.j(members(chosen[0])) / optimum - 1)
     within = np.mean(np.array(gaps) <= 0.01)
     worst = ", ".join(f"{100 * gap:.2f} %" for gap in sorted(gaps)[:-11:-1])
@@ -250,9 +250,9 @@ def test_budget_is_never_exceeded_and_what_does_not_fit_is_skipped(seed, device,
     def fits(b, chosen, i):
         return i not in chosen and sum(cost[b][[*chosen, i]]) <= 50
 
-    path = greedy(objective, limits, 6)
+    path = greedy_search(objective, limits, 6)
     assert_greedy(problems, path, 6, fits, dtype)
-    refined = refine(objective, limits, path.chosen)
+    refined = refine_by_swaps(objective, limits, path.chosen)
     assert_refined(problems, path.chosen, refined, fits, dtype)
     for b in range(3):
         assert sum(cost[b][members(refined[b])]) <= 50
@@ -263,10 +263,10 @@ def test_search_goes_on_after_the_best_candidate_did_not_fit(device, dtype):
     best = min(range(8), key=lambda i: problems[0].j([i]))
     cost = np.ones((1, 8), dtype=int)
     cost[0, best] = 100
-    chosen = members(greedy(objective, rules(1, 8, device, cost=cost, budget=3), 5).chosen[0])
+    chosen = members(greedy_search(objective, rules(1, 8, device, cost=cost, budget=3), 5).chosen[0])
     assert len(chosen) == 3
     assert best not in chosen
-    assert members(greedy(objective, rules(1, 8, device, cost=cost, budget=0), 5).chosen[0]) == []
+    assert members(greedy_search(objective, rules(1, 8, device, cost=cost, budget=0), 5).chosen[0]) == []
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -286,9 +286,9 @@ def test_quotas_are_kept_by_greedy_and_by_swaps(seed, device, dtype):
         missing = np.maximum(least - after, 0).sum()
         return i not in chosen and (after <= most).all() and missing <= 5 - len(chosen) - 1
 
-    path = greedy(objective, limits, 5)
+    path = greedy_search(objective, limits, 5)
     assert_greedy(problems, path, 5, kept, dtype)
-    refined = refine(objective, limits, path.chosen)
+    refined = refine_by_swaps(objective, limits, path.chosen)
     assert_refined(problems, path.chosen, refined, kept, dtype)
     for b in range(3):
         for chosen in (path.chosen[b], refined[b]):
@@ -309,9 +309,9 @@ def test_duplicates_are_never_together(seed, device, dtype):
     def apart(b, chosen, i):
         return not pairs[b][i][[*chosen]].any() and i not in chosen
 
-    path = greedy(objective, limits, 6)
+    path = greedy_search(objective, limits, 6)
     assert_greedy(problems, path, 6, apart, dtype)
-    refined = refine(objective, limits, path.chosen)
+    refined = refine_by_swaps(objective, limits, path.chosen)
     assert_refined(problems, path.chosen, refined, apart, dtype)
     for b in range(3):
         assert not any(pairs[b, i, j] for i, j in combinations(members(refined[b]), 2))
@@ -326,9 +326,9 @@ def test_invalid_candidates_are_never_chosen(seed, device, dtype):
         return valid[b, i] and i not in chosen
 
     limits = rules(3, 10, device, valid=valid)
-    path = greedy(objective, limits, 4)
+    path = greedy_search(objective, limits, 4)
     assert_greedy(problems, path, 4, allowed, dtype)
-    assert_refined(problems, path.chosen, refine(objective, limits, path.chosen), allowed, dtype)
+    assert_refined(problems, path.chosen, refine_by_swaps(objective, limits, path.chosen), allowed, dtype)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -336,10 +336,10 @@ def test_ties_go_to_the_lowest_index_and_are_deterministic(seed, device, dtype):
     problem = Problem(seed, 6, dtype)
     problem.x, problem.v = np.tile(problem.x, (2, 1)), np.tile(problem.v, (2, 1))  # i and i + 6 are the same
     objective = objective_of([problem], device, dtype)
-    chosen = members(greedy(objective, rules(1, 12, device), 5).chosen[0])
+    chosen = members(greedy_search(objective, rules(1, 12, device), 5).chosen[0])
     for place, i in enumerate(chosen):
         assert i < 6 or i - 6 in chosen[:place]
-    assert members(greedy(objective, rules(1, 12, device), 5).chosen[0]) == chosen
+    assert members(greedy_search(objective, rules(1, 12, device), 5).chosen[0]) == chosen
 
 
 def copies(b, n, device, dtype, *, k=None):
@@ -351,13 +351,13 @@ def copies(b, n, device, dtype, *, k=None):
     uniform = torch.full((b, at), 1 / at, device=device, dtype=dtype)
     task = torch.full_like(uniform, -1, dtype=torch.long)
     target = Target(x[:, :at], v[:, :at], uniform, uniform, torch.ones_like(uniform), task, at)
-    return Objective.of(blocks(Gaussian(0.3), x, v, target, 1.0), 0.5, Penalties())
+    return Objective.of(compute_gram_blocks(Gaussian(0.3), x, v, target, 1.0), 0.5, ObjectiveWeights())
 
 
 def test_ties_at_mmd_zero_go_to_the_lowest_index(device, dtype):
-    path = greedy(copies(50, 9, device, dtype), rules(50, 9, device), 5)
+    path = greedy_search(copies(50, 9, device, dtype), rules(50, 9, device), 5)
     assert path.chosen.tolist() == [[0, 1, 2, 3, 4]] * 50
-    assert best_prefix(path).tolist() == [[0, -1, -1, -1, -1]] * 50
+    assert cut_path(path).tolist() == [[0, -1, -1, -1, -1]] * 50
 
 
 @pytest.mark.parametrize("k", [3, 4, 8])
@@ -365,16 +365,16 @@ def test_refinement_ends_where_only_rounding_is_left_of_the_mmd(k, device, dtype
     for objective in (copies(40, 9, device, dtype), copies(40, 9, device, dtype, k=k)):
         start = torch.arange(k, device=device).expand(40, k)
         with at_most(5):
-            refined = refine(objective, rules(40, 9, device), start)
+            refined = refine_by_swaps(objective, rules(40, 9, device), start)
         assert (refined == start).all()  # it is optimal already
 
 
 @pytest.mark.parametrize("complexity", [0.0, 0.05, 0.3])
 @pytest.mark.parametrize("seed", range(4))
 def test_adaptive_prefix_minimises_j_over_the_prefixes(complexity, seed, device, dtype):
-    problems, objective = batch(seed, 10, device, dtype, penalties=Penalties(1.0, complexity, 0.3))
-    path = greedy(objective, rules(3, 10, device), 6)
-    for b, row in enumerate(best_prefix(path)):
+    problems, objective = batch(seed, 10, device, dtype, penalties=ObjectiveWeights(1.0, complexity, 0.3))
+    path = greedy_search(objective, rules(3, 10, device), 6)
+    for b, row in enumerate(cut_path(path)):
         values = [problems[b].j(members(path.chosen[b, :size])) for size in range(7)]
         assert row[: len(members(row))].tolist() == path.chosen[b, : len(members(row))].tolist()
         assert row[len(members(row)) :].tolist() == [-1] * (6 - len(members(row)))
@@ -384,10 +384,10 @@ def test_adaptive_prefix_minimises_j_over_the_prefixes(complexity, seed, device,
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_adaptive_prefix_is_the_shortest_within_the_tolerance(share, seed, device, dtype):
-    problems, objective = batch(seed, 10, device, dtype, penalties=Penalties(1.0, 0.0, 0.3))
-    path = greedy(objective, rules(3, 10, device), 6)
-    shortest = best_prefix(path)
-    for b, row in enumerate(best_prefix(path, share)):
+    problems, objective = batch(seed, 10, device, dtype, penalties=ObjectiveWeights(1.0, 0.0, 0.3))
+    path = greedy_search(objective, rules(3, 10, device), 6)
+    shortest = cut_path(path)
+    for b, row in enumerate(cut_path(path, share)):
         values = [problems[b].j(members(path.chosen[b, :size])) for size in range(7)]
         limit = min(values) + share * (values[0] - min(values))
         size = len(members(row))
@@ -397,17 +397,19 @@ def test_adaptive_prefix_is_the_shortest_within_the_tolerance(share, seed, devic
 
 
 def test_adaptive_prefix_may_be_empty(device, dtype):
-    _, objective = batch(0, 10, device, dtype, penalties=Penalties(1.0, 50.0, 0.0))
-    assert best_prefix(greedy(objective, rules(3, 10, device), 4)).tolist() == [[-1] * 4] * 3
+    _, objective = batch(0, 10, device, dtype, penalties=ObjectiveWeights(1.0, 50.0, 0.0))
+    assert cut_path(greedy_search(objective, rules(3, 10, device), 4)).tolist() == [[-1] * 4] * 3
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_adaptive_prefix_meets_the_quotas_minima_before_it_minimises_j(seed, device, dtype):
-    problems, objective = batch(seed, 9, device, dtype, penalties=Penalties(1.0, 5.0, 0.0))  # alone it would be empty
+    problems, objective = batch(
+        seed, 9, device, dtype, penalties=ObjectiveWeights(1.0, 5.0, 0.0)
+    )  # alone it would be empty
     group = np.tile(np.arange(9) % 3, (3, 1))
     limits = rules(3, 9, device, group=group, most=np.array([9, 9, 9]), least=np.array([1, 0, 2]))
-    path = greedy(objective, limits, 5)
-    for b, row in enumerate(best_prefix(path)):
+    path = greedy_search(objective, limits, 5)
+    for b, row in enumerate(cut_path(path)):
         codes = [i % 3 for i in members(row)]
         assert codes.count(0) >= 1
         assert codes.count(2) >= 2
@@ -418,20 +420,22 @@ def test_adaptive_prefix_meets_the_quotas_minima_before_it_minimises_j(seed, dev
 
 def test_what_is_infeasible_is_padded(device, dtype):
     _, objective = batch(0, 4, device, dtype)
-    all_of_them = greedy(objective, rules(3, 4, device), 7)
+    all_of_them = greedy_search(objective, rules(3, 4, device), 7)
     assert [sorted(row) for row in all_of_them.chosen.tolist()] == [[-1, -1, -1, 0, 1, 2, 3]] * 3
     assert (all_of_them.chosen[:, 4:] == -1).all()
     assert all_of_them.totals.isfinite().tolist() == [[True] * 5 + [False] * 3] * 3
     nothing = rules(3, 4, device, valid=np.zeros((3, 4), dtype=bool))
-    path = greedy(objective, nothing, 2)
-    assert path.chosen.tolist() == best_prefix(path).tolist() == [[-1, -1]] * 3
-    assert refine(objective, nothing, path.chosen).tolist() == [[-1, -1]] * 3
+    path = greedy_search(objective, nothing, 2)
+    assert path.chosen.tolist() == cut_path(path).tolist() == [[-1, -1]] * 3
+    assert refine_by_swaps(objective, nothing, path.chosen).tolist() == [[-1, -1]] * 3
 
 
 def test_no_places_give_no_demonstrations(device, dtype):
     problems, objective = batch(0, 4, device, dtype)
-    path = greedy(objective, rules(3, 4, device), 0)
-    assert path.chosen.shape == best_prefix(path).shape == refine(objective, rules(3, 4, device), path.chosen).shape
+    path = greedy_search(objective, rules(3, 4, device), 0)
+    assert (
+        path.chosen.shape == cut_path(path).shape == refine_by_swaps(objective, rules(3, 4, device), path.chosen).shape
+    )
     assert path.totals.tolist() == [[pytest.approx(problem.j([]), abs=tolerance(dtype))] for problem in problems]
 
 
@@ -443,18 +447,18 @@ def test_permuting_the_pool_permutes_the_answer(seed, device, dtype):
     limits, answers = rules(1, 10, device), []
     for each in (problem, moved):
         objective = objective_of([each], device, dtype)
-        answers.append(members(refine(objective, limits, greedy(objective, limits, 4).chosen)[0]))
+        answers.append(members(refine_by_swaps(objective, limits, greedy_search(objective, limits, 4).chosen)[0]))
     assert [order[i] for i in answers[1]] == answers[0]
 
 
 def test_a_batch_is_its_problems_one_by_one(device, dtype):
     _, objective = batch(3, 10, device, dtype, b=6)
     limits = rules(6, 10, device)
-    together = refine(objective, limits, greedy(objective, limits, 4).chosen)
+    together = refine_by_swaps(objective, limits, greedy_search(objective, limits, 4).chosen)
     for b in range(6):
         one = torch.tensor([b], device=device)
-        alone = greedy(objective.rows(one), limits.rows(one), 4).chosen
-        assert refine(objective.rows(one), limits.rows(one), alone).tolist() == together[b : b + 1].tolist()
+        alone = greedy_search(objective.rows(one), limits.rows(one), 4).chosen
+        assert refine_by_swaps(objective.rows(one), limits.rows(one), alone).tolist() == together[b : b + 1].tolist()
 
 
 class Limits:
@@ -502,7 +506,7 @@ class Limits:
 @pytest.mark.parametrize("seed", range(8))
 def test_drawn_sets_join_the_feasible_candidate_with_the_largest_key(seed, device):
     limits = Limits(seed, device)
-    found = drawn(limits.rules, 5, torch.as_tensor(limits.keys, device=device))
+    found = draw_sets(limits.rules, 5, torch.as_tensor(limits.keys, device=device))
     for b in range(3):
         chosen = []
         while len(chosen) < 5 and (feasible := limits.feasible(b, chosen, 5 - len(chosen))):
@@ -513,12 +517,12 @@ def test_drawn_sets_join_the_feasible_candidate_with_the_largest_key(seed, devic
 @pytest.mark.parametrize("seed", [0, 1, 2, 4, 5, 7, 8, 9])
 def test_an_exchanged_member_gives_way_to_the_feasible_candidate_with_the_largest_key(seed, device):
     limits = Limits(seed, device)
-    before = drawn(limits.rules, 5, torch.as_tensor(limits.keys, device=device))
+    before = draw_sets(limits.rules, 5, torch.as_tensor(limits.keys, device=device))
     keys = np.random.default_rng(100 + seed).random((3, 12))
     whole = limits.rules.satisfied(before).nonzero().squeeze(-1).tolist()
     assert whole
     for place in range(5):
-        after = exchanged(limits.rules, before, place, torch.as_tensor(keys, device=device))
+        after = replace_member(limits.rules, before, place, torch.as_tensor(keys, device=device))
         for b in whole:
             expected = before[b].tolist()
             rest = [i for i in expected[:place] + expected[place + 1 :] if i >= 0]
@@ -530,6 +534,6 @@ def test_an_exchanged_member_gives_way_to_the_feasible_candidate_with_the_larges
 
 def test_of_random_keys_every_set_is_drawn_equally_often(device):
     keys = torch.rand((4000, 5), generator=torch.Generator().manual_seed(0)).to(device)
-    sets = drawn(rules(4000, 5, device), 2, keys).sort(-1).values.tolist()
+    sets = draw_sets(rules(4000, 5, device), 2, keys).sort(-1).values.tolist()
     counts = [sets.count([i, j]) for i, j in combinations(range(5), 2)]
     assert sum(counts) == 4000 and all(abs(count - 400) < 4 * math.sqrt(4000 * 0.1 * 0.9) for count in counts)

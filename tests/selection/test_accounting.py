@@ -14,7 +14,7 @@ from kdprompt import (
     DistillationSelector,
     NearestFirst,
     NearestLast,
-    Penalties,
+    ObjectiveWeights,
     Query,
     Settings,
 )
@@ -22,7 +22,7 @@ from kdprompt.search.position_profiles import PrimacyRecency, Recency
 from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial
 
 WIDTH = 6
-PENALTIES = Penalties(bias=1.0, complexity=0.05, interference=0.7)
+PENALTIES = ObjectiveWeights(bias=1.0, complexity=0.05, interference=0.7)
 
 
 # -- the brute force: loops over NumPy rows, nothing of the package but the records that go in --------------------
@@ -166,7 +166,7 @@ class Brute:
     w: np.ndarray
     kernel: object
     share: float
-    penalties: Penalties
+    penalties: ObjectiveWeights
     profile: object
 
     def attention(self, chosen, weights, q):
@@ -334,7 +334,7 @@ CASES = {
     "nearest last, recency": Setting({"kind": "labels"}, {"order": NearestLast(Recency())}),
     "nearest first, both ends": Setting({"kind": "text"}, {"order": NearestFirst(PrimacyRecency())}, mode="text"),
     "order by objective, k auto": Setting({"kind": "labels"}, {"order": ByObjective(Recency(0.6)), "k": "auto"}),
-    "k auto, none chosen": Setting({"kind": "labels"}, {"k": "auto", "penalties": Penalties(1.0, 9.0, 0.5)}),
+    "k auto, none chosen": Setting({"kind": "labels"}, {"k": "auto", "penalties": ObjectiveWeights(1.0, 9.0, 0.5)}),
     "a kernel above 1": Setting(
         {"kind": "labels"},
         {"neighbourhood": 0.4},

@@ -14,7 +14,7 @@ from kdprompt import (
     LikeliestLast,
     NearestFirst,
     NearestLast,
-    Penalties,
+    ObjectiveWeights,
     PoolError,
     Query,
     QueryError,
@@ -22,16 +22,16 @@ from kdprompt import (
     Selection,
     Settings,
 )
-from kdprompt.objective.gram import blocks
+from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.target import Target
 from kdprompt.search.constraints import Constraints
 from kdprompt.search.position_profiles import Recency, Uniform
-from kdprompt.search.search import best_prefix, greedy, refine
+from kdprompt.search.search import cut_path, greedy_search, refine_by_swaps
 from kdprompt.theory.kernels import Gaussian
 
 TEMPERATURE, SHARE, WIDTH, N = 0.5, 0.6, 5, 14
-PENALTIES = Penalties(1.0, 0.1, 0.4)
+PENALTIES = ObjectiveWeights(1.0, 0.1, 0.4)
 OUTPUTS = ("red", "green", "blue")
 
 
@@ -73,7 +73,7 @@ class World:
         held = {name: torch.as_tensor(value, device=device, dtype=dtype) for name, value in raw.items()}
         task = torch.full((b, 1), -1, device=device)
         target = Target(held["tx"], held["tv"], held["own"], held["nearby"], held["support"], task, 1, 0.4)
-        parts = blocks(Gaussian(TEMPERATURE), held["x"], held["v"], target, 1.0)
+        parts = compute_gram_blocks(Gaussian(TEMPERATURE), held["x"], held["v"], target, 1.0)
         self.objective, self.penalties = Objective.of(parts, SHARE, penalties), penalties
         self.raw = {name: value.cpu().double().numpy() for name, value in held.items()}
         self.b, self.n, self.device = b, n, device
@@ -113,7 +113,7 @@ class World:
 @pytest.mark.parametrize("seed", range(2))
 def test_greedy_adds_the_best_behind_the_core(seed, fixed, device, dtype):
     world = World(seed, device, dtype)
-    path = greedy(world.objective, world.rules(fixed), fixed + 2, fixed)
+    path = greedy_search(world.objective, world.rules(fixed), fixed + 2, fixed)
     assert path.fixed == fixed and path.totals.shape == path.satisfied.shape == path.rounding.shape == (3, 3)
     for b, row in enumerate(path.chosen.tolist()):
         assert row[:fixed] == list(range(fixed))
@@ -130,8 +130,8 @@ def test_refinement_leaves_the_core_and_no_swap_of_the_tail_is_better(seed, devi
     world, fixed = World(seed, device, dtype), 2
     rules = world.rules(fixed)
     worst = torch.tensor([[0, 1, 8, -1, 7]] * 3, device=device)  # a bad start, with a pad inside
-    for start in (greedy(world.objective, rules, 4, fixed).chosen, worst):
-        refined = refine(world.objective, rules, start, fixed)
+    for start in (greedy_search(world.objective, rules, 4, fixed).chosen, worst):
+        refined = refine_by_swaps(world.objective, rules, start, fixed)
         assert ((refined < 0) == (start < 0)).all()
         for b, row in enumerate(refined.tolist()):
             before, after = ([i for i in r if i >= 0] for r in (start[b].tolist(), row))
@@ -146,7 +146,7 @@ def test_refinement_leaves_the_core_and_no_swap_of_the_tail_is_better(seed, devi
 def test_the_tail_is_the_best_of_all_tails_on_nearly_all_problems(device):
     world = World(7, device, torch.float64, b=60)
     rules = world.rules(2)
-    found = refine(world.objective, rules, greedy(world.objective, rules, 4, 2).chosen, 2).tolist()
+    found = refine_by_swaps(world.objective, rules, greedy_search(world.objective, rules, 4, 2).chosen, 2).tolist()
     gaps = []
     for b, row in enumerate(found):
         optimum = min(world.j(b, [0, 1, *tail]) for tail in combinations(range(2, world.n), 2))
@@ -160,9 +160,9 @@ def test_the_tail_is_the_best_of_all_tails_on_nearly_all_problems(device):
 )
 def test_the_best_prefix_begins_at_the_core(penalties, sizes, device, dtype):
     """R3 falls with length: a large weight on it asks for all of them."""
-    world, seen = World(1, device, dtype, b=12, penalties=Penalties(*penalties)), set()
-    path = greedy(world.objective, world.rules(2), 6, 2)
-    for b, row in enumerate(best_prefix(path).tolist()):
+    world, seen = World(1, device, dtype, b=12, penalties=ObjectiveWeights(*penalties)), set()
+    path = greedy_search(world.objective, world.rules(2), 6, 2)
+    for b, row in enumerate(cut_path(path).tolist()):
         size = sum(i >= 0 for i in row)
         values = [world.j(b, path.chosen[b, :s].tolist()) for s in range(2, 7)]
         assert row[:2] == [0, 1] and values[size - 2] <= min(values) + world.slack
@@ -215,7 +215,7 @@ def selector(examples=None, embedder=None, **settings):
         "kernel": Gaussian(TEMPERATURE),
         "share": 0.0,
         "neighbourhood": 0.0,
-        "penalties": Penalties(1.0, 0.1, 0.0),
+        "penalties": ObjectiveWeights(1.0, 0.1, 0.0),
         "tolerance": 0.0,
         "near_duplicate": 2.0,
     }
@@ -439,7 +439,7 @@ def test_the_plain_orders_sort_the_tail_alone(order):
 def test_auto_may_add_nothing():
     """The core is the query's own vector: whatever joins it leads away."""
     chooser = selector(
-        k="auto", k_max=5, penalties=Penalties(1.0, 0.0, 0.0), embedder=Known(like={"a query": ("text 4", 0.0)})
+        k="auto", k_max=5, penalties=ObjectiveWeights(1.0, 0.0, 0.0), embedder=Known(like={"a query": ("text 4", 0.0)})
     )
     found = chooser.select("a query", core=["e04"])
     assert found.ids == ("e04",) and found.reusable == 1.0 and found.notes == ()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.theory.bandwidth import SHRINKAGES, TEMPERATURES, leave_one_out, median_temperature
+from kdprompt.theory.bandwidth import SHRINKAGES, TEMPERATURES, fit_by_leave_one_out, median_temperature
 
 
 def tensor(values, device, dtype):
@@ -100,7 +100,7 @@ def pool(seed, n, *, informative, classes=4, labels=True, d=12, noise=0.25):
 def test_leave_one_out_picks_what_a_naive_loop_picks(labels, informative, seed, device, dtype):
     data = pool(seed, 14, informative=informative, labels=labels)
     temperature, shrinkage, loss = naive_choice(data, labels)
-    found = leave_one_out(*(tensor(part, device, dtype) for part in data), labels=labels)
+    found = fit_by_leave_one_out(*(tensor(part, device, dtype) for part in data), labels=labels)
     assert found.temperature == temperature
     assert found.shrinkage == pytest.approx(shrinkage, rel=1e-4)
     assert found.loss == pytest.approx(loss, rel=1e-4)
@@ -111,14 +111,14 @@ def test_leave_one_out_picks_what_a_naive_loop_picks(labels, informative, seed, 
 @pytest.mark.parametrize("seed", range(3))
 def test_leave_one_out_predicts_a_clustered_pool(labels, seed, device, dtype):
     data = pool(seed, 80, informative=True, labels=labels)
-    found = leave_one_out(*(tensor(part, device, dtype) for part in data), labels=labels)
+    found = fit_by_leave_one_out(*(tensor(part, device, dtype) for part in data), labels=labels)
     assert found.loss < 0.3 * found.prior_loss
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_leave_one_out_shrinks_random_labels_to_the_prior(seed, device, dtype):
     similarities, values, own, prior = pool(seed, 200, informative=False)
-    found = leave_one_out(*(tensor(p, device, dtype) for p in (similarities, values, own, prior)), labels=True)
+    found = fit_by_leave_one_out(*(tensor(p, device, dtype) for p in (similarities, values, own, prior)), labels=True)
     kappa = np.exp((similarities - 1) / found.temperature)
     total = np.einsum("ij,ijc->ic", kappa, values) + found.shrinkage * prior
     estimates = total / (kappa.sum(1, keepdims=True) + found.shrinkage)

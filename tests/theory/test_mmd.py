@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kdprompt.theory.kernels import Gaussian, Joint, Laplace, Linear, Polynomial, RationalQuadratic, joint_points
+from kdprompt.theory.kernels import Gaussian, JointKernel, Laplace, Linear, Polynomial, RationalQuadratic, joint_points
 from kdprompt.theory.mmd import mean_embedding, mmd, mmd_squared, mmd_squared_unbiased, witness
 
 
@@ -250,14 +250,14 @@ def test_r2_mmd_is_the_distance_between_distilled_weights(kernel, features, shar
 
     expected = np.linalg.norm(distilled(x, v, wx) - distilled(q, vq, wq))
     x, v, q, vq, wx, wq = tensors(device, dtype, x, v, q, vq, wx, wq)
-    found = mmd(Joint(kernel, width=3, share=share), joint_points(x, v), joint_points(q, vq), wx, wq)
+    found = mmd(JointKernel(kernel, width=3, share=share), joint_points(x, v), joint_points(q, vq), wx, wq)
     assert abs(float(found) - expected) < (1e-10 if dtype is torch.float64 else 1e-4 * expected)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_joint_kernel_diagonal_is_that_of_its_gram_matrix(share, device, dtype):
     points = torch.as_tensor(np.random.default_rng(9).normal(size=(2, 6, 5)), device=device, dtype=dtype)
-    kernel = Joint(Polynomial(2, 0.7), width=3, share=share)
+    kernel = JointKernel(Polynomial(2, 0.7), width=3, share=share)
     assert_close(kernel.diagonal(points), kernel(points, points).diagonal(dim1=-2, dim2=-1), dtype)
 
 

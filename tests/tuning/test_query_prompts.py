@@ -18,7 +18,7 @@ from kdprompt import (
     Settings,
 )
 from kdprompt.evaluate import LabelReader, TextReader
-from kdprompt.tuning.held_out import SCALES, Outcome
+from kdprompt.tuning.held_out import SCALES, EvaluationOutcome
 
 SIDES = {"n": "north", "s": "south"}
 
@@ -191,7 +191,9 @@ def test_the_fitted_log_loss_equals_a_naive_one_and_forgives_being_too_sure():
     def outcome(logits):
         log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         rows = [tuple(row) for row in log_probs.tolist()]
-        return Outcome([-row[c] for row, c in zip(rows, codes, strict=True)], [False] * 200, rows, codes.tolist())
+        return EvaluationOutcome(
+            [-row[c] for row, c in zip(rows, codes, strict=True)], [False] * 200, rows, codes.tolist()
+        )
 
     naive = min(
         np.mean([np.log(np.exp(row / t).sum()) - row[c] / t for row, c in zip(scores, codes, strict=True)])
@@ -200,7 +202,7 @@ def test_the_fitted_log_loss_equals_a_naive_one_and_forgives_being_too_sure():
     plain, sure = outcome(scores), outcome(4 * scores)
     assert plain.fitted_log_loss() == pytest.approx(naive, rel=1e-10)
     assert sure.fitted_log_loss() <= plain.fitted_log_loss() + 1e-3 and np.mean(sure.losses) > np.mean(plain.losses)
-    assert Outcome([0.0, 1.0], [False, True]).fitted_log_loss() is None
+    assert EvaluationOutcome([0.0, 1.0], [False, True]).fitted_log_loss() is None
 
 
 # -- whom the core serves -------------------------------------------------------------------------------------------
