@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 from kdprompt.cli.app import app
-from kdprompt.evaluate import phenomena
+from kdprompt.reproduce import phenomena
 from kdprompt.reproduce.phenomena import bias_and_mmd, gap_and_length, rank_correlation
 
 
