@@ -48,16 +48,23 @@ __all__ = [
 
 FORMAT = 1
 DOCUMENT = "document"
-KEPT = (
+KEPT = (  # modules of stored objects
     "theory.kernels",
     "search.ordering",
-    "objective.objective",
+    "search.position_profiles",
+    "objective.parameters",
+    "objective.regression",
     "pool.prompt",
     "settings",
-    "objective.target",
     "calibration.pseudo_queries",
     "calibration.calibration",
-)  # rooms of stored objects
+)
+RENAMED = {  # classes of files that were written before these had their present names
+    "Custom": "MeasuredProfile",
+    "Joint": "JointKernel",
+    "Penalties": "ObjectiveWeights",
+    "Regression": "KernelRegression",
+}
 PINS = ("kernel", "share", "neighbourhood", "penalties", "tolerance")  # settings that a calibration takes as they are
 Default = Callable[[Any], Any]
 
@@ -256,7 +263,8 @@ def _decoded(value: Any) -> Any:
         return [_decoded(inner) for inner in value]
     if not isinstance(value, dict):
         return value
-    kind = value[""]
+    name = str(value[""])
+    kind = RENAMED.get(name, name)
     if kind in ("dict", "tuple"):
         items = value["items"]
         return {k: _decoded(v) for k, v in items} if kind == "dict" else tuple(_decoded(v) for v in items)

@@ -1,16 +1,30 @@
 """A selector as a ``Runnable``: variables in, the same with their examples out, or the examples alone."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from langchain_core.runnables import Runnable, RunnableConfig
-
-if TYPE_CHECKING:
-    from langchain_kdprompt.selector import DistillationExampleSelector
 
 __all__ = ["SelectExamples"]
 
 Variables = dict[str, Any]
 Examples = list[dict[str, Any]]
+
+
+class BatchSelector(Protocol):
+    """A selector of examples for one query, asynchronously, or for several in one pass."""
+
+    def select_examples(self, input_variables: Variables) -> Examples:
+        """The examples for one query."""
+        ...
+
+    async def aselect_examples(self, input_variables: Variables) -> Examples:
+        """The same, without holding up the event loop."""
+        ...
+
+    def select_batch(self, queries: Sequence[Variables]) -> list[Examples]:
+        """The examples for each of several queries."""
+        ...
 
 
 class SelectExamples(Runnable[Variables, Examples]):
@@ -19,7 +33,7 @@ class SelectExamples(Runnable[Variables, Examples]):
     A batch is computed in one pass, and so are concurrent async calls.
     """
 
-    def __init__(self, selector: "DistillationExampleSelector") -> None:
+    def __init__(self, selector: BatchSelector) -> None:
         self.selector = selector
 
     def invoke(self, input: Variables, config: RunnableConfig | None = None, **kwargs: Any) -> Examples:

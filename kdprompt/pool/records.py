@@ -22,7 +22,7 @@ def render_value(value: object) -> str:
     """A value as text: strings as they are, everything else as JSON where it can be, else ``str``.
 
     Example:
-        >>> render("plain"), render(["a", 1]), render({"x": True})
+        >>> render_value("plain"), render_value(["a", 1]), render_value({"x": True})
         ('plain', '["a", 1]', '{"x": true}')
     """
     if isinstance(value, str):

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-__all__ = []
+__all__ = ["is_within_one_standard_error"]
 
 
 def is_within_one_standard_error(loss: Tensor, best: Tensor) -> bool:
