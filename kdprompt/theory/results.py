@@ -104,6 +104,9 @@ def bias(kernel: Kernel, prompt: JointSample, target: JointSample) -> Tensor:
     Returns:
         ``[...]``, ≥ 0. Where values are v = Aφ′(x), ‖A‖_op times the MMD under κ′κ bounds it: pass φ′(x) as values.
 
+    Raises:
+        ValueError: Prompt and target differ in the width of their inputs or of their values.
+
     Example:
         >>> import torch
         >>> from kdprompt.theory.kernels import Linear
@@ -111,6 +114,9 @@ def bias(kernel: Kernel, prompt: JointSample, target: JointSample) -> Tensor:
         >>> bias(Linear(), JointSample(x, v), JointSample(x, -v))  # W_D = (½, −½), W_Q = (−½, ½)
         tensor(1.4142)
     """
+    widths = [(sample.inputs.shape[-1], sample.values.shape[-1]) for sample in (prompt, target)]
+    if widths[0] != widths[1]:
+        raise ValueError(f"prompt and target must have the same widths d and c, got {widths[0]} and {widths[1]}")
     joint_kernel = JointKernel(kernel, prompt.inputs.shape[-1], output_share=1.0)
     return mmd(joint_kernel, prompt.to_weighted_sample(), target.to_weighted_sample())
 

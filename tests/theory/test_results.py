@@ -57,6 +57,12 @@ def test_r2_bias_is_the_distance_of_the_distilled_weights(name, seed):
     assert bool((shift <= theory.read_out_shift(bias[:, None], kernel.diagonal(at)) * (1 + 1e-12)).all())
 
 
+def test_r2_samples_of_different_widths_raise_with_the_widths():
+    x, v, _ = problem(0, d=3, c=2)
+    with pytest.raises(ValueError, match=r"the same widths d and c, got \(3, 2\) and \(2, 3\)"):
+        theory.bias(Linear(), JointSample(x, v), JointSample(v, x))
+
+
 @each_kernel
 def test_r2_lifted_values_obey_the_operator_norm(name):
     kernel, phi = FEATURES[name]
