@@ -31,7 +31,7 @@ from kdprompt.pool.neighbours import find_neighbours, rank_in_turn
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.search.ordering import Order
 from kdprompt.settings import Settings
-from kdprompt.theory.bandwidth import fit_by_leave_one_out, median_temperature
+from kdprompt.theory.bandwidth import fit_by_leave_one_out, median_heuristic
 from kdprompt.theory.kernels import Gaussian, Kernel
 from kdprompt.theory.standard_error import is_within_one_standard_error
 
@@ -100,7 +100,7 @@ def calibrate(features: PoolTensors, settings: Settings, traffic: Tensor | None 
     start = next(_grid(settings, regression, default=True))
     options = list(_grid(settings, regression, default=False))
     rows = _held_out(features, min(PSEUDO_QUERIES, len(features) // 4), generator, traffic)
-    median = median_temperature(features.x)
+    median = median_heuristic(features.x)
     static = replace(
         start,
         kernel=settings.kernel or Gaussian(median / STATIC_NARROWING),
@@ -180,7 +180,7 @@ def _held_out(features: PoolTensors, count: int, generator: torch.Generator, tra
 def _regression(features: PoolTensors, settings: Settings, generator: torch.Generator) -> KernelRegression:
     """The regression by leave-one-out; by the median heuristic where there is nothing to predict."""
     if features.mode == "none" or len(features) < 8:
-        kernel = settings.kernel or Gaussian(median_temperature(features.x))
+        kernel = settings.kernel or Gaussian(median_heuristic(features.x))
         return KernelRegression(kernel, 0.1)
     rows = _held_out(features, min(HELD_OUT, len(features)), generator, None)
     near = find_neighbours(features, query_tensors_of_rows(features, rows), settings.shortlist)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdprompt.theory.bandwidth import median_temperature
+from kdprompt.theory.bandwidth import median_heuristic
 from kdprompt.theory.kernels import Gaussian
 from kdprompt.theory.mmd import mean_embedding, mmd
-from kdprompt.theory.two_sample import TwoSample, two_sample_test
+from kdprompt.theory.two_sample import TwoSampleResult, two_sample_test
 
 __all__ = ["Coverage", "coverage"]
 
@@ -26,7 +26,7 @@ class Coverage:
         temperature: Of the kernel, by the median heuristic on both samples.
     """
 
-    test: TwoSample
+    test: TwoSampleResult
     bias: float
     witness: Tensor
     similarity: Tensor
@@ -69,7 +69,7 @@ def coverage(pool: Tensor, queries: Tensor, *, permutations: int = 1000, seed: i
     for name, part in (("pool", x), ("queries", q)):
         if len(part) < 2:
             raise ValueError(f"coverage needs at least 2 {name}, got {len(part)}")
-    kernel = Gaussian(median_temperature(torch.cat([x, q])))
+    kernel = Gaussian(median_heuristic(torch.cat([x, q])))
     m = len(q)
     others = (mean_embedding(kernel, q, q) * m - kernel.diagonal(q)) / (m - 1)
     return Coverage(

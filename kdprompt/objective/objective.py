@@ -15,7 +15,7 @@ from torch import Tensor
 from kdprompt.objective.gram import GramBlocks
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.theory.bounds import complexity_of_trace
-from kdprompt.theory.kernels import mix
+from kdprompt.theory.kernels import mix_output_kernel
 
 __all__ = ["Objective", "State", "Terms"]
 
@@ -101,11 +101,11 @@ class Objective:
         """J for Gram blocks, an output-kernel share ρ in [0, 1] and weights of the terms."""
         w = parts.target.weights
         at = parts.target.queries
-        joint_tt = parts.inputs_tt * mix(parts.values_tt, share)
+        joint_tt = parts.inputs_tt * mix_output_kernel(parts.values_tt, share)
         attention = parts.inputs_st[..., :at].clamp_min(0)
         return cls(
-            gram=parts.inputs_ss * mix(parts.values_ss, share),
-            cross=(parts.inputs_st * mix(parts.values_st, share) @ w[..., None]).squeeze(-1),
+            gram=parts.inputs_ss * mix_output_kernel(parts.values_ss, share),
+            cross=(parts.inputs_st * mix_output_kernel(parts.values_st, share) @ w[..., None]).squeeze(-1),
             self_term=(w * (joint_tt @ w[..., None]).squeeze(-1)).sum(-1),
             diagonal=parts.inputs_ss.diagonal(dim1=-2, dim2=-1),
             attention=attention,

@@ -18,6 +18,7 @@ from kdprompt.readers.causal_lm import HuggingFaceModel
 from kdprompt.selector import DistillationSelector
 from kdprompt.theory.kernels import Gaussian, Kernel, Polynomial
 from kdprompt.theory.results import bias, distilled_weights, order_sensitivity
+from kdprompt.theory.samples import JointSample
 
 __all__ = [
     "Phenomenon",
@@ -113,7 +114,7 @@ def bias_and_mmd(*, problems: int = 200, seed: int = 0) -> Phenomenon:
         phi = [(z[:, :, None] * z[:, None, :]).flatten(1) for z in phi]
         uniform = [torch.full((n,), 1 / n, dtype=torch.float64) for n in (k, m)]
         apart = distilled_weights(uniform[0], v, phi[0]) - distilled_weights(uniform[1], u, phi[1])
-        x.append(float(bias(kernel, (a, v), (q, u))))
+        x.append(float(bias(kernel, JointSample(a, v), JointSample(q, u))))
         y.append(float(torch.linalg.matrix_norm(apart)))
     slope, r2 = _line(x, y)
     claim = "R2: the distance of the distilled weights is the MMD, slope 1"
@@ -180,7 +181,7 @@ def bias_and_loss(reading: Reading, *, prompts: int = 200, k: int = 4, attention
     else:
         at, to = torch.stack([x[rows] for rows, _ in draws]), q
     values = torch.stack([v[rows] for rows, _ in draws])
-    predicted = bias(kernel, (at, values), (to[:, None], estimated[:, None])).tolist()
+    predicted = bias(kernel, JointSample(at, values), JointSample(to[:, None], estimated[:, None])).tolist()
     measured = [reading.loss(reading.shown(rows), case) for rows, case in draws]
     geometry = "the model's keys" if attention else "the embedding"
     return Phenomenon(

@@ -1,4 +1,7 @@
-"""Rules that choose a kernel's temperature from the pool: named functions, called where you see them."""
+"""Rules that choose a kernel's temperature from the pool: named functions, called where you see them.
+
+Takes embeddings, or similarities with values; gives a temperature.
+"""
 
 from dataclasses import dataclass
 
@@ -8,18 +11,18 @@ from torch import Tensor
 from kdprompt.theory.kernels import squared_distances
 from kdprompt.theory.standard_error import is_within_one_standard_error
 
-__all__ = ["LeaveOneOutFit", "fit_by_leave_one_out", "median_temperature"]
+__all__ = ["SHRINKAGES", "TEMPERATURES", "LeaveOneOutFit", "fit_by_leave_one_out", "median_heuristic"]
 
 TEMPERATURES = (0.02, 0.03, 0.04, 0.055, 0.075, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8)
-SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # multiples of the median kernel mass
 
 
-def median_temperature(x: Tensor, *, sample: int = 2000) -> float:
-    """The median heuristic: t = h² with h the median distance between distinct points.
+def median_heuristic(x: Tensor, *, max_points: int = 2000) -> float:
+    """The median heuristic: temperature t = h² with h the median distance between distinct points.
 
     Args:
-        x: Points ``[n, d]``; evenly spaced ones are taken where n exceeds ``sample``.
-        sample: Most points looked at.
+        x: Points ``[n, d]``.
+        max_points: Where n exceeds it, that many evenly spaced points are taken.
 
     Returns:
         A positive temperature; 1 where all points coincide (to a distance of 0.001).
@@ -28,22 +31,22 @@ def median_temperature(x: Tensor, *, sample: int = 2000) -> float:
         Garreau, Jitkrittum, Kanagawa (2017), "Large sample analysis of the median heuristic",
         arXiv 1707.07269.
     """
-    points = _spread(x, sample)
+    points = _take_evenly(x, max_points)
     distances = squared_distances(points, points)
-    upper = distances[torch.triu(torch.ones_like(distances, dtype=torch.bool), diagonal=1)]
-    positive = upper[upper > 1e-6]
-    return float(positive.median()) if positive.numel() else 1.0
+    pairs = distances[torch.triu(torch.ones_like(distances, dtype=torch.bool), diagonal=1)]
+    distinct = pairs[pairs > 1e-6]
+    return float(distinct.median()) if distinct.numel() else 1.0
 
 
-def _spread(x: Tensor, sample: int) -> Tensor:
-    if x.shape[0] <= sample:
+def _take_evenly(x: Tensor, max_points: int) -> Tensor:
+    if x.shape[0] <= max_points:
         return x
-    return x[torch.linspace(0, x.shape[0] - 1, sample, device=x.device).long()]
+    return x[torch.linspace(0, x.shape[0] - 1, max_points, device=x.device).long()]
 
 
 @dataclass(frozen=True)
 class LeaveOneOutFit:
-    """What leave-one-out chose.
+    """The temperature and shrinkage that leave-one-out chose, and their loss.
 
     Attributes:
         temperature: t of the Gaussian kernel of the regression.
@@ -58,10 +61,23 @@ class LeaveOneOutFit:
     prior_loss: float
 
 
+@dataclass(frozen=True)
+class _Option:
+    """A temperature and shrinkage that were tried, with the loss on each held-out point ``[h]``."""
+
+    temperature: float
+    shrinkage: float
+    losses: Tensor
+
+    @property
+    def mean_loss(self) -> float:
+        return float(self.losses.mean())
+
+
 def fit_by_leave_one_out(
-    similarities: Tensor, values: Tensor, own: Tensor, prior: Tensor, *, labels: bool
+    similarities: Tensor, values: Tensor, held_out_values: Tensor, prior: Tensor, *, labels: bool
 ) -> LeaveOneOutFit:
-    """Chooses the regression's temperature and shrinkage by the pool's own outputs (R6's estimate of v*).
+    """Fits the regression's temperature and shrinkage to the pool's own outputs (the estimate of v* in R6).
 
     Each held-out point is predicted from its neighbours by v̂ = (Σ_j κ_j v_j + λ v̄)/(Σ_j κ_j + λ). λ is tried in
     multiples of the median kernel mass, so that the grid means the same at every temperature.
@@ -69,7 +85,7 @@ def fit_by_leave_one_out(
     Args:
         similarities: ⟨x_i, x_j⟩ of held-out points with their neighbours, itself left out, ``[h, N]``.
         values: Values of the neighbours, ``[h, N, c]``.
-        own: The held-out points' own values, ``[h, c]``.
+        held_out_values: True values of the held-out points, ``[h, c]``.
         prior: v̄, ``[c]``.
         labels: Values are one-hot: score by likelihood, else by squared distance.
 
@@ -77,25 +93,25 @@ def fit_by_leave_one_out(
         The largest temperature that comes within one standard error (paired) of the smallest mean loss, with its
         best shrinkage: in a small pool, where little can be told apart, the smooth estimate.
     """
-    tried: list[tuple[float, float, Tensor]] = []
+    options: list[_Option] = []
     for temperature in TEMPERATURES:
         weights = ((similarities - 1) / temperature).exp()
         mass = weights.sum(-1, keepdim=True)
-        sums = (weights[:, None, :] @ values).squeeze(1)
-        for relative in SHRINKAGES:
-            pull = float(relative * mass.median())
-            estimate = (sums + pull * prior) / (mass + pull)
-            tried.append((temperature, pull, _loss(estimate, own, labels)))
-    best = min(tried, key=lambda option: float(option[2].mean()))
-    smoothest = max(option[0] for option in tried if is_within_one_standard_error(option[2], best[2]))
-    temperature, shrinkage, loss = min(
-        (option for option in tried if option[0] == smoothest), key=lambda option: float(option[2].mean())
-    )
-    prior_loss = _loss(prior.expand_as(own), own, labels)
-    return LeaveOneOutFit(temperature, shrinkage, float(loss.mean()), float(prior_loss.mean()))
+        weighted_values = (weights[:, None, :] @ values).squeeze(1)
+        for multiple in SHRINKAGES:
+            shrinkage = float(multiple * mass.median())
+            estimates = (weighted_values + shrinkage * prior) / (mass + shrinkage)
+            options.append(_Option(temperature, shrinkage, _losses(estimates, held_out_values, labels)))
+    best = min(options, key=lambda option: option.mean_loss)
+    near_ties = (option for option in options if is_within_one_standard_error(option.losses, best.losses))
+    smoothest = max(option.temperature for option in near_ties)
+    chosen = min((option for option in options if option.temperature == smoothest), key=lambda option: option.mean_loss)
+    prior_losses = _losses(prior.expand_as(held_out_values), held_out_values, labels)
+    return LeaveOneOutFit(chosen.temperature, chosen.shrinkage, chosen.mean_loss, float(prior_losses.mean()))
 
 
-def _loss(estimate: Tensor, own: Tensor, labels: bool) -> Tensor:
+def _losses(estimates: Tensor, true_values: Tensor, labels: bool) -> Tensor:
+    """Loss of each estimate, ``[h]``."""
     if labels:
-        return -(estimate * own).sum(-1).clamp_min(1e-9).log()
-    return (estimate - own).square().sum(-1)
+        return -(estimates * true_values).sum(-1).clamp_min(1e-9).log()
+    return (estimates - true_values).square().sum(-1)

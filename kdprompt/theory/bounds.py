@@ -1,28 +1,37 @@
-r"""The results R3 to R6 of the theory as pure functions on tensors.
+r"""The bounds R3 to R6 of the theory as pure functions on tensors.
 
-The view: attention over demonstrations z = (x, v) with position weights w builds the reference model
-W_D = Σ w_i v_i φ(x_i)ᵀ. Its distance to the model that the query distribution would build is an MMD (R2,
-``kdprompt.theory.mmd``). What is here bounds the rest of its risk. Whether a bound is a *certificate* or only a
-*regulariser* is said by the function that returns it, never left to the reader.
+Attention over demonstrations z = (x, v) with position weights w builds the reference model W_D = Σ w_i v_i φ(x_i)ᵀ.
+Its distance to the model that the query distribution would build is an MMD (R2, ``kdprompt.theory.mmd``). The
+functions here bound the rest of its risk. Each says whether its bound is a *certificate* (it holds as stated) or only
+a *regulariser* (its premise is broken by selection).
 
-Source: arXiv 2506.11516, in the numbered form R1–R8 of the project's theory page.
+Source: arXiv 2506.11516, in the numbered form R1–R8 of ``docs/theory.md``.
 """
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-__all__ = ["Bound", "complexity", "generalisation_gap", "interference", "query_sample_error"]
+from kdprompt.theory.attention import normalise_attention
 
-Kind = Literal["certificate", "regulariser"]
+__all__ = [
+    "Bound",
+    "BoundKind",
+    "complexity",
+    "complexity_of_trace",
+    "generalisation_gap",
+    "interference",
+    "query_sample_error",
+]
+
+BoundKind = Literal["certificate", "regulariser"]
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A number that bounds a part of the risk, and what it is worth.
+    """A number that bounds a part of the risk, with the premise that it needs.
 
     Attributes:
         name: What is bounded.
@@ -30,13 +39,13 @@ class Bound:
         value: The bound, ≥ 0.
         kind: ``certificate``: holds as stated. ``regulariser``: the same expression where its premise (draws
             independent of the values) is broken by selection.
-        premise: Under what it holds.
+        premise: The conditions under which it holds.
     """
 
     name: str
     result: str
     value: float
-    kind: Kind
+    kind: BoundKind
     premise: str
 
 
@@ -61,7 +70,16 @@ def complexity(weights: Tensor, diagonal: Tensor, radius: Tensor | float, width:
 
 
 def complexity_of_trace(trace: Tensor, radius: Tensor | float, width: int) -> Tensor:
-    """R3 from Σ w_i² κ(x_i, x_i), ``[...]``, where that sum is at hand."""
+    """R3 where the sum Σ w_i² κ(x_i, x_i) is already known.
+
+    Args:
+        trace: That sum, ``[...]``, ≥ 0.
+        radius: B, ``[...]``.
+        width: d, the number of value dimensions.
+
+    Returns:
+        ``[...]``.
+    """
     return radius * (width * trace).sqrt()
 
 
@@ -73,7 +91,7 @@ def generalisation_gap(
     loss_range: float = 1.0,
     delta: float = 0.05,
 ) -> Tensor:
-    """R4: 2·√2·L·R3 + 3b √(log(2/δ) Σ w_i²/2) ≥ 0, how far the risk may exceed the weighted empirical risk.
+    """R4: 2·√2·L·R3 + 3b √(log(2/δ) Σ w_i²/2) ≥ 0 bounds how far the risk exceeds the weighted empirical risk.
 
     A certificate, with probability ≥ 1 − δ, only for demonstrations drawn i.i.d. and independently of their
     values; for *selected* demonstrations a regulariser.
@@ -104,6 +122,9 @@ def query_sample_error(kernel_max: float, m: int, *, delta: float = 0.05) -> flo
         m: Number of queries drawn i.i.d. from Q.
         delta: Probability of failure, in (0, 1).
 
+    Returns:
+        The bound, ≥ 0.
+
     Raises:
         ValueError: ``delta`` is not in (0, 1) or m < 1.
 
@@ -125,8 +146,8 @@ def _check_delta(delta: float) -> None:
 def interference(weights: Tensor, attention: Tensor, conflict: Tensor) -> Tensor:
     """R6 split by demonstration: a_i(q)·‖v(z_i) − v*(q)‖ with a_i(q) = w_i κ(x_i, q)/Σ_j w_j κ(x_j, q).
 
-    Their sum over i bounds ‖f̄_D(q) − v*(q)‖ for every set of values, without probability. Kernels that can be
-    negative are clipped at zero, as attention is.
+    Their sum over i bounds ‖f̄_D(q) − v*(q)‖ for every set of values, with certainty. Attention is never negative:
+    clip a kernel that can be negative at zero first.
 
     Args:
         weights: Position weights ``[..., k]``.
@@ -136,6 +157,4 @@ def interference(weights: Tensor, attention: Tensor, conflict: Tensor) -> Tensor
     Returns:
         ``[..., k, m]``; zero where no demonstration attends to q.
     """
-    pull = weights[..., None] * attention
-    total = pull.sum(-2, keepdim=True)
-    return pull / torch.where(total > 0, total, 1) * conflict
+    return normalise_attention(weights[..., None] * attention, dim=-2) * conflict

@@ -1,23 +1,29 @@
 r"""Kernels κ: two sets of points in, a Gram matrix out.
 
-A kernel is a small frozen object; ``k1 + k2`` and ``k1 * k2`` are kernels again. Points are tensors
+A kernel is a small frozen object; ``k1 + k2``, ``k1 * k2`` and ``2 * k1`` are kernels again. Points are tensors
 ``x: [..., n, d]`` of any floating dtype on any device, with leading dimensions that broadcast.
 
 Softmax attention on unit-norm keys is the Gaussian kernel: exp((⟨x, x′⟩ − 1)/t) = exp(−‖x − x′‖²/2t).
 Temperature t and bandwidth h are one knob, t = h², so the Gaussian is the default and takes ``temperature``.
 
+To add a kernel, edit this file and ``tests/theory/test_kernels.py``: write a frozen dataclass with ``__call__``,
+``diagonal`` and, as its last field, a ``kind`` that no other kernel has; name it in ``__all__`` and in ``KERNELS``;
+give the test one entry with the kernel's formula.
+
 Rejected: bandwidths inferred on the first call (hidden state). A data-dependent temperature is a function
 call that you see, in ``kdprompt.theory.bandwidth``.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from kdprompt.theory.kernel_algebra import Kernel, Product, Scaled, Sum, check_positive
+
 __all__ = [
+    "KERNELS",
     "Cosine",
     "Gaussian",
     "JointKernel",
@@ -29,56 +35,25 @@ __all__ = [
     "RationalQuadratic",
     "Scaled",
     "Sum",
-    "joint_points",
+    "mix_output_kernel",
+    "squared_distances",
 ]
-
-
-class Kernel(ABC):
-    """A positive semi-definite function of two points."""
-
-    @abstractmethod
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """The Gram matrix κ(x_i, y_j).
-
-        Args:
-            x: Points ``[..., n, d]``.
-            y: Points ``[..., m, d]``.
-
-        Returns:
-            ``[..., n, m]``.
-        """
-
-    @abstractmethod
-    def diagonal(self, x: Tensor) -> Tensor:
-        """κ(x_i, x_i) for points ``x: [..., n, d]``, as ``[..., n]``."""
-
-    def __add__(self, other: "Kernel") -> "Sum":
-        """The kernel κ₁ + κ₂."""
-        return Sum(self, other)
-
-    def __mul__(self, other: "Kernel | float") -> "Kernel":
-        """The kernel κ₁·κ₂, or c·κ for a number c > 0."""
-        return Product(self, other) if isinstance(other, Kernel) else Scaled(self, float(other))
-
-    __rmul__ = __mul__
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """‖x_i − y_j‖² in [0, ∞) as ``[..., n, m]``, from one matrix product (clamped at zero)."""
-    own = x.square().sum(-1)
-    other = own if y is x else y.square().sum(-1)
-    norms = own[..., :, None] + other[..., None, :]
-    return norms.sub_(x @ y.transpose(-1, -2), alpha=2).clamp_min(0)
-
-
-def _require_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be a positive number, got {value}")
+    x_norms = x.square().sum(-1)
+    y_norms = x_norms if y is x else y.square().sum(-1)
+    sums = x_norms[..., :, None] + y_norms[..., None, :]
+    return sums.sub_(x @ y.transpose(-1, -2), alpha=2).clamp_min(0)
 
 
 @dataclass(frozen=True)
 class Gaussian(Kernel):
     """exp(−‖x − y‖²/2t) in (0, 1]: softmax attention with temperature t on unit-norm keys.
+
+    Raises:
+        ValueError: ``temperature`` is not positive.
 
     Example:
         >>> import torch
@@ -91,7 +66,7 @@ class Gaussian(Kernel):
     kind: Literal["gaussian"] = "gaussian"
 
     def __post_init__(self) -> None:
-        _require_positive("temperature", self.temperature)
+        check_positive("temperature", self.temperature)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         return (squared_distances(x, y) / (-2 * self.temperature)).exp()
@@ -102,13 +77,17 @@ class Gaussian(Kernel):
 
 @dataclass(frozen=True)
 class Laplace(Kernel):
-    """exp(−‖x − y‖₂/h) in (0, 1], with the Euclidean distance."""
+    """exp(−‖x − y‖₂/h) in (0, 1], with the Euclidean distance.
+
+    Raises:
+        ValueError: ``bandwidth`` is not positive.
+    """
 
     bandwidth: float = 1.0
     kind: Literal["laplace"] = "laplace"
 
     def __post_init__(self) -> None:
-        _require_positive("bandwidth", self.bandwidth)
+        check_positive("bandwidth", self.bandwidth)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         # The square root at zero would amplify the rounding of a matrix product: differences here.
@@ -121,15 +100,19 @@ class Laplace(Kernel):
 
 @dataclass(frozen=True)
 class RationalQuadratic(Kernel):
-    """(1 + ‖x − y‖²/(2 α t))^(−α) in (0, 1]: a scale mixture of Gaussians."""
+    """(1 + ‖x − y‖²/(2 α t))^(−α) in (0, 1]: a scale mixture of Gaussians.
+
+    Raises:
+        ValueError: ``temperature`` or ``alpha`` is not positive.
+    """
 
     temperature: float = 1.0
     alpha: float = 1.0
     kind: Literal["rational_quadratic"] = "rational_quadratic"
 
     def __post_init__(self) -> None:
-        _require_positive("temperature", self.temperature)
-        _require_positive("alpha", self.alpha)
+        check_positive("temperature", self.temperature)
+        check_positive("alpha", self.alpha)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         scaled = squared_distances(x, y) / (2 * self.alpha * self.temperature)
@@ -159,20 +142,24 @@ class Cosine(Kernel):
     kind: Literal["cosine"] = "cosine"
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        return _unit(x) @ _unit(y).transpose(-1, -2)
+        return _normalise(x) @ _normalise(y).transpose(-1, -2)
 
     def diagonal(self, x: Tensor) -> Tensor:
         return (x != 0).any(-1).to(x.dtype)
 
 
-def _unit(x: Tensor) -> Tensor:
+def _normalise(x: Tensor) -> Tensor:
     scaled = x / x.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)  # squares stay in the dtype
     return torch.nn.functional.normalize(scaled, dim=-1)
 
 
 @dataclass(frozen=True)
 class Polynomial(Kernel):
-    """(⟨x, y⟩ + c)^p for a whole p ≥ 1 and c ≥ 0."""
+    """(⟨x, y⟩ + c)^p for a whole p ≥ 1 and c ≥ 0.
+
+    Raises:
+        ValueError: ``degree`` is not a whole number from 1, or ``offset`` is negative.
+    """
 
     degree: int = 2
     offset: float = 1.0
@@ -192,78 +179,62 @@ class Polynomial(Kernel):
 
 
 @dataclass(frozen=True)
-class Sum(Kernel):
-    """κ₁ + κ₂."""
-
-    first: Kernel
-    second: Kernel
-
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.first(x, y) + self.second(x, y)
-
-    def diagonal(self, x: Tensor) -> Tensor:
-        return self.first.diagonal(x) + self.second.diagonal(x)
-
-
-@dataclass(frozen=True)
-class Product(Kernel):
-    """κ₁ · κ₂."""
-
-    first: Kernel
-    second: Kernel
-
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.first(x, y) * self.second(x, y)
-
-    def diagonal(self, x: Tensor) -> Tensor:
-        return self.first.diagonal(x) * self.second.diagonal(x)
-
-
-@dataclass(frozen=True)
-class Scaled(Kernel):
-    """c · κ for c > 0."""
-
-    base: Kernel
-    scale: float
-
-    def __post_init__(self) -> None:
-        _require_positive("scale", self.scale)
-
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.scale * self.base(x, y)
-
-    def diagonal(self, x: Tensor) -> Tensor:
-        return self.scale * self.base.diagonal(x)
-
-
-@dataclass(frozen=True)
 class JointKernel(Kernel):
-    """κ⊗((x, v), (x′, v′)) = κ(x, x′)·((1 − ρ) + ρ⟨v, v′⟩) on points made by ``joint_points``.
+    """κ⊗((x, v), (x′, v′)) = κ(x, x′)·((1 − ρ) + ρ⟨v, v′⟩) on joint points: inputs, then values, in one vector.
+
+    ``kdprompt.theory.samples.join_inputs_and_values`` makes the joint points.
 
     Attributes:
-        inputs: The kernel of the inputs.
-        width: Number of input dimensions d; the value starts after it.
-        share: ρ in [0, 1]. 0 ignores the outputs, 1 is the product kernel of R2.
+        input_kernel: κ.
+        input_width: Number of input dimensions d; the value starts after them.
+        output_share: ρ in [0, 1]. 0 ignores the outputs, 1 is the product kernel of R2.
     """
 
-    inputs: Kernel
-    width: int
-    share: float = 1.0
+    input_kernel: Kernel
+    input_width: int
+    output_share: float = 1.0
+    kind: Literal["joint"] = "joint"
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        values = x[..., self.width :] @ y[..., self.width :].transpose(-1, -2)
-        return self.inputs(x[..., : self.width], y[..., : self.width]) * mix(values, self.share)
+        value_products = self._values(x) @ self._values(y).transpose(-1, -2)
+        return self.input_kernel(self._inputs(x), self._inputs(y)) * mix_output_kernel(
+            value_products, self.output_share
+        )
 
     def diagonal(self, x: Tensor) -> Tensor:
-        values = x[..., self.width :].square().sum(-1)
-        return self.inputs.diagonal(x[..., : self.width]) * mix(values, self.share)
+        value_products = self._values(x).square().sum(-1)
+        return self.input_kernel.diagonal(self._inputs(x)) * mix_output_kernel(value_products, self.output_share)
+
+    def _inputs(self, points: Tensor) -> Tensor:
+        return points[..., : self.input_width]
+
+    def _values(self, points: Tensor) -> Tensor:
+        return points[..., self.input_width :]
 
 
-def mix(values: Tensor, share: float) -> Tensor:
-    """(1 − ρ) + ρ⟨v, v′⟩: the inner product of the values (√(1−ρ), √ρ·v)."""
-    return (1 - share) + share * values
+def mix_output_kernel(value_products: Tensor, output_share: float) -> Tensor:
+    """The output kernel (1 − ρ) + ρ⟨v, v′⟩: the inner product of (√(1−ρ), √ρ·v) and (√(1−ρ), √ρ·v′).
+
+    Args:
+        value_products: ⟨v, v′⟩, ``[...]``.
+        output_share: ρ in [0, 1].
+
+    Returns:
+        ``[...]``.
+    """
+    return (1 - output_share) + output_share * value_products
 
 
-def joint_points(x: Tensor, v: Tensor) -> Tensor:
-    """Inputs ``[..., n, d]`` and values ``[..., n, c]`` as joint points ``[..., n, d + c]``."""
-    return torch.cat([x, v], dim=-1)
+KERNELS: tuple[type[Kernel], ...] = (
+    Gaussian,
+    Laplace,
+    RationalQuadratic,
+    Linear,
+    Cosine,
+    Polynomial,
+    Sum,
+    Product,
+    Scaled,
+    JointKernel,
+)
+"""Every kernel class, told apart by its ``kind``: what can be stored, and what ``tests/theory`` checks."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.theory.bandwidth import SHRINKAGES, TEMPERATURES, fit_by_leave_one_out, median_temperature
+from kdprompt.theory.bandwidth import SHRINKAGES, TEMPERATURES, fit_by_leave_one_out, median_heuristic
 
 
 def tensor(values, device, dtype):
@@ -26,37 +26,37 @@ def numpy_median(points):
 
 
 @pytest.mark.parametrize("n", [2, 3, 6, 9, 40])
-def test_median_temperature_is_the_squared_median_distance(n, device, dtype):
+def test_median_heuristic_is_the_squared_median_distance(n, device, dtype):
     points = np.random.default_rng(n).normal(size=(n, 4))
-    found = median_temperature(tensor(points, device, dtype))
-    assert found == pytest.approx(numpy_median(points), rel=1e-4)
+    temperature = median_heuristic(tensor(points, device, dtype))
+    assert temperature == pytest.approx(numpy_median(points), rel=1e-4)
 
 
-def test_median_temperature_does_not_count_coinciding_points(device, dtype):
+def test_median_heuristic_does_not_count_coinciding_points(device, dtype):
     points = np.random.default_rng(0).normal(size=(5, 4))
     repeated = np.concatenate([points, np.tile(points[0], (20, 1))])
-    assert median_temperature(tensor(repeated, device, dtype)) == pytest.approx(numpy_median(repeated), rel=1e-4)
+    assert median_heuristic(tensor(repeated, device, dtype)) == pytest.approx(numpy_median(repeated), rel=1e-4)
 
 
 @pytest.mark.parametrize("n", [1, 4])
-def test_median_temperature_is_one_where_all_points_coincide(n, device, dtype):
-    assert median_temperature(tensor(np.full((n, 3), 0.3), device, dtype)) == 1.0
+def test_median_heuristic_is_one_where_all_points_coincide(n, device, dtype):
+    assert median_heuristic(tensor(np.full((n, 3), 0.3), device, dtype)) == 1.0
 
 
-def test_median_temperature_looks_at_evenly_spaced_points(device, dtype):
+def test_median_heuristic_looks_at_evenly_spaced_points(device, dtype):
     points = np.random.default_rng(1).normal(size=(100, 4))
-    found = median_temperature(tensor(points, device, dtype), sample=12)
-    assert found == pytest.approx(numpy_median(points[::9]), rel=1e-4)
+    temperature = median_heuristic(tensor(points, device, dtype), max_points=12)
+    assert temperature == pytest.approx(numpy_median(points[::9]), rel=1e-4)
 
 
-def naive_losses(similarities, values, own, prior, labels, choice):
+def naive_losses(similarities, values, held_out_values, prior, labels, choice):
     """Loss of each held-out point under v̂ = (Σ κ v + λ v̄)/(Σ κ + λ) for a (temperature, relative λ), and λ."""
     temperature, relative = choice
     kappas = [[math.exp((s - 1) / temperature) for s in row] for row in similarities]
     masses = sorted(sum(row) for row in kappas)
     shrinkage = relative * masses[(len(masses) - 1) // 2]
     losses = []
-    for row, neighbours, truth in zip(kappas, values, own, strict=True):
+    for row, neighbours, truth in zip(kappas, values, held_out_values, strict=True):
         total = sum(k * v for k, v in zip(row, neighbours, strict=True)) + shrinkage * prior
         losses.append(one_loss(total / (sum(row) + shrinkage), truth, labels))
     return losses, shrinkage
@@ -84,7 +84,7 @@ def one_loss(estimate, truth, labels):
 
 
 def pool(seed, n, *, informative, classes=4, labels=True, d=12, noise=0.25):
-    """Similarities, neighbours' values, own values and prior of every point of a clustered pool."""
+    """Similarities, neighbours' values, true values and prior of every point of a clustered pool, each held out."""
     rng = np.random.default_rng(seed)
     cluster = rng.integers(classes, size=n)
     x = unit(np.eye(d)[cluster] + noise * rng.normal(size=(n, d)))
@@ -100,27 +100,28 @@ def pool(seed, n, *, informative, classes=4, labels=True, d=12, noise=0.25):
 def test_leave_one_out_picks_what_a_naive_loop_picks(labels, informative, seed, device, dtype):
     data = pool(seed, 14, informative=informative, labels=labels)
     temperature, shrinkage, loss = naive_choice(data, labels)
-    found = fit_by_leave_one_out(*(tensor(part, device, dtype) for part in data), labels=labels)
-    assert found.temperature == temperature
-    assert found.shrinkage == pytest.approx(shrinkage, rel=1e-4)
-    assert found.loss == pytest.approx(loss, rel=1e-4)
-    assert found.prior_loss == pytest.approx(np.mean([one_loss(data[3], truth, labels) for truth in data[2]]), rel=1e-4)
+    fit = fit_by_leave_one_out(*(tensor(array, device, dtype) for array in data), labels=labels)
+    assert fit.temperature == temperature
+    assert fit.shrinkage == pytest.approx(shrinkage, rel=1e-4)
+    assert fit.loss == pytest.approx(loss, rel=1e-4)
+    assert fit.prior_loss == pytest.approx(np.mean([one_loss(data[3], truth, labels) for truth in data[2]]), rel=1e-4)
 
 
 @pytest.mark.parametrize("labels", [True, False])
 @pytest.mark.parametrize("seed", range(3))
 def test_leave_one_out_predicts_a_clustered_pool(labels, seed, device, dtype):
     data = pool(seed, 80, informative=True, labels=labels)
-    found = fit_by_leave_one_out(*(tensor(part, device, dtype) for part in data), labels=labels)
-    assert found.loss < 0.3 * found.prior_loss
+    fit = fit_by_leave_one_out(*(tensor(array, device, dtype) for array in data), labels=labels)
+    assert fit.loss < 0.3 * fit.prior_loss
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_leave_one_out_shrinks_random_labels_to_the_prior(seed, device, dtype):
-    similarities, values, own, prior = pool(seed, 200, informative=False)
-    found = fit_by_leave_one_out(*(tensor(p, device, dtype) for p in (similarities, values, own, prior)), labels=True)
-    kappa = np.exp((similarities - 1) / found.temperature)
-    total = np.einsum("ij,ijc->ic", kappa, values) + found.shrinkage * prior
-    estimates = total / (kappa.sum(1, keepdims=True) + found.shrinkage)
+    data = pool(seed, 200, informative=False)
+    similarities, values, _, prior = data
+    fit = fit_by_leave_one_out(*(tensor(array, device, dtype) for array in data), labels=True)
+    kappa = np.exp((similarities - 1) / fit.temperature)
+    total = np.einsum("ij,ijc->ic", kappa, values) + fit.shrinkage * prior
+    estimates = total / (kappa.sum(1, keepdims=True) + fit.shrinkage)
     assert np.abs(estimates - prior).mean() < 0.05
-    assert found.loss == pytest.approx(found.prior_loss, rel=0.03)
+    assert fit.loss == pytest.approx(fit.prior_loss, rel=0.03)

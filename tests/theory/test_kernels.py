@@ -1,7 +1,13 @@
-"""Laws of every kernel, sums, products and multiples included, against textbook formulas in float64 Python loops."""
+"""The laws that every kernel obeys, against its textbook formula in float64 Python loops.
 
+A new kernel needs one entry in ``CONTRACTS``: a kernel and the formula κ(a, b) of two points, lists of floats.
+"""
+
+import dataclasses
 import math
 import re
+from inspect import isabstract
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,7 +16,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kdprompt.theory.kernels import Cosine, Gaussian, Laplace, Linear, Polynomial, RationalQuadratic, Scaled
+from kdprompt.theory import kernels
+from kdprompt.theory.kernels import (
+    KERNELS,
+    Cosine,
+    Gaussian,
+    JointKernel,
+    Kernel,
+    Laplace,
+    Linear,
+    Polynomial,
+    RationalQuadratic,
+    Scaled,
+)
 
 
 def dot(a, b):
@@ -26,7 +44,7 @@ def cosine(a, b):
     return dot(a, b) / norms if norms > 0 else 0.0
 
 
-CASES = {
+CONTRACTS = {
     "gaussian": (Gaussian(0.5), lambda a, b: math.exp(-(distance(a, b) ** 2) / (2 * 0.5))),
     "laplace": (Laplace(0.7), lambda a, b: math.exp(-distance(a, b) / 0.7)),
     "rational_quadratic": (
@@ -47,9 +65,13 @@ CASES = {
         (2 * Linear() + Cosine() * Gaussian(1.0)) * Laplace(1.0),
         lambda a, b: (2 * dot(a, b) + cosine(a, b) * math.exp(-(distance(a, b) ** 2) / 2)) * math.exp(-distance(a, b)),
     ),
+    "joint": (
+        JointKernel(Gaussian(0.5), input_width=1, output_share=0.3),
+        lambda a, b: math.exp(-((a[0] - b[0]) ** 2) / (2 * 0.5)) * (0.7 + 0.3 * dot(a[1:], b[1:])),
+    ),
 }
-every_kernel = pytest.mark.parametrize(("kernel", "textbook"), CASES.values(), ids=CASES)
-drawn = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+every_kernel = pytest.mark.parametrize(("kernel", "textbook"), CONTRACTS.values(), ids=CONTRACTS)
+some_samples = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @st.composite
@@ -69,8 +91,50 @@ def assert_close(actual, expected, dtype):
     np.testing.assert_allclose(actual.cpu().double().numpy(), expected, rtol=rtol, atol=atol)
 
 
+# -- the list of kernels --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel_class", KERNELS, ids=lambda kernel_class: kernel_class.__name__)
+def test_every_kernel_has_a_contract(kernel_class):
+    tested = {type(kernel) for kernel, _ in CONTRACTS.values()}
+    assert kernel_class in tested, f"give {kernel_class.__name__} an entry in CONTRACTS"
+
+
+def test_every_kernel_is_listed():
+    classes = [value for value in vars(kernels).values() if isinstance(value, type) and issubclass(value, Kernel)]
+    concrete = {kernel_class for kernel_class in classes if not isabstract(kernel_class)}
+    assert concrete == set(KERNELS) and len(KERNELS) == len(concrete)
+    assert {kernel_class.__name__ for kernel_class in concrete} <= set(kernels.__all__)
+
+
+def test_every_kernel_has_a_kind_of_its_own():
+    kinds = []
+    for kernel_class in KERNELS:
+        last = dataclasses.fields(kernel_class)[-1]
+        assert last.name == "kind", f"kind must be the last field of {kernel_class.__name__}"
+        assert last.type == Literal[last.default], f"kind of {kernel_class.__name__} must be a Literal of its default"
+        kinds.append(last.default)
+    assert len(set(kinds)) == len(kinds)
+
+
+# -- the laws -------------------------------------------------------------------------------------------------------
+
+
 @every_kernel
-@drawn
+def test_frozen_hashable_and_equal_to_its_copy(kernel, textbook):
+    copy = dataclasses.replace(kernel)
+    assert copy is not kernel and copy == kernel and hash(copy) == hash(kernel)
+    for field in dataclasses.fields(kernel):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(kernel, field.name, getattr(kernel, field.name))
+
+
+def test_kernels_of_different_contracts_differ():
+    assert len({kernel for kernel, _ in CONTRACTS.values()}) == len(CONTRACTS)
+
+
+@every_kernel
+@some_samples
 @given(pair=samples())
 def test_gram_equals_the_naive_double_loop(kernel, textbook, pair, device, dtype):
     x, y = pair
@@ -81,7 +145,7 @@ def test_gram_equals_the_naive_double_loop(kernel, textbook, pair, device, dtype
 
 
 @every_kernel
-@drawn
+@some_samples
 @given(pair=samples())
 def test_diagonal_is_that_of_the_gram_matrix(kernel, textbook, pair, device, dtype):
     points = tensor(pair[0], device, dtype)
@@ -90,7 +154,7 @@ def test_diagonal_is_that_of_the_gram_matrix(kernel, textbook, pair, device, dty
 
 
 @every_kernel
-@drawn
+@some_samples
 @given(pair=samples())
 def test_symmetric(kernel, textbook, pair, device, dtype):
     x, y = (tensor(points, device, dtype) for points in pair)
@@ -118,6 +182,25 @@ def test_batch_equals_loop_with_broadcast_leading_dimensions(kernel, textbook, d
         for j in range(3):
             assert_close(gram[i, j], kernel(x[i, 0], y[j]).cpu(), dtype)
         assert_close(kernel.diagonal(x)[i, 0], kernel.diagonal(x[i, 0]).cpu(), dtype)
+
+
+@every_kernel
+@some_samples
+@given(pair=samples())
+def test_sums_products_and_multiples_are_those_of_the_gram_matrices(kernel, textbook, pair, device, dtype):
+    x, y = (tensor(points, device, dtype) for points in pair)
+    other = Polynomial(2, 0.5)
+    for composed, combine in (
+        (kernel + other, lambda a, b: a + b),
+        (kernel * other, lambda a, b: a * b),
+        (0.3 * kernel, lambda a, b: 0.3 * a),
+        (kernel * 0.3, lambda a, b: 0.3 * a),
+    ):
+        assert_close(composed(x, y), combine(kernel(x, y), other(x, y)).cpu(), dtype)
+        assert_close(composed.diagonal(x), combine(kernel.diagonal(x), other.diagonal(x)).cpu(), dtype)
+
+
+# -- single kernels -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.5, 2.0])

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kdprompt.theory.kernels import Gaussian, JointKernel, Laplace, Linear, Polynomial, RationalQuadratic, joint_points
+from kdprompt.theory.kernels import Gaussian, JointKernel, Laplace, Linear, Polynomial, RationalQuadratic
 from kdprompt.theory.mmd import mean_embedding, mmd, mmd_squared, mmd_squared_unbiased, witness
+from kdprompt.theory.samples import JointSample, WeightedSample
 
 
 def squared(a, b):
@@ -62,6 +63,12 @@ def tensors(device, dtype, *given_arrays):
     return tuple(torch.as_tensor(array, device=device, dtype=dtype) for array in given_arrays)
 
 
+def weighted(device, dtype, x, y, wx, wy):
+    """Two weighted samples of arrays."""
+    x, y, wx, wy = tensors(device, dtype, x, y, wx, wy)
+    return WeightedSample(x, wx), WeightedSample(y, wy)
+
+
 def assert_close(actual, expected, dtype, scale=1.0):
     rtol, atol = (1e-4, 1e-5 * scale) if dtype is torch.float32 else (1e-10, 1e-12 * scale)
     expected = expected.cpu().double() if isinstance(expected, torch.Tensor) else expected
@@ -73,9 +80,9 @@ def assert_close(actual, expected, dtype, scale=1.0):
 def test_weighted_mmd_equals_the_naive_double_sum(kernel, textbook, seed, device, dtype):
     x, y, wx, wy = draw(seed)
     expected = naive_squared(textbook, x, wx, y, wy)
-    points = tensors(device, dtype, x, y, wx, wy)
-    assert_close(mmd_squared(kernel, *points), expected, dtype)
-    assert_close(mmd(kernel, *points), math.sqrt(expected), dtype)
+    samples = weighted(device, dtype, x, y, wx, wy)
+    assert_close(mmd_squared(kernel, *samples), expected, dtype)
+    assert_close(mmd(kernel, *samples), math.sqrt(expected), dtype)
 
 
 @every_kernel
@@ -87,20 +94,21 @@ def test_weights_are_uniform_when_absent(kernel, textbook, seed, device, dtype):
 
 
 @every_kernel
-@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("uniform", [True, False])
 @pytest.mark.parametrize("seed", range(3))
-def test_unbiased_estimate_leaves_out_the_pairs_of_a_point_with_itself(kernel, textbook, weighted, seed, device, dtype):
+def test_unbiased_estimate_leaves_out_the_pairs_of_a_point_with_itself(kernel, textbook, uniform, seed, device, dtype):
     x, y, wx, wy = draw(seed)
-    if not weighted:
+    if uniform:
         wx, wy = np.full(7, 1 / 7), np.full(5, 1 / 5)
-    points = tensors(device, dtype, x, y, wx, wy) if weighted else tensors(device, dtype, x, y)
-    assert_close(mmd_squared_unbiased(kernel, *points), naive_unbiased(textbook, x, wx, y, wy), dtype)
+    samples = tensors(device, dtype, x, y) if uniform else weighted(device, dtype, x, y, wx, wy)
+    assert_close(mmd_squared_unbiased(kernel, *samples), naive_unbiased(textbook, x, wx, y, wy), dtype)
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 4), (4, 1), (0, 4)])
 def test_unbiased_estimate_needs_two_points_on_each_side(n, m, device, dtype):
     x, y = torch.zeros(n, 2, device=device, dtype=dtype), torch.zeros(m, 2, device=device, dtype=dtype)
-    with pytest.raises(ValueError, match=f"at least 2 points, got {min(n, m)}"):
+    name = "first" if n < 2 else "second"
+    with pytest.raises(ValueError, match=f"{name} must hold at least 2 points, got {min(n, m)}; use mmd_squared"):
         mmd_squared_unbiased(Gaussian(), x, y)
 
 
@@ -121,7 +129,8 @@ def test_zero_and_never_negative_on_equal_multisets_in_any_order(kernel, textboo
 def test_a_repeated_point_is_a_point_with_more_weight(kernel, textbook, device, dtype):
     x, y, _, _ = draw(3, n=2)
     repeated, once, other, weights = tensors(device, dtype, x[[0, 0, 1]], x, y, [2 / 3, 1 / 3])
-    assert_close(mmd_squared(kernel, repeated, other), mmd_squared(kernel, once, other, weights), dtype)
+    heavier = WeightedSample(once, weights)
+    assert_close(mmd_squared(kernel, repeated, other), mmd_squared(kernel, heavier, other), dtype)
 
 
 @every_kernel
@@ -130,14 +139,14 @@ def test_invariant_to_row_order(kernel, textbook, seed, device, dtype):
     x, y, wx, wy = draw(seed)
     p, q = np.random.default_rng(seed).permutation(7), np.random.default_rng(seed).permutation(5)
     for estimate in (mmd_squared, mmd_squared_unbiased):
-        before = estimate(kernel, *tensors(device, dtype, x, y, wx, wy))
-        assert_close(estimate(kernel, *tensors(device, dtype, x[p], y[q], wx[p], wy[q])), before, dtype)
+        before = estimate(kernel, *weighted(device, dtype, x, y, wx, wy))
+        assert_close(estimate(kernel, *weighted(device, dtype, x[p], y[q], wx[p], wy[q])), before, dtype)
 
 
 @every_kernel
 def test_symmetric_in_its_two_samples(kernel, textbook, device, dtype):
-    x, y, wx, wy = tensors(device, dtype, *draw(4))
-    assert_close(mmd(kernel, x, y, wx, wy), mmd(kernel, y, x, wy, wx), dtype)
+    first, second = weighted(device, dtype, *draw(4))
+    assert_close(mmd(kernel, first, second), mmd(kernel, second, first), dtype)
 
 
 @stationary
@@ -145,8 +154,8 @@ def test_symmetric_in_its_two_samples(kernel, textbook, device, dtype):
 def test_invariant_to_translation_under_stationary_kernels(kernel, seed, device, dtype):
     x, y, wx, wy = draw(seed)
     shift = np.array([1.5, -2.0, 0.5])
-    before = mmd_squared(kernel, *tensors(device, dtype, x, y, wx, wy))
-    after = mmd_squared(kernel, *tensors(device, dtype, x + shift, y + shift, wx, wy))
+    before = mmd_squared(kernel, *weighted(device, dtype, x, y, wx, wy))
+    after = mmd_squared(kernel, *weighted(device, dtype, x + shift, y + shift, wx, wy))
     assert_close(after, before, dtype, scale=10)
 
 
@@ -174,12 +183,12 @@ def test_analytic_value_between_two_gaussians_within_monte_carlo_error(device, d
 
 @every_kernel
 def test_tile_size_changes_nothing(kernel, textbook, device, dtype):
-    x, y, wx, wy = tensors(device, dtype, *draw(5))
-    at = x[:4] + 0.1
-    assert_close(mmd_squared(kernel, x, y, wx, wy, tile=3), mmd_squared(kernel, x, y, wx, wy), dtype)
-    assert_close(mmd_squared_unbiased(kernel, x, y, wx, wy, tile=3), mmd_squared_unbiased(kernel, x, y, wx, wy), dtype)
-    assert_close(witness(kernel, at, x, y, wx, wy, tile=3), witness(kernel, at, x, y, wx, wy), dtype)
-    assert_close(mean_embedding(kernel, at, x, wx, tile=3), mean_embedding(kernel, at, x, wx), dtype)
+    first, second = weighted(device, dtype, *draw(5))
+    at = first.points[:4] + 0.1
+    for estimate in (mmd, mmd_squared, mmd_squared_unbiased):
+        assert_close(estimate(kernel, first, second, tile=3), estimate(kernel, first, second), dtype)
+    assert_close(witness(kernel, at, first, second, tile=3), witness(kernel, at, first, second), dtype)
+    assert_close(mean_embedding(kernel, at, first, tile=3), mean_embedding(kernel, at, first), dtype)
 
 
 @every_kernel
@@ -193,14 +202,25 @@ def test_batch_equals_loop_with_broadcast_leading_dimensions(kernel, textbook, d
         rng.dirichlet(np.ones(4), size=(2, 1)),
         rng.dirichlet(np.ones(5), size=3),
     )
+    first, second = WeightedSample(x, wx), WeightedSample(y, wy)
+    firsts = [WeightedSample(x[i, 0], wx[i, 0]) for i in range(2)]
+    seconds = [WeightedSample(y[j], wy[j]) for j in range(3)]
     for estimate in (mmd_squared, mmd, mmd_squared_unbiased):
-        batch = estimate(kernel, x, y, wx, wy, tile=3)
+        batch = estimate(kernel, first, second, tile=3)
         assert batch.shape == (2, 3)
-        loop = [[float(estimate(kernel, x[i, 0], y[j], wx[i, 0], wy[j])) for j in range(3)] for i in range(2)]
-        assert_close(batch, loop, dtype)
-    places = witness(kernel, x, x, y, wx, wy)
-    assert places.shape == (2, 3, 4)
-    assert_close(places[1, 2], witness(kernel, x[1, 0], x[1, 0], y[2], wx[1, 0], wy[2]), dtype)
+        assert_close(batch, [[float(estimate(kernel, a, b)) for b in seconds] for a in firsts], dtype)
+    values = witness(kernel, x, first, second)
+    assert values.shape == (2, 3, 4)
+    assert_close(values[1, 2], witness(kernel, x[1, 0], firsts[1], seconds[2]), dtype)
+
+
+@pytest.mark.parametrize("estimate", [mmd_squared, mmd, mmd_squared_unbiased])
+def test_weights_alone_may_carry_the_batch(estimate, device, dtype):
+    x, y, _, _ = draw(10)
+    several = np.random.default_rng(11).dirichlet(np.ones(7), size=4)
+    x, y, several = tensors(device, dtype, x, y, several)
+    batch = estimate(Gaussian(), WeightedSample(x, several), y)
+    assert_close(batch, [float(estimate(Gaussian(), WeightedSample(x, weights), y)) for weights in several], dtype)
 
 
 @every_kernel
@@ -213,8 +233,8 @@ def test_witness_equals_the_naive_difference_of_mean_embeddings(kernel, textbook
         - sum(w * textbook(p, b) for w, b in zip(wy, y, strict=True))
         for p in at
     ]
-    points, x, y, wx, wy = tensors(device, dtype, at, x, y, wx, wy)
-    assert_close(witness(kernel, points, x, y, wx, wy), expected, dtype)
+    first, second = weighted(device, dtype, x, y, wx, wy)
+    assert_close(witness(kernel, *tensors(device, dtype, at), first, second), expected, dtype)
 
 
 def test_mean_embedding_of_an_empty_sample_is_zero_in_the_full_shape(device, dtype):
@@ -250,14 +270,16 @@ def test_r2_mmd_is_the_distance_between_distilled_weights(kernel, features, shar
 
     expected = np.linalg.norm(distilled(x, v, wx) - distilled(q, vq, wq))
     x, v, q, vq, wx, wq = tensors(device, dtype, x, v, q, vq, wx, wq)
-    found = mmd(JointKernel(kernel, width=3, share=share), joint_points(x, v), joint_points(q, vq), wx, wq)
-    assert abs(float(found) - expected) < (1e-10 if dtype is torch.float64 else 1e-4 * expected)
+    prompt, target = JointSample(x, v, wx), JointSample(q, vq, wq)
+    joint_kernel = JointKernel(kernel, input_width=3, output_share=share)
+    distance = mmd(joint_kernel, prompt.to_weighted_sample(), target.to_weighted_sample())
+    assert abs(float(distance) - expected) < (1e-10 if dtype is torch.float64 else 1e-4 * expected)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_joint_kernel_diagonal_is_that_of_its_gram_matrix(share, device, dtype):
     points = torch.as_tensor(np.random.default_rng(9).normal(size=(2, 6, 5)), device=device, dtype=dtype)
-    kernel = JointKernel(Polynomial(2, 0.7), width=3, share=share)
+    kernel = JointKernel(Polynomial(2, 0.7), input_width=3, output_share=share)
     assert_close(kernel.diagonal(points), kernel(points, points).diagonal(dim1=-2, dim2=-1), dtype)
 
 

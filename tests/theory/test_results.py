@@ -9,6 +9,7 @@ import torch
 
 from kdprompt.theory import results as theory
 from kdprompt.theory.kernels import Linear, Polynomial
+from kdprompt.theory.samples import JointSample
 
 DOUBLE = torch.float64
 
@@ -48,12 +49,18 @@ def test_r2_bias_is_the_distance_of_the_distilled_weights(name, seed):
     kernel, phi = FEATURES[name]
     (x, v, w), (q, y, u) = problem(seed, batch=(4,)), problem(seed + 100, k=7, batch=(4,))
     apart = theory.distilled_weights(w, v, phi(x)) - theory.distilled_weights(u, y, phi(q))
-    found = theory.bias(kernel, (x, v), (q, y), w, u)
-    assert torch.allclose(found, torch.linalg.matrix_norm(apart), rtol=1e-10, atol=1e-10)
+    bias = theory.bias(kernel, JointSample(x, v, w), JointSample(q, y, u))
+    assert torch.allclose(bias, torch.linalg.matrix_norm(apart), rtol=1e-10, atol=1e-10)
     # The read-outs of both models at any point differ by no more than √κ(q, q) times that.
     at = torch.randn(4, 20, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
     shift = (phi(at) @ apart.transpose(-1, -2)).norm(dim=-1)
-    assert bool((shift <= theory.read_out_shift(found[:, None], kernel.diagonal(at)) * (1 + 1e-12)).all())
+    assert bool((shift <= theory.read_out_shift(bias[:, None], kernel.diagonal(at)) * (1 + 1e-12)).all())
+
+
+def test_r2_samples_of_different_widths_raise_with_the_widths():
+    x, v, _ = problem(0, d=3, c=2)
+    with pytest.raises(ValueError, match=r"the same widths d and c, got \(3, 2\) and \(2, 3\)"):
+        theory.bias(Linear(), JointSample(x, v), JointSample(v, x))
 
 
 @each_kernel
@@ -63,7 +70,7 @@ def test_r2_lifted_values_obey_the_operator_norm(name):
         (x, _, w), (q, _, u) = problem(seed), problem(seed + 50, k=4)
         a = torch.randn(2, 3, dtype=DOUBLE, generator=torch.Generator().manual_seed(seed))
         apart = theory.distilled_weights(w, x @ a.T, phi(x)) - theory.distilled_weights(u, q @ a.T, phi(q))
-        bound = torch.linalg.matrix_norm(a, 2) * theory.bias(kernel, (x, x), (q, q), w, u)
+        bound = torch.linalg.matrix_norm(a, 2) * theory.bias(kernel, JointSample(x, x, w), JointSample(q, q, u))
         assert torch.linalg.matrix_norm(apart) <= bound * (1 + 1e-12)
 
 
@@ -77,8 +84,8 @@ def test_read_out_is_that_of_the_distilled_weights(name, normalised):
     plain = phi(q) @ theory.distilled_weights(w, v, phi(x)).transpose(-1, -2)
     expected = plain / (w[..., None] * attention).sum(-2)[..., None] if normalised else plain
     usable = (w[..., None] * attention).sum(-2) > 0
-    found = theory.read_out(w, v, attention, normalised=normalised)
-    assert torch.allclose(found[usable], expected[usable], rtol=1e-9, atol=1e-12)
+    read_out = theory.read_out(w, v, attention, normalised=normalised)
+    assert torch.allclose(read_out[usable], expected[usable], rtol=1e-9, atol=1e-12)
     nothing = theory.read_out(w, v, torch.zeros_like(attention))
     assert nothing.abs().max() == 0
 
@@ -183,36 +190,38 @@ def test_r7_equals_brute_force_over_all_pairs_of_orders(k, seed):
     gram = (x @ x.T) * (v @ v.T)
     profile = torch.rand(k, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
     profile = profile / profile.sum()
-    apart = []
+    distances = []
     for one, other in itertools.product(itertools.permutations(range(k)), repeat=2):
         shift = theory.distilled_weights(profile[list(one)], v, x) - theory.distilled_weights(
             profile[list(other)], v, x
         )
-        apart.append(float(shift.norm()))
-    found = theory.order_sensitivity(gram, profile)
-    assert float(found.rms) == pytest.approx(math.sqrt(np.mean(np.square(apart))), rel=1e-10, abs=1e-10)
-    assert float(found.largest) == pytest.approx(max(apart), rel=1e-7, abs=1e-7)
+        distances.append(float(shift.norm()))
+    sensitivity = theory.order_sensitivity(gram, profile)
+    assert float(sensitivity.rms) == pytest.approx(math.sqrt(np.mean(np.square(distances))), rel=1e-10, abs=1e-10)
+    assert float(sensitivity.largest) == pytest.approx(max(distances), rel=1e-7, abs=1e-7)
 
 
 def test_r7_needs_no_enumeration_for_long_prompts_and_is_zero_for_a_uniform_profile():
     x, v, _ = problem(0, k=30)
     gram = (x @ x.T) * (v @ v.T)
     omega = torch.linspace(1, 3, 30, dtype=DOUBLE)
-    found = theory.order_sensitivity(gram, omega / omega.sum())
+    sensitivity = theory.order_sensitivity(gram, omega / omega.sum())
     rng, sampled = np.random.default_rng(0), []
     for _ in range(4000):
         a, b = (omega / omega.sum())[rng.permutation(30)], (omega / omega.sum())[rng.permutation(30)]
         sampled.append(float((a - b) @ gram @ (a - b)))
-    assert found.largest is None and float(found.rms) == pytest.approx(math.sqrt(np.mean(sampled)), rel=0.05)
+    assert sensitivity.largest is None and float(sensitivity.rms) == pytest.approx(
+        math.sqrt(np.mean(sampled)), rel=0.05
+    )
     assert float(theory.order_sensitivity(gram, torch.full((30,), 1 / 30, dtype=DOUBLE)).rms) < 1e-7
 
 
 def test_r8_adds_up_and_says_what_it_is():
     w = torch.tensor([0.5, 0.5], dtype=DOUBLE)
-    parts = [torch.tensor(value, dtype=DOUBLE) for value in (0.3, 0.2, 0.4)]
-    found = theory.risk_bound(*parts, w, kernel_max=4.0, lipschitz=0.5, delta=2 * math.exp(-2))
+    terms = [torch.tensor(value, dtype=DOUBLE) for value in (0.3, 0.2, 0.4)]
+    bound = theory.risk_bound(*terms, w, kernel_max=4.0, lipschitz=0.5, delta=2 * math.exp(-2))
     gap = 2 * math.sqrt(2) * 0.5 * 0.2 + 3 * math.sqrt(2 * 0.5 / 2)
-    assert float(found.value) == pytest.approx(0.5 * (2 * 0.3 + 0.4) + gap) and found.kind == "regulariser"
+    assert float(bound.value) == pytest.approx(0.5 * (2 * 0.3 + 0.4) + gap) and bound.kind == "regulariser"
 
 
 # -- all of them --------------------------------------------------------------------------------------------------
@@ -227,7 +236,7 @@ def test_everything_is_differentiable_and_batched():
     def everything(x, v, w):
         kernel = Polynomial(degree=2, offset=1.0)
         attention = kernel(x, q)
-        shift = theory.bias(kernel, (x, v), (q, y), w)
+        shift = theory.bias(kernel, JointSample(x, v, w), JointSample(q, y))
         rademacher = theory.complexity(w, kernel.diagonal(x), 1.0, 2)
         conflict = (v[..., :, None, :] - y[..., None, :, :]).norm(dim=-1)
         pulled = theory.interference(w, attention, conflict).sum(-2).mean(-1)

@@ -38,37 +38,37 @@ def test_permutation_test_agrees_with_an_independent_implementation(seed):
     rng = np.random.default_rng(1000 + seed)
     n, m = int(rng.integers(4, 14)), int(rng.integers(4, 14))
     x, y = samples(seed, n, m, shift=float(rng.uniform(0, 1.5)))
-    found = permutation_test(Gaussian(T), x, y, permutations=2000, seed=seed)
+    result = permutation_test(Gaussian(T), x, y, permutations=2000, seed=seed)
     gram = naive_gram(torch.cat([x, y]).numpy())
     observed = naive_mmd2(gram, list(range(n)), list(range(n, n + m)))
-    assert found.statistic == pytest.approx(observed, rel=1e-9, abs=1e-12)
+    assert result.statistic == pytest.approx(observed, rel=1e-9, abs=1e-12)
     count, draws = 0, 400
     for _ in range(draws):
         order = rng.permutation(n + m).tolist()
         count += naive_mmd2(gram, order[:n], order[n:]) >= observed - 1e-12
     p = (1 + count) / (1 + draws)
-    assert abs(found.p_value - p) < 4.5 * math.sqrt(max(p * (1 - p), 0.01) * (1 / draws + 1 / 2000))
+    assert abs(result.p_value - p) < 4.5 * math.sqrt(max(p * (1 - p), 0.01) * (1 / draws + 1 / 2000))
 
 
 def test_the_statistic_is_the_unbiased_mmd(device, dtype):
     x, y = samples(3, 20, 30, 0.5, dtype, device)
-    found = permutation_test(Gaussian(T), x, y, permutations=10)
+    result = permutation_test(Gaussian(T), x, y, permutations=10)
     expected = float(mmd_squared_unbiased(Gaussian(T), x, y))
-    assert found.statistic == pytest.approx(expected, rel=1e-4 if dtype is torch.float32 else 1e-10, abs=1e-6)
-    assert (found.n, found.m) == (20, 30) and found == permutation_test(Gaussian(T), x, y, permutations=10)
+    assert result.statistic == pytest.approx(expected, rel=1e-4 if dtype is torch.float32 else 1e-10, abs=1e-6)
+    assert (result.n, result.m) == (20, 30) and result == permutation_test(Gaussian(T), x, y, permutations=10)
 
 
 def test_the_level_is_kept_and_differences_are_found():
-    """Under the null p is at most α in a share of α of the draws (exact for permutations, about so for the other)."""
+    """Under the null p ≤ α in a share α of the draws: exactly for permutations, asymptotically for the cross-MMD."""
     draws, alpha = 200, 0.1
     for test, slack in (
         (lambda x, y, s: permutation_test(Gaussian(T), x, y, permutations=99, seed=s), 0.07),
         (lambda x, y, s: cross_mmd_test(Gaussian(T), x, y, seed=s), 0.08),
     ):
         same = [test(*samples(seed, 40, 40, 0.0), seed).p_value for seed in range(draws)]
-        other = [test(*samples(seed, 40, 40, 1.2), seed).p_value for seed in range(draws)]
+        different = [test(*samples(seed, 40, 40, 1.2), seed).p_value for seed in range(draws)]
         assert np.mean(np.array(same) <= alpha) < alpha + slack
-        assert np.mean(np.array(other) <= alpha) > 0.8
+        assert np.mean(np.array(different) <= alpha) > 0.8
 
 
 def test_equal_points_count_as_ties():
@@ -80,11 +80,11 @@ def test_equal_points_count_as_ties():
 def test_large_samples_take_the_test_without_permutations():
     small, large = samples(0, 50, 50, 0.8), samples(0, 2500, 2500, 0.2)
     assert two_sample_test(Gaussian(T), *small, permutations=20).method == "permutation"
-    found = two_sample_test(Gaussian(T), *large)
-    assert found.method == "cross" and found.p_value < 1e-3
+    result = two_sample_test(Gaussian(T), *large)
+    assert result.method == "cross" and result.p_value < 1e-3
 
 
-def test_what_cannot_be_tested_is_said():
+def test_samples_that_are_too_small_raise_with_their_size():
     x = torch.randn(1, 3)
     with pytest.raises(ValueError, match="x must hold at least 2 points, got 1"):
         permutation_test(Gaussian(T), x, torch.randn(5, 3))
