@@ -14,7 +14,7 @@ from kdprompt.evaluate.datasets import Case, Dataset, Embed
 from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.pool.records import Demonstration
 from kdprompt.probe import AttentionKernel, calibrate_position_profile, probe
-from kdprompt.readers.causal_lm import HuggingFaceModel
+from kdprompt.readers import CausalLM
 from kdprompt.selector import DistillationSelector
 from kdprompt.theory.kernels import Gaussian, Kernel, Polynomial
 from kdprompt.theory.results import bias, distilled_weights, order_sensitivity
@@ -67,7 +67,7 @@ class Reading:
         seed: Of everything that is drawn.
     """
 
-    model: HuggingFaceModel
+    model: CausalLM
     dataset: Dataset
     embed: Embed
     template: PromptTemplate = field(default_factory=PromptTemplate)
