@@ -13,7 +13,7 @@ from torch import Tensor
 from kdprompt.evaluate.datasets import Case, Dataset, Embed
 from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.pool.records import Demonstration
-from kdprompt.probe import AttentionKernel, calibrate_position_profile, probe
+from kdprompt.probe import KeyEmbedder, calibrate_position_profile, probe
 from kdprompt.readers import CausalLM
 from kdprompt.selector import DistillationSelector
 from kdprompt.theory.kernels import Gaussian, Kernel, Polynomial
@@ -173,7 +173,7 @@ def bias_and_loss(reading: Reading, *, prompts: int = 200, k: int = 4, attention
     if attention:
         texts = [[pool[row].input for row in rows] for rows, _ in draws]
         sample = [text for part in texts for text in part][:64]
-        keys = AttentionKernel(reading.model.model, reading.model.tokenizer, sample=sample, template=reading.template)
+        keys = KeyEmbedder(reading.model.model, reading.model.tokenizer, sample=sample, template=reading.template)
         kernel = Gaussian(0.5)
         at = torch.stack([keys.embed_documents(part) for part in texts])
         to = keys.embed_documents([case.query.text for _, case in draws])
