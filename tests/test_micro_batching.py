@@ -111,7 +111,7 @@ def test_no_pass_is_larger_than_its_size(size, passes, recorded):
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_size_below_one_is_refused(size, recorded):
-    with pytest.raises(ValueError, match=f"size must be at least 1, got {size}"):
+    with pytest.raises(ValueError, match=f"max_batch_size must be at least 1, got {size}"):
         MicroBatcher(recorded, size)
 
 
@@ -135,7 +135,7 @@ def test_a_wrong_number_of_answers_is_an_error_and_nobody_waits_for_ever(answers
         return await asyncio.gather(double(1), double(2), return_exceptions=True)
 
     for error in run(main(), 20):
-        assert isinstance(error, ValueError) and "one answer an item, got 2 for 1" in str(error)
+        assert isinstance(error, ValueError) and "one answer per item, got 2 for 1" in str(error)
 
 
 def test_a_cancelled_call_leaves_the_others(recorded):
