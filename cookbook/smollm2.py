@@ -16,7 +16,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")  # no progress 
 from torch import Tensor  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
-from kdprompt.readers.causal_lm import HuggingFaceModel, smollm2  # noqa: E402
+from kdprompt.readers import CausalLM, smollm2  # noqa: E402
 
 __all__ = ["SmolLM2", "load"]
 
@@ -24,7 +24,7 @@ __all__ = ["SmolLM2", "load"]
 class SmolLM2:
     """The model, with the few calls that the recipes make."""
 
-    def __init__(self, model: HuggingFaceModel) -> None:
+    def __init__(self, model: CausalLM) -> None:
         self.model = model
         self.tokenizer = model.tokenizer
 

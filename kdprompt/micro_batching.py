@@ -1,28 +1,44 @@
-"""Concurrent calls in one pass: what coroutines ask for at the same time is answered by one call of a function.
+"""Micro-batching: concurrent calls of a coroutine are answered by one call of a function.
 
-There is no timer and no waiting: a call that comes alone goes on at the next turn of the event loop, and what comes
-while a pass is computed makes up the next one.
+Takes a function that answers many items at once, and gives a coroutine that answers one. There is no timer: a call that
+comes alone is served at the next turn of the event loop, and calls that arrive while a batch is computed make up the
+next batch.
+
+Rejected: waiting a few milliseconds for more calls, which makes every single call slower.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 __all__ = ["MicroBatcher"]
 
-Asked = TypeVar("Asked")
-Answered = TypeVar("Answered")
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
-class MicroBatcher(Generic[Asked, Answered]):
-    """Awaits one answer; the answers to what is asked concurrently are computed together, in a worker thread.
+@dataclass(frozen=True)
+class _PendingCall(Generic[Item, Answer]):
+    """A call that waits for its answer."""
 
-    Event loops do not share batches, so one instance may serve several. A copy starts with nothing waiting.
+    item: Item
+    future: asyncio.Future[Answer]
+
+
+class MicroBatcher(Generic[Item, Answer]):
+    """Awaits one answer; concurrent calls are answered together, in a worker thread.
+
+    Each event loop has batches of its own, so that several loops may share one instance. A copy starts with no calls
+    waiting.
 
     Args:
-        answer: Many at once, in order.
-        size: Most items a pass.
+        answer_batch: Answers several items at once, in their order.
+        max_batch_size: Most items per call of ``answer_batch``, at least 1.
+
+    Raises:
+        ValueError: ``max_batch_size`` is below 1.
 
     Example:
         >>> async def main():
@@ -32,66 +48,70 @@ class MicroBatcher(Generic[Asked, Answered]):
         [2, 4]
     """
 
-    def __init__(self, answer: Callable[[Sequence[Asked]], Sequence[Answered]], size: int = 128) -> None:
-        if size < 1:
-            raise ValueError(f"size must be at least 1, got {size}")
-        self.answer = answer
-        self.size = size
-        self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, list[tuple[Asked, asyncio.Future[Answered]]]]
+    def __init__(self, answer_batch: Callable[[Sequence[Item]], Sequence[Answer]], max_batch_size: int = 128) -> None:
+        if max_batch_size < 1:
+            raise ValueError(f"max_batch_size must be at least 1, got {max_batch_size}")
+        self.answer_batch = answer_batch
+        self.max_batch_size = max_batch_size
+        self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_PendingCall[Item, Answer]]]
         self._waiting = WeakKeyDictionary()
-        self._running: set[asyncio.Task[None]] = set()  # a task that nothing refers to may be collected
+        self._tasks: set[asyncio.Task[None]] = set()  # an event loop keeps weak references to its tasks alone
 
-    async def __call__(self, item: Asked) -> Answered:
-        """The answer to one item; raises what ``answer`` raises for it alone."""
+    async def __call__(self, item: Item) -> Answer:
+        """Answers one item.
+
+        Raises:
+            ValueError: ``answer_batch`` gives more or fewer answers than it got items.
+            Exception: Whatever ``answer_batch`` raises for this item alone.
+        """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answered] = loop.create_future()
+        call: _PendingCall[Item, Answer] = _PendingCall(item, loop.create_future())
         waiting = self._waiting.get(loop)
         if waiting is None:
             self._waiting[loop] = waiting = []
-            task = loop.create_task(self._drain(loop, waiting))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
-        waiting.append((item, future))
-        return await future
+            task = loop.create_task(self._serve_waiting(loop, waiting))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        waiting.append(call)
+        return await call.future
 
-    async def _drain(
-        self, loop: asyncio.AbstractEventLoop, waiting: list[tuple[Asked, asyncio.Future[Answered]]]
-    ) -> None:
-        batch: list[tuple[Asked, asyncio.Future[Answered]]] = []
+    async def _serve_waiting(self, loop: asyncio.AbstractEventLoop, waiting: list[_PendingCall[Item, Answer]]) -> None:
+        """Serves the calls of one event loop, batch by batch, until none waits."""
+        batch: list[_PendingCall[Item, Answer]] = []
         try:
-            await asyncio.sleep(0)  # all that is ready to run in this turn of the loop asks first
+            await asyncio.sleep(0)  # every coroutine that is ready in this turn of the loop makes its call first
             while waiting:
-                batch = [(item, future) for item, future in waiting[: self.size] if not future.done()]
-                del waiting[: self.size]
-                await self._serve(batch)
+                batch = [call for call in waiting[: self.max_batch_size] if not call.future.done()]
+                del waiting[: self.max_batch_size]
+                await self._serve_batch(batch)
         finally:
             del self._waiting[loop]
-            for _, future in (*batch, *waiting):  # of a task that was cancelled; what is answered stays so
-                future.cancel()
+            for call in (*batch, *waiting):  # if this task is cancelled; a future that has its answer keeps it
+                call.future.cancel()
 
-    async def _serve(self, batch: Sequence[tuple[Asked, asyncio.Future[Answered]]]) -> None:
+    async def _serve_batch(self, batch: Sequence[_PendingCall[Item, Answer]]) -> None:
         try:
-            answers = await self._answers([item for item, _ in batch])
+            answers = await self._compute_answers([call.item for call in batch])
         except Exception as error:
-            if len(batch) > 1:  # one item's fault is that item's alone
-                for each in batch:
-                    await self._serve([each])
-            elif not batch[0][1].done():
-                batch[0][1].set_exception(error)
+            if len(batch) > 1:  # one by one, so that only the calls at fault fail
+                for call in batch:
+                    await self._serve_batch([call])
+            elif not batch[0].future.done():
+                batch[0].future.set_exception(error)
             return
-        for (_, future), found in zip(batch, answers, strict=True):
-            if not future.done():
-                future.set_result(found)
+        for call, answer in zip(batch, answers, strict=True):
+            if not call.future.done():
+                call.future.set_result(answer)
 
-    async def _answers(self, items: Sequence[Asked]) -> Sequence[Answered]:
-        answers = await asyncio.to_thread(self.answer, items) if items else []
+    async def _compute_answers(self, items: Sequence[Item]) -> Sequence[Answer]:
+        answers = await asyncio.to_thread(self.answer_batch, items) if items else []
         if len(answers) != len(items):
-            raise ValueError(f"answer must give one answer an item, got {len(answers)} for {len(items)}")
+            raise ValueError(f"answer_batch must give one answer per item, got {len(answers)} for {len(items)}")
         return answers
 
     def __getstate__(self) -> dict[str, Any]:
-        """What copies and pickles keep: loops and futures belong to this instance."""
-        return {"answer": self.answer, "size": self.size}
+        """What copies and pickles keep; event loops and futures belong to this instance alone."""
+        return {"answer_batch": self.answer_batch, "max_batch_size": self.max_batch_size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(vars(MicroBatcher(state["answer"], state["size"])))
+        self.__dict__.update(vars(MicroBatcher(state["answer_batch"], state["max_batch_size"])))

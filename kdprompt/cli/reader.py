@@ -19,15 +19,14 @@ def opened(spec: str, log: Console, scoring: Any = "normalised", **how: Any) -> 
         spec: Its name.
         log: Says that it is loading.
         scoring: Of a local model, as ``LabelReader`` takes it.
-        how: ``dtype`` and ``device`` of a local model, as ``load`` takes them.
+        how: ``dtype`` and ``device`` of a local model, as ``load_causal_lm`` takes them.
     """
-    from kdprompt.evaluate import LabelReader, TextReader
-    from kdprompt.readers.causal_lm import load
+    from kdprompt.readers import LabelReader, TextReader, load_causal_lm
 
     if spec.startswith("python:"):
         return TextReader(attribute(spec))
     with log.status(f"loading {spec}"):
-        return LabelReader(load(spec, **how), scoring)
+        return LabelReader(load_causal_lm(spec, **how), scoring)
 
 
 class _Counted:

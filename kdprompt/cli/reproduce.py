@@ -53,11 +53,11 @@ def reproduce(
 def _measured(datasets: list[Any], model: str, prompts: int, seed: int, log: Console) -> Any:
     from kdprompt import SentenceTransformerEmbedder
     from kdprompt.evaluate import EmbeddingCache
-    from kdprompt.readers.causal_lm import load
+    from kdprompt.readers import load_causal_lm
     from kdprompt.reproduce import phenomena as measure
 
     with log.status(f"loading {model}"):
-        reader = load(model, device="cpu")
+        reader = load_causal_lm(model, device="cpu")
     embed = EmbeddingCache(SentenceTransformerEmbedder(), name="minilm")
     for i, dataset in enumerate(datasets):
         reading = measure.Reading(reader, dataset, embed, seed=seed)

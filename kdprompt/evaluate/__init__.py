@@ -16,10 +16,8 @@ from kdprompt.evaluate.selectors import (
 from kdprompt.evaluate.store import Store
 from kdprompt.evaluate.stress import duplicates, imbalance, label_noise, mixed, stress
 from kdprompt.evaluate.tables import Results, joined, summarise
-from kdprompt.readers.causal_lm import HuggingFaceModel, smollm2
-from kdprompt.readers.label_reader import LabelReader
-from kdprompt.readers.reader import Answer, Reader
-from kdprompt.readers.text_reader import TextReader
+from kdprompt.readers import Answer, LabelReader, Reader, TextReader, smollm2
+from kdprompt.readers import CausalLM as HuggingFaceModel
 
 __all__ = [
     "Answer",

@@ -1,23 +1,52 @@
-"""What each head takes from each demonstration, and how far that is from another prompt."""
+"""Each head of a causal language model on a prompt: its attention on every demonstration, R2 and R6 measured.
+
+Takes a model of transformers and a prompt, and gives the queries, keys, values and attention of the last token, where
+the answer begins.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.pool.records import Demonstration
-from kdprompt.probe.capture import Captured, capture
+from kdprompt.probe.capture import CapturedAttention, capture_attention
 from kdprompt.probe.segments import Segments
 
-__all__ = ["LayerProbe", "Probe", "probe"]
+__all__ = ["HeadBias", "HeadInterference", "LayerProbe", "Probe", "probe"]
+
+
+class HeadInterference(NamedTuple):
+    """R6 on the heads of a layer.
+
+    Attributes:
+        deviation: ‖f̄_D − f̄_τ*‖, how far the read-out is from that of the query's task ``[heads]``.
+        bound: Σ_{τ ≠ τ*} α_τ ‖f̄_τ − f̄_τ*‖, never smaller ``[heads]``.
+    """
+
+    deviation: Tensor
+    bound: Tensor
+
+
+class HeadBias(NamedTuple):
+    """R2 on the heads of a layer; both relative to the largest exponent of the kernel, so that they stay finite.
+
+    Attributes:
+        distance: ‖W_D − W_Q‖, the MMD ``[heads]``, float64.
+        shift: ‖f_D(q) − f_Q(q)‖/√κ(q, q), the shift of the unnormalised read-out at the query, never larger
+            ``[heads]``, float64.
+    """
+
+    distance: Tensor
+    shift: Tensor
 
 
 @dataclass(frozen=True)
 class LayerProbe:
-    """One layer's heads at the last token of a prompt, where the answer begins.
+    """The heads of one layer at the last token of a prompt of ``n`` tokens, where the answer begins.
 
     Attributes:
         query: Rotated query of the last token ``[heads, d]``.
@@ -25,9 +54,9 @@ class LayerProbe:
         values: Values of all tokens ``[heads, n, d]``.
         attention: The model's own attention of the last token ``[heads, n]``; sums to 1.
         output: The model's own head outputs at the last token ``[heads, d]``.
-        owner: Demonstration of each token ``[n]``, −1 for the rest.
-        count: Number of demonstrations.
-        scaling: Of ⟨q, k⟩.
+        token_owners: Demonstration of each token ``[n]``, −1 for the rest.
+        demonstration_count: Number of demonstrations, k.
+        scaling: Factor of ⟨q, k⟩.
     """
 
     query: Tensor
@@ -35,103 +64,98 @@ class LayerProbe:
     values: Tensor
     attention: Tensor
     output: Tensor
-    owner: Tensor
-    count: int
+    token_owners: Tensor
+    demonstration_count: int
     scaling: float
 
     @property
-    def member(self) -> Tensor:
-        """Which tokens belong to which demonstration ``[count, n]``, 0 or 1."""
-        place = torch.arange(self.count, device=self.owner.device)
-        return (self.owner == place[:, None]).to(self.attention.dtype)
+    def membership(self) -> Tensor:
+        """1 where a token belongs to a demonstration, else 0 ``[k, n]``."""
+        demonstrations = torch.arange(self.demonstration_count, device=self.token_owners.device)
+        return (self.token_owners == demonstrations[:, None]).to(self.attention.dtype)
 
     @property
     def mass(self) -> Tensor:
-        """Each demonstration's attention mass ``[heads, count]``; what is missing to 1 goes to the rest."""
-        return self.attention @ self.member.T
+        """Attention mass of each demonstration ``[heads, k]``; the other tokens have what is missing to 1."""
+        return self.attention @ self.membership.T
 
     @property
     def contribution(self) -> Tensor:
-        """What each demonstration adds to the head output, Σ a_i v_i over its tokens ``[heads, count, d]``."""
-        return torch.einsum("hn,jn,hnd->hjd", self.attention, self.member, self.values)
+        """Each demonstration's part of the head output, Σ a_i v_i over its tokens ``[heads, k, d]``."""
+        return torch.einsum("hn,jn,hnd->hjd", self.attention, self.membership, self.values)
 
     @property
     def read_out(self) -> Tensor:
-        """f̄_D: what the head would read if it attended to the demonstrations alone ``[heads, d]`` (R1, softmax)."""
-        return self.contribution.sum(1) / self.mass.sum(-1, keepdim=True).clamp_min(torch.finfo(self.mass.dtype).tiny)
+        """f̄_D: the head output if it attended to the demonstrations alone ``[heads, d]`` (R1, softmax)."""
+        mass = self.mass.sum(-1, keepdim=True)
+        return self.contribution.sum(1) / mass.clamp_min(torch.finfo(mass.dtype).tiny)
 
     @property
     def rest(self) -> Tensor:
-        """What the other tokens add ``[heads, d]``: with the contributions it sums to the head output."""
-        other = (self.owner < 0).to(self.attention.dtype)
-        return torch.einsum("hn,n,hnd->hd", self.attention, other, self.values)
+        """The other tokens' part of the head output ``[heads, d]``; with the contributions it sums to the output."""
+        outside = (self.token_owners < 0).to(self.attention.dtype)
+        return torch.einsum("hn,n,hnd->hd", self.attention, outside, self.values)
 
-    def interference(self, task: Sequence[int], wanted: int) -> tuple[Tensor, Tensor]:
-        """R6 on the head: the pull of other tasks, and its bound.
+    def interference(self, tasks: Sequence[int], query_task: int) -> HeadInterference:
+        """R6 on each head: the pull of other tasks on the read-out, and its bound.
 
         The read-out of the demonstrations is Σ_τ α_τ f̄_τ with α_τ the share of attention on task τ.
 
         Args:
-            task: Task of each demonstration.
-            wanted: The query's task; its own read-out stands for v*.
-
-        Returns:
-            ‖f̄_D − f̄_wanted‖ and Σ_{τ ≠ wanted} α_τ ‖f̄_τ − f̄_wanted‖, which is never smaller; ``[heads]`` each.
+            tasks: Task of each demonstration ``[k]``.
+            query_task: The query's task τ*; its read-out stands for v*.
 
         Raises:
-            ValueError: No demonstration is of the wanted task.
+            ValueError: Not every demonstration has a task, or none is of the query's task.
         """
-        if wanted not in task or len(task) != self.count:
+        if query_task not in tasks or len(tasks) != self.demonstration_count:
             raise ValueError(
-                f"task must name {self.count} demonstrations, the wanted task {wanted} among them, got {task}"
+                f"tasks must name the task of each of {self.demonstration_count} demonstrations, the query's task "
+                f"{query_task} among them, got {tasks}"
             )
-        codes = sorted(set(task))
-        group = torch.tensor(
-            [[t == code for t in task] for code in codes], dtype=self.mass.dtype, device=self.mass.device
+        codes = sorted(set(tasks))
+        members = torch.tensor(
+            [[task == code for task in tasks] for code in codes], dtype=self.mass.dtype, device=self.mass.device
         )
-        mass = self.mass @ group.T
+        mass = self.mass @ members.T
         tiny = torch.finfo(mass.dtype).tiny
-        sums = torch.einsum("tj,hjd->htd", group, self.contribution)
-        means = sums / mass[..., None].clamp_min(tiny)
-        own = means[:, codes.index(wanted)]
+        sums = torch.einsum("tj,hjd->htd", members, self.contribution)
+        read_outs = sums / mass[..., None].clamp_min(tiny)
+        truth = read_outs[:, codes.index(query_task)]
         share = mass / mass.sum(-1, keepdim=True).clamp_min(tiny)
-        bound = (share * (means - own[:, None]).norm(dim=-1)).sum(-1)
-        return (self.read_out - own).norm(dim=-1), bound
+        bound = (share * (read_outs - truth[:, None]).norm(dim=-1)).sum(-1)
+        return HeadInterference((self.read_out - truth).norm(dim=-1), bound)
 
-    def bias(self, target: "LayerProbe") -> tuple[Tensor, Tensor]:
-        """R2 on the head: how far the reference models of two prompts' demonstrations are apart.
+    def bias(self, target: "LayerProbe") -> HeadBias:
+        """R2 on each head: the distance between the reference models of two prompts' demonstrations.
 
-        Under κ(k, k′) = exp(scaling·⟨k, k′⟩), the kernel of softmax attention (without a soft cap), and uniform weights
-        of the demonstrations' tokens. Both numbers are relative to the largest exponent, so that they stay finite.
+        Under κ(k, k′) = exp(scaling·⟨k, k′⟩), the kernel of softmax attention without a soft cap, and uniform weights
+        of the demonstrations' tokens.
 
         Args:
             target: The same layer on another prompt.
-
-        Returns:
-            ‖W_D − W_Q‖, the MMD, and ‖f_D(q) − f_Q(q)‖/√κ(q, q), the shift of the unnormalised read-out at this
-            prompt's query, which is never larger; float64, ``[heads]`` each.
         """
-        mine, theirs = self.owner >= 0, target.owner >= 0
-        k = torch.cat([self.keys[:, mine], target.keys[:, theirs]], 1).double()
-        v = torch.cat([self.values[:, mine], target.values[:, theirs]], 1).double()
-        signed = torch.cat([mine[mine] / mine.sum(), -(theirs[theirs] / theirs.sum())]).to(k)
-        exponents = self.scaling * k @ k.transpose(-1, -2)
-        top = exponents.amax((-1, -2))[:, None, None]
-        joint = (exponents - top).exp() * (v @ v.transpose(-1, -2))
-        distance = torch.einsum("i,hij,j->h", signed, joint, signed).clamp_min(0).sqrt()
-        q = self.query.double()[..., None]
-        to_query = self.scaling * (k @ q - (q * q).sum(-2, keepdim=True) / 2) - top / 2
-        shift = ((signed[:, None] * to_query.exp()) * v).sum(1).norm(dim=-1)
-        return distance, shift
+        mine, theirs = self.token_owners >= 0, target.token_owners >= 0
+        keys = torch.cat([self.keys[:, mine], target.keys[:, theirs]], 1).double()
+        values = torch.cat([self.values[:, mine], target.values[:, theirs]], 1).double()
+        weights = torch.cat([mine[mine] / mine.sum(), -(theirs[theirs] / theirs.sum())]).to(keys)
+        exponents = self.scaling * keys @ keys.transpose(-1, -2)
+        largest = exponents.amax((-1, -2))[:, None, None]
+        joint_gram = (exponents - largest).exp() * (values @ values.transpose(-1, -2))
+        distance = torch.einsum("i,hij,j->h", weights, joint_gram, weights).clamp_min(0).sqrt()
+        query = self.query.double()[..., None]
+        query_exponents = self.scaling * (keys @ query - (query * query).sum(-2, keepdim=True) / 2) - largest / 2
+        shift = ((weights[:, None] * query_exponents.exp()) * values).sum(1).norm(dim=-1)
+        return HeadBias(distance, shift)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A prompt as a causal LM reads it.
+    """A prompt as a causal language model reads it.
 
     Attributes:
-        segments: The prompt, its tokens, and whose they are.
-        layers: In order.
+        segments: The prompt, its tokens, and the demonstration of each.
+        layers: The model's layers in order.
     """
 
     segments: Segments
@@ -139,7 +163,7 @@ class Probe:
 
     @property
     def mass(self) -> Tensor:
-        """Attention mass of each demonstration, mean over heads ``[layers, count]``."""
+        """Attention mass of each demonstration, mean over heads ``[layers, k]``."""
         return torch.stack([layer.mass.mean(0) for layer in self.layers])
 
 
@@ -151,37 +175,38 @@ def probe(
     *,
     template: PromptTemplate | None = None,
 ) -> Probe:
-    """Opens up a causal LM of transformers on a prompt.
+    """Runs a causal language model on a prompt and returns what each of its heads does there.
 
     Args:
-        model: Llama, Qwen, Gemma, GPT-2, GPT-NeoX or any other that attends through transformers' interface.
+        model: Llama, Qwen, Gemma, GPT-2, GPT-NeoX or any other model of transformers that attends through its
+            interface.
         tokenizer: Its fast tokenizer.
         demonstrations: In reading order.
-        query: Stands last; the heads are looked at where the answer begins.
-        template: How the prompt is written.
+        query: The input to answer; it stands last.
+        template: How the prompt is written; None takes the default.
 
     Returns:
         Layers and heads with their attention on each demonstration. The contributions and the rest sum to the head's
         own output.
 
     Raises:
-        ValueError: The model is no causal LM, the prompt is longer than its context, or a token belongs to two
-            demonstrations.
+        ValueError: The model is not a causal language model, the prompt is longer than its context, or a token belongs
+            to two demonstrations.
         TypeError: The tokenizer does not know where its tokens come from.
     """
-    segments = Segments.of(tokenizer, demonstrations, query, template)
-    layers = tuple(_layer(captured, segments) for captured in capture(model, segments.ids))
-    return Probe(segments, layers)
+    segments = Segments.build(tokenizer, demonstrations, query, template)
+    captured = capture_attention(model, segments.token_ids)
+    return Probe(segments, tuple(_probe_layer(layer, segments) for layer in captured))
 
 
-def _layer(captured: Captured, segments: Segments) -> LayerProbe:
+def _probe_layer(captured: CapturedAttention, segments: Segments) -> LayerProbe:
     return LayerProbe(
-        query=captured.q[:, -1],
-        keys=captured.k,
-        values=captured.v,
-        attention=captured.weights[:, -1].to(captured.v.dtype),
-        output=captured.output[:, -1],
-        owner=segments.owner.to(captured.v.device),
-        count=segments.count,
+        query=captured.queries[:, -1],
+        keys=captured.keys,
+        values=captured.values,
+        attention=captured.weights[:, -1].to(captured.values.dtype),
+        output=captured.outputs[:, -1],
+        token_owners=segments.token_owners.to(captured.values.device),
+        demonstration_count=segments.demonstration_count,
         scaling=captured.scaling,
     )

@@ -1,4 +1,4 @@
-"""The position profile ω of R7, measured: how a model's attention falls on the places of a prompt."""
+"""The position profile ω of R7, measured: how a model's attention is spread over the positions of a prompt."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,33 +23,36 @@ def calibrate_position_profile(  # noqa: PLR0913 - a model, what it reads, and h
     template: PromptTemplate | None = None,
     seed: int = 0,
 ) -> MeasuredProfile:
-    """Measures ω: the attention mass of each place, over random orders, so that who stands there averages out.
+    """Measures ω: the attention mass of each position, averaged over random orders of the demonstrations.
+
+    The average over orders removes the influence of the demonstrations themselves.
 
     Args:
-        model: A causal LM of transformers.
+        model: A causal language model of transformers, as ``probe`` takes it.
         tokenizer: Its fast tokenizer.
         demonstrations: k of them, k ≥ 1; every prompt shows them all.
-        queries: Asked in turn, at least one.
-        orders: Random orders of the demonstrations a query.
-        template: How prompts are written.
-        seed: Of the orders.
+        queries: One prompt per query and order, at least one query.
+        orders: Random orders of the demonstrations per query, at least 1.
+        template: How prompts are written; None takes the default.
+        seed: Seed of the random orders.
 
     Returns:
-        The profile, for ``ByObjective(profile=…)`` and ``NearestLast(profile=…)``; mean over layers, heads, queries and
-        orders, summing to 1.
+        The profile, for ``ByObjective(profile=…)`` and ``NearestLast(profile=…)``: the mean over layers, heads, queries
+        and orders, which sums to 1.
 
     Raises:
-        ValueError: There are no demonstrations or no queries, or as ``probe``.
+        ValueError: There are no demonstrations, queries or orders, or as ``probe`` raises it.
+        TypeError: The tokenizer does not know where its tokens come from.
     """
     if not demonstrations or not queries or orders < 1:
         raise ValueError(
             f"a profile needs demonstrations, queries and orders, got {len(demonstrations)}, {len(queries)}, {orders}"
         )
     generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros(len(demonstrations), dtype=torch.float64)
+    mass = torch.zeros(len(demonstrations), dtype=torch.float64)
     for query in queries:
         for _ in range(orders):
             order = torch.randperm(len(demonstrations), generator=generator).tolist()
-            shown = [demonstrations[i] for i in order]
-            total += probe(model, tokenizer, shown, query, template=template).mass.mean(0).double().cpu()
-    return MeasuredProfile(tuple((total / total.sum()).tolist()))
+            prompt_probe = probe(model, tokenizer, [demonstrations[i] for i in order], query, template=template)
+            mass += prompt_probe.mass.mean(0).double().cpu()
+    return MeasuredProfile(tuple((mass / mass.sum()).tolist()))

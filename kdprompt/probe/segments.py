@@ -1,4 +1,4 @@
-"""Which token of a prompt belongs to which demonstration."""
+"""A prompt as tokens, and the demonstration that each token belongs to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,42 +12,42 @@ from kdprompt.pool.records import Demonstration
 
 __all__ = ["Segments"]
 
-REST = -1
+NO_DEMONSTRATION = -1
 
 
 @dataclass(frozen=True)
 class Segments:
-    """A tokenised prompt with the owner of each token.
+    """A prompt of ``n`` tokens in segments: its demonstrations, and the rest.
 
     Attributes:
         text: The prompt.
-        ids: Token ids ``[n]``.
-        owner: Demonstration of each token ``[n]``; −1 for the rest: special tokens, instruction, query.
-        count: Number of demonstrations.
+        token_ids: ``[n]``.
+        token_owners: Demonstration of each token ``[n]``; −1 for special tokens, the instruction and the query.
+        demonstration_count: Number of demonstrations.
     """
 
     text: str
-    ids: Tensor
-    owner: Tensor
-    count: int
+    token_ids: Tensor
+    token_owners: Tensor
+    demonstration_count: int
 
     @classmethod
-    def of(
+    def build(
         cls,
         tokenizer: Any,
         demonstrations: Sequence[Demonstration],
         query: str,
         template: PromptTemplate | None = None,
     ) -> "Segments":
-        """Tokenises a prompt and finds each token's demonstration by its place in the text.
+        """Writes and tokenises a prompt, and finds the demonstration of each token by its place in the text.
 
         A separator belongs to the demonstration before it.
 
         Args:
-            tokenizer: A fast tokenizer of transformers: it knows where in the text its tokens come from.
+            tokenizer: A fast tokenizer of transformers, which knows where in the text its tokens come from.
             demonstrations: In reading order.
-            query: Stands last.
-            template: How the prompt is written.
+            query: The input to answer; it stands last.
+            template: How the prompt is written; None takes the default.
 
         Raises:
             TypeError: The tokenizer does not know where its tokens come from.
@@ -60,36 +60,38 @@ class Segments:
             )
         template = template or PromptTemplate()
         text = template.text(demonstrations, query)
-        bounds = _bounds(demonstrations, template)
-        coded = tokenizer(text, return_offsets_mapping=True)
-        owner = [_owner(start, end, bounds, text) for start, end in coded["offset_mapping"]]
-        return cls(text, torch.tensor(coded["input_ids"]), torch.tensor(owner), len(demonstrations))
+        spans = _demonstration_spans(demonstrations, template)
+        encoding = tokenizer(text, return_offsets_mapping=True)
+        owners = [_find_owner(start, end, spans, text) for start, end in encoding["offset_mapping"]]
+        return cls(text, torch.tensor(encoding["input_ids"]), torch.tensor(owners), len(demonstrations))
 
 
-def _bounds(demonstrations: Sequence[Demonstration], template: PromptTemplate) -> list[tuple[int, int]]:
-    """Where each demonstration stands in the text, its separator included."""
-    at = len(template.instruction) + len(template.separator) if template.instruction else 0
-    bounds = []
+def _demonstration_spans(demonstrations: Sequence[Demonstration], template: PromptTemplate) -> list[tuple[int, int]]:
+    """First character of each demonstration in the text and first character after its separator."""
+    start = len(template.instruction) + len(template.separator) if template.instruction else 0
+    spans = []
     for demonstration in demonstrations:
-        end = at + len(template.render(demonstration)) + len(template.separator)
-        bounds.append((at, end))
-        at = end
-    return bounds
+        end = start + len(template.render(demonstration)) + len(template.separator)
+        spans.append((start, end))
+        start = end
+    return spans
 
 
-def _owner(start: int, end: int, bounds: Sequence[tuple[int, int]], text: str) -> int:
-    if start >= end:  # special tokens come from nowhere
-        return REST
+def _find_owner(start: int, end: int, spans: Sequence[tuple[int, int]], text: str) -> int:
+    """Demonstration of the token that stands for the characters from ``start`` to ``end`` (not included)."""
+    if start >= end:  # a special token stands for no character
+        return NO_DEMONSTRATION
 
-    def at(place: int) -> int:
-        return next((i for i, (low, high) in enumerate(bounds) if low <= place < high), REST)
+    def owner_of_character(place: int) -> int:
+        return next((i for i, (low, high) in enumerate(spans) if low <= place < high), NO_DEMONSTRATION)
 
-    first, last = at(start), at(end - 1)
+    first, last = owner_of_character(start), owner_of_character(end - 1)
     if first != last:
-        name = f"demonstration {last}" if last != REST else "the query"
+        before = f"demonstration {first}" if first != NO_DEMONSTRATION else "the instruction"
+        after = f"demonstration {last}" if last != NO_DEMONSTRATION else "the query"
         raise ValueError(
-            f"the tokenizer's token {text[start:end]!r} (characters {start} to {end}) reaches from "
-            f"{f'demonstration {first}' if first != REST else 'the instruction'} into {name}: its attention belongs to "
-            "both. Use a separator that the tokenizer does not join to what follows, such as a line break"
+            f"the tokenizer's token {text[start:end]!r} (characters {start} to {end}) reaches from {before} into "
+            f"{after}: its attention belongs to both. Use a separator that the tokenizer does not join to what "
+            "follows, such as a line break"
         )
     return first

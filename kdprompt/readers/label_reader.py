@@ -1,49 +1,56 @@
-"""Readers: what answers a prompt. A local model scores labels; any other model writes text."""
+"""A reader that chooses among labels by their likelihood under a local causal language model."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from kdprompt.readers.causal_lm import HuggingFaceModel, LabelReading
+from kdprompt.readers.causal_lm import CausalLM
 from kdprompt.readers.reader import Answer
+from kdprompt.readers.scores import LabelScores
 
-__all__ = ["LabelReader"]
+__all__ = ["LabelReader", "LabelScoring"]
 
-Scoring = Literal["normalised", "sum", "constrained"]
+LabelScoring = Literal["normalised", "sum", "constrained"]
 
 
 class LabelReader:
-    """A local causal LM that chooses among labels.
+    """A local causal language model that chooses among labels.
 
     Args:
-        model: The model.
-        scoring: ``normalised``: mean log-likelihood a token of the whole label; ``sum``: its log-probability;
-            ``constrained``: what greedy decoding writes if it may write labels alone (no probabilities).
-        max_new_tokens: Of an answer where there are no labels.
+        model: The language model.
+        scoring: How labels are compared. ``normalised``: mean log-likelihood per token of the label; ``sum``:
+            log-probability of the whole label; ``constrained``: greedy decoding restricted to the labels, which gives
+            no probabilities.
+        max_new_tokens: Most tokens of an answer where there are no labels.
     """
 
-    def __init__(self, model: HuggingFaceModel, scoring: Scoring = "normalised", *, max_new_tokens: int = 32) -> None:
+    def __init__(self, model: CausalLM, scoring: LabelScoring = "normalised", *, max_new_tokens: int = 32) -> None:
         self.model = model
         self.scoring = scoring
         self.max_new_tokens = max_new_tokens
         self.name = f"{model.name}/{scoring}"
 
     def answers(self, prompts: Sequence[str], labels: Sequence[str] | None) -> Iterator[Answer]:
-        """The likeliest label with all probabilities, or generated text where there are no labels.
+        """The likeliest label and the log-probability of each; generated text where there are no labels.
 
-        Prompts that begin alike are read together where they stand side by side.
+        Neighbouring prompts that begin alike share one forward pass.
+
+        Raises:
+            ValueError: The tokenizer merges the end of a prompt with the beginning of a label.
         """
         if labels is None:
-            yield from (Answer(self.model.generate(each, max_new_tokens=self.max_new_tokens)) for each in prompts)
+            for prompt in prompts:
+                yield Answer(self.model.generate(prompt, max_new_tokens=self.max_new_tokens))
             return
-        for pack in self.model.packs(prompts, labels):
-            yield from (self._answer(reading, labels) for reading in self.model.read(pack, labels))
-
-    def _answer(self, reading: LabelReading, labels: Sequence[str]) -> Answer:
-        if self.scoring == "constrained":
-            return Answer(labels[reading.greedy()])
-        scores = reading.mean if self.scoring == "normalised" else reading.total
-        return Answer(labels[int(scores.argmax())], tuple(scores.double().log_softmax(-1).tolist()))
+        for pack in self.model.split_into_packs(prompts, labels):
+            for scores in self.model.score_batch(pack, labels):
+                yield self._choose(scores, labels)
 
     def count_tokens(self, text: str) -> int:
-        """Tokens of the model's own tokenizer."""
+        """Length of a text in tokens of the model's own tokenizer."""
         return self.model.count_tokens(text)
+
+    def _choose(self, scores: LabelScores, labels: Sequence[str]) -> Answer:
+        if self.scoring == "constrained":
+            return Answer(labels[scores.decode_greedily()])
+        values = scores.mean_log_probs if self.scoring == "normalised" else scores.log_probs
+        return Answer(labels[int(values.argmax())], tuple(values.double().log_softmax(-1).tolist()))

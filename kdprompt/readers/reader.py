@@ -1,4 +1,4 @@
-"""Readers: what answers a prompt. And how a few prompts are compared by what one answers, without wasting calls."""
+"""The protocol of a reader: prompts in, answers out."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ __all__ = ["Answer", "Reader"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a reader answered.
+    """A reader's answer to one prompt.
 
     Attributes:
         text: The answer; one of the labels where the reader chooses among them.
-        log_probs: Log-probability of each label given, in nats, normalised over them; None where unknown.
+        log_probs: Log-probability of each label given, in nats, normalised over the labels; None where unknown.
     """
 
     text: str
@@ -21,14 +21,26 @@ class Answer:
 
 
 class Reader(Protocol):
-    """Anything that answers a prompt. ``name`` identifies model and mode: answers are cached under it."""
+    """Anything that answers prompts.
+
+    Attributes:
+        name: Identifies the model and how it is asked. Answers are cached under it.
+    """
 
     name: str
 
     def answers(self, prompts: Sequence[str], labels: Sequence[str] | None) -> Iterator[Answer]:
-        """The answer to each prompt, as it comes; where ``labels`` are given, they are all the outputs there can be."""
+        """Answers prompts one after the other.
+
+        Args:
+            prompts: The prompts.
+            labels: All possible outputs, or None where the output is free text.
+
+        Returns:
+            One answer a prompt, in the order of the prompts, each as soon as it is known.
+        """
         ...
 
     def count_tokens(self, text: str) -> int:
-        """Length of a text."""
+        """Length of a text in the reader's tokens."""
         ...

@@ -1,4 +1,4 @@
-"""A reader around any model that writes text."""
+"""A reader around any model that writes text: a function, or an LLM or chat model of LangChain."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,14 +10,18 @@ __all__ = ["TextReader"]
 
 
 class TextReader:
-    """A callable, or any LangChain LLM or chat model, that writes text.
+    """A reader around a model that writes text.
 
-    Where labels are given, the answer is the longest label that the first line begins with, else that line.
+    The answer is the first line of what the model writes. Where labels are given, it is the longest label that this
+    line begins with, whatever the case; a line that begins with no label is the answer itself.
 
     Args:
         model: A function from prompt to text, or an object with LangChain's ``invoke``.
-        name: Identifies it; None takes its class or function name.
-        count_tokens: Length of a text in tokens.
+        name: Identifies the model; None takes the name of the function or class.
+        count_tokens: Returns the length of a text in tokens.
+
+    Raises:
+        TypeError: The model is neither callable nor has ``invoke``.
     """
 
     def __init__(
@@ -27,26 +31,34 @@ class TextReader:
             raise TypeError(f"a reader must be callable or have invoke(), got {type(model).__name__}: {model!r:.80}")
         self.model = model
         self.name = name or getattr(model, "__name__", type(model).__name__)
-        self._count = count_tokens
+        self._count_tokens = count_tokens
 
     def answers(self, prompts: Sequence[str], labels: Sequence[str] | None) -> Iterator[Answer]:
-        """What the model writes, to its first line break."""
+        """Asks the model for each prompt in turn, when its answer is needed.
+
+        Raises:
+            TypeError: The model answers with something other than text.
+        """
         return (self._answer(prompt, labels or ()) for prompt in prompts)
 
+    def count_tokens(self, text: str) -> int:
+        """Length of a text by the function given."""
+        return self._count_tokens(text)
+
     def _answer(self, prompt: str, labels: Sequence[str]) -> Answer:
+        line = self._write(prompt).strip().split("\n")[0].strip()
+        folded = line.casefold()
+        matches = [label for label in labels if folded.startswith(label.casefold())]
+        return Answer(max(matches, key=len, default=line))
+
+    def _write(self, prompt: str) -> str:
+        """The model's text for a prompt; the content blocks of a chat model are joined."""
         reply = self.model.invoke(prompt) if hasattr(self.model, "invoke") else self.model(prompt)
-        text = getattr(reply, "content", reply)
-        if isinstance(text, list):  # content blocks of a chat model
-            text = "".join(block if isinstance(block, str) else str(block.get("text", "")) for block in text)
-        if not isinstance(text, str):
+        content = getattr(reply, "content", reply)
+        if isinstance(content, list):
+            content = "".join(block if isinstance(block, str) else str(block.get("text", "")) for block in content)
+        if not isinstance(content, str):
             raise TypeError(
                 f"the reader {self.name!r} must answer with text, got {type(reply).__name__}: {reply!r:.80}"
             )
-        line = text.strip().split("\n")[0].strip()
-        plain = line.casefold()
-        begins = [label for label in labels if plain.startswith(label.casefold())]
-        return Answer(max(begins, key=len, default=line))
-
-    def count_tokens(self, text: str) -> int:
-        """By the function given."""
-        return self._count(text)
+        return content

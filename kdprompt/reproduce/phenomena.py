@@ -13,8 +13,8 @@ from torch import Tensor
 from kdprompt.evaluate.datasets import Case, Dataset, Embed
 from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.pool.records import Demonstration
-from kdprompt.probe import AttentionKernel, calibrate_position_profile, probe
-from kdprompt.readers.causal_lm import HuggingFaceModel
+from kdprompt.probe import KeyEmbedder, calibrate_position_profile, probe
+from kdprompt.readers import CausalLM
 from kdprompt.selector import DistillationSelector
 from kdprompt.theory.kernels import Gaussian, Kernel, Polynomial
 from kdprompt.theory.results import bias, distilled_weights, order_sensitivity
@@ -68,7 +68,7 @@ class Reading:
         seed: Of everything that is drawn.
     """
 
-    model: HuggingFaceModel
+    model: CausalLM
     dataset: Dataset
     embed: Embed
     template: PromptTemplate = field(default_factory=PromptTemplate)
@@ -174,7 +174,7 @@ def bias_and_loss(reading: Reading, *, prompts: int = 200, k: int = 4, attention
     if attention:
         texts = [[pool[row].input for row in rows] for rows, _ in draws]
         sample = [text for part in texts for text in part][:64]
-        keys = AttentionKernel(reading.model.model, reading.model.tokenizer, sample=sample, template=reading.template)
+        keys = KeyEmbedder(reading.model.model, reading.model.tokenizer, sample=sample, template=reading.template)
         kernel = Gaussian(0.5)
         at = torch.stack([keys.embed_documents(part) for part in texts])
         to = keys.embed_documents([case.query.text for _, case in draws])

@@ -1,10 +1,12 @@
 """Label likelihoods against a plain forward pass of the whole text, on the real small LM."""
 
+from functools import lru_cache
+
 import pytest
 import torch
 
-from kdprompt.readers.causal_lm import PACK, HuggingFaceModel, load
-from kdprompt.readers.label_tree import LabelTree
+from kdprompt.readers import CausalLM, load_causal_lm
+from kdprompt.readers.packing import CPU_PACKING
 
 LABELS = ["card arrival", "card delivery estimate", "card", "positive", "negative"]
 PROMPTS = [
@@ -14,15 +16,10 @@ PROMPTS = [
 ]
 
 
-def test_a_tree_holds_common_beginnings_once():
-    tree = LabelTree.of([[1, 2, 3], [1, 2], [1, 4], [5]])
-    assert tree.tokens.tolist() == [1, 2, 3, 4, 5] and tree.parent.tolist() == [-1, 0, 1, 0, -1]
-    assert tree.depth.tolist() == [0, 1, 2, 1, 0] and tree.paths == ((0, 1, 2), (0, 1), (0, 3), (4,))
-    assert tree.visible[2].tolist() == [True, True, True, False, False]
-
-
+@lru_cache
 @torch.inference_mode()
-def naive(model: HuggingFaceModel, prompt: str, label: str) -> float:
+def naive(model: CausalLM, prompt: str, label: str) -> float:
+    """Mean log-likelihood per token of a label in a forward pass of the whole text, float64."""
     start, ids = model.tokenizer(prompt)["input_ids"], model.tokenizer(f"{prompt} {label}")["input_ids"]
     log_probs = model.model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
     return sum(float(log_probs[i - 1, ids[i]]) for i in range(len(start), len(ids))) / (len(ids) - len(start))
@@ -37,13 +34,13 @@ def test_label_scores_equal_a_plain_forward_pass(small_lm):
 
 @pytest.mark.llm
 def test_prompts_read_together_equal_plain_forward_passes(small_lm, device):
-    model = small_lm if device.type == "cpu" else load("smollm2", device=device.type)
+    model = small_lm if device.type == "cpu" else load_causal_lm("smollm2", device=device.type)
     for prompts in [PROMPTS[:2], [PROMPTS[2], *PROMPTS], [PROMPTS[0], PROMPTS[0] + " positive\nOutput:", PROMPTS[0]]]:
-        readings = model.read(prompts, LABELS)  # a common beginning, none, and a prompt that begins another
-        for prompt, reading in zip(prompts, readings, strict=True):
-            wanted = [naive(small_lm, prompt, label) for label in LABELS]
-            assert reading.mean.tolist() == pytest.approx(wanted, rel=1e-4)
-        kept = model.tokenizer.decode(model._cached)
+        batch = model.score_batch(prompts, LABELS)  # a common beginning, none, and a prompt that begins another
+        for prompt, scores in zip(prompts, batch, strict=True):
+            expected = [naive(small_lm, prompt, label) for label in LABELS]
+            assert scores.mean_log_probs.tolist() == pytest.approx(expected, rel=1e-4)
+        kept = model.tokenizer.decode(model._cached_ids)
         assert all(prompt.startswith(kept) for prompt in prompts), "the cache holds what they begin with"
 
 
@@ -51,38 +48,32 @@ def test_prompts_read_together_equal_plain_forward_passes(small_lm, device):
 def test_prompts_that_have_nothing_in_common_are_packed_on_an_accelerator(device):
     if device.type == "cpu":
         pytest.skip("a CPU gains nothing from it")
-    model, prompts = load("smollm2", device=device.type), [f"Input: {i} films\nOutput:" for i in range(400)]
-    packs = list(model.packs(prompts, LABELS))
+    model, prompts = load_causal_lm("smollm2", device=device.type), [f"Input: {i} films\nOutput:" for i in range(400)]
+    packs = list(model.split_into_packs(prompts, LABELS))
     assert [prompt for pack in packs for prompt in pack] == prompts and 1 < len(packs) < 10
 
 
 @pytest.mark.llm
 def test_prompts_that_begin_alike_are_packed(small_lm):
     static = [f"{PROMPTS[0]} positive\n\nInput: the film is number {i}\nOutput:" for i in range(60)]
-    packs = list(small_lm.packs([*static, PROMPTS[2], "Input: a wholly different prompt\nOutput:"], LABELS))
+    packs = list(small_lm.split_into_packs([*static, PROMPTS[2], "Input: a wholly different prompt\nOutput:"], LABELS))
     assert [prompt for pack in packs for prompt in pack][:60] == static and len(packs) < 10
     assert packs[-2:] == [[PROMPTS[2]], ["Input: a wholly different prompt\nOutput:"]]
     for pack in packs:
         sizes = [len(small_lm.tokenizer(prompt)["input_ids"]) for prompt in pack]
-        assert len(pack) == 1 or sum(sizes) - len(pack) * min(sizes) < PACK
-    assert list(small_lm.packs([], LABELS)) == []
+        assert len(pack) == 1 or sum(sizes) - len(pack) * min(sizes) < CPU_PACKING.max_tokens
+    assert list(small_lm.split_into_packs([], LABELS)) == []
 
 
 @pytest.mark.llm
 def test_a_prompt_whose_end_the_tokenizer_merges_is_refused(small_lm):
-    spaced = HuggingFaceModel(small_lm.model, small_lm.tokenizer, name="no separator", separator="")
+    spaced = CausalLM(small_lm.model, small_lm.tokenizer, name="no separator", separator="")
     with pytest.raises(ValueError, match="merges the end of the prompt"):
         spaced.label_scores("The answer is posit", ["ive"])
 
 
-def test_leaves_are_scored_without_being_read():
-    tree = LabelTree.of([[1, 2, 3], [1, 2], [1, 4], [5]])
-    assert tree.inner.tolist() == [0, 1] and tree.rows.tolist() == [0, 1, 2, 1, 0]
-    assert LabelTree.of([[1], [2]]).inner.tolist() == [] and LabelTree.of([[1], [2]]).rows.tolist() == [0, 0]
-
-
 @torch.inference_mode()
-def greedy_label(model: HuggingFaceModel, prompt: str, labels: list[str]) -> str:
+def greedy_label(model: CausalLM, prompt: str, labels: list[str]) -> str:
     """Token by token among those that some label goes on with; a line break may end a label that others continue."""
     paths = [tuple(model.tokenizer(f" {label}", add_special_tokens=False)["input_ids"]) for label in labels]
     start, end = model.tokenizer(prompt)["input_ids"], model.tokenizer("\n")["input_ids"][0]
@@ -102,12 +93,15 @@ def greedy_label(model: HuggingFaceModel, prompt: str, labels: list[str]) -> str
 @pytest.mark.llm
 def test_constrained_decoding_is_greedy_among_the_labels(small_lm):
     for prompt in PROMPTS:
-        assert LABELS[small_lm.read([prompt], LABELS)[0].greedy()] == greedy_label(small_lm, prompt, LABELS)
+        assert LABELS[small_lm.score_batch([prompt], LABELS)[0].decode_greedily()] == greedy_label(
+            small_lm, prompt, LABELS
+        )
 
 
+@pytest.mark.slow
 @pytest.mark.llm
 def test_another_precision_answers_alike_under_another_name(small_lm, device):
-    half = load("smollm2", dtype="bfloat16", device=device)
+    half = load_causal_lm("smollm2", dtype="bfloat16", device=device)
     assert half.name == f"{small_lm.name}-bfloat16" and half.model.dtype == torch.bfloat16
     assert half.model.device.type == torch.device(device).type and small_lm.model.dtype == torch.float32
     for prompt in PROMPTS:
