@@ -4,10 +4,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
+from kdprompt.tagged_union import TaggedUnion
+
 __all__ = ["MeasuredProfile", "PositionProfile", "PrimacyRecency", "Recency", "Uniform"]
 
 
-class PositionProfile(ABC):
+class PositionProfile(TaggedUnion, ABC):
     """Position weights ω: how much of the attention each place of the prompt gets."""
 
     @abstractmethod
@@ -75,6 +77,7 @@ class MeasuredProfile(PositionProfile):
     kind: Literal["custom"] = "custom"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "measured", tuple(self.measured))  # a list may be given
         if not all(value >= 0 for value in self.measured) or not self.measured or not self.measured[-1] > 0:
             raise ValueError(f"measured must be weights of at least 0, the last above 0, got {self.measured}")
 

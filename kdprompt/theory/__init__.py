@@ -13,6 +13,7 @@ from kdprompt.theory.bandwidth import LeaveOneOutFit, fit_by_leave_one_out, medi
 from kdprompt.theory.bounds import Bound, BoundKind, complexity_of_trace, generalisation_gap
 from kdprompt.theory.kernels import *  # noqa: F403 - the kernels' own list
 from kdprompt.theory.mmd import mean_embedding, mmd, mmd_squared, mmd_squared_unbiased, witness
+from kdprompt.theory.regression import shrink_to_prior
 from kdprompt.theory.results import (
     Guarantee,
     OrderSensitivity,
@@ -66,6 +67,7 @@ __all__ = [
     "read_out",
     "read_out_shift",
     "risk_bound",
+    "shrink_to_prior",
     "to_weighted_sample",
     "two_sample_test",
     "witness",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.theory.kernels import squared_distances
+from kdprompt.theory.regression import shrink_to_prior
 from kdprompt.theory.standard_error import is_within_one_standard_error
 
 __all__ = ["SHRINKAGES", "TEMPERATURES", "LeaveOneOutFit", "fit_by_leave_one_out", "median_heuristic"]
@@ -100,7 +101,7 @@ def fit_by_leave_one_out(
         weighted_values = (weights[:, None, :] @ values).squeeze(1)
         for multiple in SHRINKAGES:
             shrinkage = float(multiple * mass.median())
-            estimates = (weighted_values + shrinkage * prior) / (mass + shrinkage)
+            estimates = shrink_to_prior(weighted_values, mass, prior, shrinkage)
             options.append(_Option(temperature, shrinkage, _losses(estimates, held_out_values, labels)))
     best = min(options, key=lambda option: option.mean_loss)
     near_ties = (option for option in options if is_within_one_standard_error(option.losses, best.losses))

@@ -1,6 +1,6 @@
 """What a kernel is, and the kernels made of other kernels: κ₁ + κ₂, κ₁·κ₂ and c·κ.
 
-Takes nothing of kdprompt. ``kdprompt.theory.kernels`` holds the kernels themselves and names these again: import from
+``kdprompt.theory.kernels`` holds the kernels themselves and names these again: import from
 there.
 """
 
@@ -10,10 +10,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from kdprompt.tagged_union import TaggedUnion
+
 __all__ = ["Kernel", "Product", "Scaled", "Sum", "check_positive"]
 
 
-class Kernel(ABC):
+class Kernel(TaggedUnion, ABC):
     """A positive semi-definite function κ of two points."""
 
     @abstractmethod

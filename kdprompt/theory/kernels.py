@@ -7,8 +7,8 @@ Softmax attention on unit-norm keys is the Gaussian kernel: exp((⟨x, x′⟩ �
 Temperature t and bandwidth h are one knob, t = h², so the Gaussian is the default and takes ``temperature``.
 
 To add a kernel, edit this file and ``tests/theory/test_kernels.py``: write a frozen dataclass with ``__call__``,
-``diagonal`` and, as its last field, a ``kind`` that no other kernel has; name it in ``__all__`` and in ``KERNELS``;
-give the test one entry with the kernel's formula.
+``diagonal`` and, as its last field, a ``kind`` that no other kernel has; name it in ``__all__``; give the test one
+entry with the kernel's formula.
 
 Rejected: bandwidths inferred on the first call (hidden state). A data-dependent temperature is a function
 call that you see, in ``kdprompt.theory.bandwidth``.
@@ -225,16 +225,5 @@ def mix_output_kernel(value_products: Tensor, output_share: float) -> Tensor:
     return (1 - output_share) + output_share * value_products
 
 
-KERNELS: tuple[type[Kernel], ...] = (
-    Gaussian,
-    Laplace,
-    RationalQuadratic,
-    Linear,
-    Cosine,
-    Polynomial,
-    Sum,
-    Product,
-    Scaled,
-    JointKernel,
-)
+KERNELS: tuple[type[Kernel], ...] = Kernel.members()
 """Every kernel class, told apart by its ``kind``: what can be stored, and what ``tests/theory`` checks."""

@@ -15,6 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pydantic import TypeAdapter
 
 from kdprompt.theory import kernels
 from kdprompt.theory.kernels import (
@@ -105,6 +106,12 @@ def test_every_kernel_is_listed():
     concrete = {kernel_class for kernel_class in classes if not isabstract(kernel_class)}
     assert concrete == set(KERNELS) and len(KERNELS) == len(concrete)
     assert {kernel_class.__name__ for kernel_class in concrete} <= set(kernels.__all__)
+
+
+@every_kernel
+def test_every_kernel_is_stored_by_its_kind(kernel, textbook):
+    stored = TypeAdapter(Kernel)
+    assert stored.validate_json(stored.dump_json(kernel, warnings="error")) == kernel
 
 
 def test_every_kernel_has_a_kind_of_its_own():
