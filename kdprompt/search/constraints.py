@@ -30,7 +30,7 @@ class Constraints:
     most: Tensor | None = None
     least: Tensor | None = None
 
-    def rows(self, keep: Tensor) -> "Constraints":
+    def subset(self, keep: Tensor) -> "Constraints":
         """The problems ``keep`` alone."""
         return replace(
             self,

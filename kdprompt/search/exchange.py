@@ -38,8 +38,8 @@ def replace_member(constraints: Constraints, chosen: Tensor, place: int, keys: T
     others[:, place] = -1
     allowed = constraints.addable(others, torch.ones_like(gone)) & (gone >= 0)[:, None]
     allowed &= torch.arange(keys.shape[-1], device=keys.device) != gone[:, None]
-    found = _largest(keys, allowed)
-    others[:, place] = torch.where(found >= 0, found, gone)
+    newcomer = _largest(keys, allowed)
+    others[:, place] = torch.where(newcomer >= 0, newcomer, gone)
     return others
 
 

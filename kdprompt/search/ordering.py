@@ -12,11 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from kdprompt.objective.candidate_outputs import CandidateOutputs
 from kdprompt.objective.objective import Objective
 from kdprompt.search.position_profiles import PositionProfile, Recency, Uniform
 from kdprompt.search.search import first_minimum
+from kdprompt.tagged_union import TaggedUnion
 
-__all__ = ["ORDERS", "ByObjective", "LikeliestLast", "NearestFirst", "NearestLast", "Order"]
+__all__ = ["ORDERS", "ByObjective", "LikeliestLast", "NearestFirst", "NearestLast", "Order", "OrderingProblem"]
 
 EXACT = 7
 CHUNK = 32
@@ -24,13 +26,26 @@ STEPS = 1 << 16  # to which places are rounded, so that equal ones are equal on 
 TIE = 1e-3  # estimated shares of outputs that differ by less are equal
 
 
-class Order(ABC):
+@dataclass(frozen=True)
+class OrderingProblem:
+    """What reading orders look at: J, and the outputs of the candidates.
+
+    Attributes:
+        objective: J of ``b`` problems with ``L`` candidates.
+        outputs: Their outputs.
+    """
+
+    objective: Objective
+    outputs: CandidateOutputs
+
+
+class Order(TaggedUnion, ABC):
     """A rule that puts sets into reading order, and the profile under which the prompt is then weighed."""
 
     profile: PositionProfile
 
     @abstractmethod
-    def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
+    def arrange(self, problem: OrderingProblem, chosen: Tensor, fixed: int = 0) -> Tensor:
         """Sets ``[b, K]`` (−1 pads, anywhere) to reading order, pads last, ``[b, K]``; the first ``fixed`` stay."""
 
     def weights(self, arranged: Tensor, like: Tensor) -> Tensor:
@@ -62,8 +77,8 @@ class NearestLast(Order):
     profile: PositionProfile = field(default_factory=Uniform)
     kind: Literal["nearest_last"] = "nearest_last"
 
-    def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
-        return _by_attention(objective, chosen, fixed, nearest_last=True)
+    def arrange(self, problem: OrderingProblem, chosen: Tensor, fixed: int = 0) -> Tensor:
+        return _by_attention(problem.objective, chosen, fixed, nearest_last=True)
 
 
 @dataclass(frozen=True)
@@ -73,8 +88,8 @@ class NearestFirst(Order):
     profile: PositionProfile = field(default_factory=Uniform)
     kind: Literal["nearest_first"] = "nearest_first"
 
-    def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
-        return _by_attention(objective, chosen, fixed, nearest_last=False)
+    def arrange(self, problem: OrderingProblem, chosen: Tensor, fixed: int = 0) -> Tensor:
+        return _by_attention(problem.objective, chosen, fixed, nearest_last=False)
 
 
 @dataclass(frozen=True)
@@ -90,16 +105,16 @@ class LikeliestLast(Order):
     profile: PositionProfile = field(default_factory=Uniform)
     kind: Literal["likeliest_last"] = "likeliest_last"
 
-    def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
-        start = _by_attention(objective, chosen, fixed, nearest_last=True)
+    def arrange(self, problem: OrderingProblem, chosen: Tensor, fixed: int = 0) -> Tensor:
+        start = _by_attention(problem.objective, chosen, fixed, nearest_last=True)
         tail = start[:, fixed:]
         if not tail.numel():
             return start
-        places = _spread(objective, tail).masked_fill(tail < 0, torch.iinfo(torch.long).max)
+        places = _spread(problem.outputs, tail).masked_fill(tail < 0, torch.iinfo(torch.long).max)
         return torch.cat([start[:, :fixed], tail.gather(-1, places.argsort(dim=-1, stable=True))], -1)
 
 
-def _spread(objective: Objective, members: Tensor) -> Tensor:
+def _spread(outputs: CandidateOutputs, members: Tensor) -> Tensor:
     """Where members ``[b, K]`` (nearest last, −1 pads last) stand, as integers to be sorted stably ``[b, K]``.
 
     The j-th of n with equal outputs stands at (j + s)/n, j from 0, where s rises from 0 for the least likely output to
@@ -108,11 +123,11 @@ def _spread(objective: Objective, members: Tensor) -> Tensor:
     """
     there, index = members >= 0, members.clamp_min(0)
     slots = torch.arange(members.shape[1], device=members.device)
-    group = objective.alike.gather(-1, index)
+    group = outputs.group.gather(-1, index)
     same = (group[:, :, None] == group[:, None, :]) & there[:, None, :]
     count = same.sum(-1).clamp_min(1)
     before = (same & (slots < slots[:, None])).sum(-1)
-    likely = (objective.agreement.gather(-1, index) / TIE).round().long()
+    likely = (outputs.likelihood.gather(-1, index) / TIE).round().long()
     likely = likely - likely.amin(-1, keepdim=True)
     nearest = (same * slots).amax(-1)
     key = (likely * (len(slots) + 1) + count) * len(slots) + nearest
@@ -132,7 +147,8 @@ class ByObjective(Order):
     profile: PositionProfile = field(default_factory=Recency)
     kind: Literal["by_objective"] = "by_objective"
 
-    def arrange(self, objective: Objective, chosen: Tensor, fixed: int = 0) -> Tensor:
+    def arrange(self, problem: OrderingProblem, chosen: Tensor, fixed: int = 0) -> Tensor:
+        objective = problem.objective
         start = _by_attention(objective, chosen, fixed, nearest_last=True)
         result = start.clone()
         sizes = (start >= 0).sum(-1)
@@ -141,7 +157,7 @@ class ByObjective(Order):
                 continue
             rows = (sizes == k).nonzero().squeeze(-1)
             search = _enumerate if k - fixed <= EXACT else _descend
-            result[rows, :k] = search(objective.rows(rows), start[rows, :k], self.profile, fixed)
+            result[rows, :k] = search(objective.subset(rows), start[rows, :k], self.profile, fixed)
         return result
 
 
@@ -168,8 +184,8 @@ def _enumerate(objective: Objective, start: Tensor, profile: PositionProfile, fi
     best = []
     for first in range(0, start.shape[0], CHUNK):
         rows = torch.arange(first, min(first + CHUNK, start.shape[0]), device=start.device)
-        part = objective.rows(rows)
-        terms = part.terms_at(start[rows], weights[None])
+        part = objective.subset(rows)
+        terms = part.weighted_terms(start[rows], weights[None])
         best.append(first_minimum(terms.total, part.rounding(terms))[1])
     return start.gather(-1, orders[torch.cat(best)])
 
@@ -184,8 +200,8 @@ def _descend(objective: Objective, start: Tensor, profile: PositionProfile, fixe
     weights = _position_weights(swaps, profile, objective.gram)
     active = torch.arange(start.shape[0], device=start.device)
     while active.numel():
-        part = objective.rows(active)
-        terms = part.terms_at(current[active], weights.expand(active.numel(), -1, -1))
+        part = objective.subset(active)
+        terms = part.weighted_terms(current[active], weights.expand(active.numel(), -1, -1))
         _, best = first_minimum(terms.total, part.rounding(terms))
         current[active] = current[active].gather(-1, swaps[best])
         active = active[best > 0]

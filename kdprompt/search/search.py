@@ -64,9 +64,9 @@ def greedy_search(objective: Objective, constraints: Constraints, k: int, fixed:
     totals, rounding, satisfied = [start.total], [objective.rounding(start)], [constraints.satisfied(state.chosen)]
     for step in range(fixed, k):
         allowed = constraints.addable(state.chosen, k - state.count)
-        terms = objective.terms_with(state)
+        terms = objective.terms_with_each(state)
         least, index = first_minimum(terms.total.masked_fill(~allowed, torch.inf), objective.rounding(terms))
-        state = objective.joined(state, step, torch.where(least.isfinite(), index, -1))
+        state = objective.add_member(state, step, torch.where(least.isfinite(), index, -1))
         reached = objective.terms(state)
         totals.append(torch.where(least.isfinite(), reached.total, torch.inf))
         rounding.append(objective.rounding(reached))
@@ -113,7 +113,7 @@ def refine_by_swaps(objective: Objective, constraints: Constraints, chosen: Tens
     while active.numel():
         part, rules, sets = objective, constraints, chosen
         if active.numel() < chosen.shape[0]:  # all of them would be a copy
-            part, rules, sets = objective.rows(active), constraints.rows(active), chosen[active]
+            part, rules, sets = objective.subset(active), constraints.subset(active), chosen[active]
         swapped = _best_swap(part, rules, sets, fixed)
         # Both sides by the same sums of the set alone, so that J falls strictly and the loop ends.
         before, after = part.terms(part.state(sets)), part.terms(part.state(swapped))
@@ -125,16 +125,16 @@ def refine_by_swaps(objective: Objective, constraints: Constraints, chosen: Tens
 
 def _best_swap(objective: Objective, constraints: Constraints, chosen: Tensor, fixed: int) -> Tensor:
     """The sets ``[b, K]`` after the feasible swap with the smallest J; as they are where none is feasible."""
-    found = []
+    best_by_slot = []
     for slot in range(fixed, chosen.shape[1]):
-        rest = objective.without(chosen, slot)
+        rest = objective.state_without(chosen, slot)
         allowed = constraints.addable(rest.chosen, torch.ones_like(rest.count))
         allowed &= (chosen[:, slot] >= 0)[:, None]
-        terms = objective.terms_with(rest)
+        terms = objective.terms_with_each(rest)
         rounding = objective.rounding(terms)
         least, index = first_minimum(terms.total.masked_fill(~allowed, torch.inf), rounding)
-        found.append((least, rounding.gather(-1, index[:, None]).squeeze(-1), index))
-    columns = [torch.stack(values, -1) for values in zip(*found, strict=True)]
+        best_by_slot.append((least, rounding.gather(-1, index[:, None]).squeeze(-1), index))
+    columns = [torch.stack(values, -1) for values in zip(*best_by_slot, strict=True)]
     totals, roundings, joins = columns
     least, leaves = first_minimum(totals, roundings)
     place = torch.arange(chosen.shape[1], device=chosen.device)

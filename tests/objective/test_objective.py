@@ -88,7 +88,7 @@ def case(seed, device, dtype, name="gaussian", queries=1, *, b=3, size=7, share=
     held = {key: torch.as_tensor(value, device=device, dtype=dtype) for key, value in raw.items()}
     task = torch.full((b, queries), -1, device=device)
     target = Target(held["tx"], held["tv"], held["own"], held["nearby"], held["support"], task, queries, 0.3)
-    objective = Objective.of(compute_gram_blocks(kernel, held["x"], held["v"], target, 1.5), share, PENALTIES)
+    objective = Objective.build(compute_gram_blocks(kernel, held["x"], held["v"], target, 1.5), share, PENALTIES)
     exact = {key: value.cpu().double().numpy() for key, value in held.items()}
     mass = 0.7 * exact["own"] + 0.3 * exact.pop("nearby")
     return Case(objective, textbook, mass=mass, share=share, radius=1.5, **exact)
@@ -115,6 +115,12 @@ def stack(terms):
     return torch.stack([terms.bias, terms.complexity, terms.interference, terms.total], -1).cpu().double().numpy()
 
 
+def tensors_of(state):
+    """Every tensor of a state, its sums among them, by name."""
+    sums = vars(state.sums)
+    return {name: value for name, value in {**vars(state), **sums}.items() if name != "sums"}
+
+
 def assert_close(actual, expected, dtype):
     rtol, atol = (1e-4, 2e-4) if dtype is torch.float32 else (1e-9, 1e-9)
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
@@ -137,7 +143,7 @@ def test_terms_equal_the_brute_force(name, queries, seed, device, dtype):
 def test_terms_with_a_candidate_equal_the_terms_of_the_larger_set(name, queries, seed, device, dtype):
     problem = case(seed, device, dtype, name, queries)
     chosen = sets(seed, problem, 4)
-    found = stack(problem.objective.terms_with(problem.objective.state(as_index(chosen, problem))))
+    found = stack(problem.objective.terms_with_each(problem.objective.state(as_index(chosen, problem))))
     for b, row in enumerate(chosen):
         for i in range(7):
             if i not in row:
@@ -149,12 +155,12 @@ def test_terms_with_a_candidate_equal_the_terms_of_the_larger_set(name, queries,
 def test_without_a_slot_is_the_state_of_the_smaller_set(queries, slot, device, dtype):
     problem = case(1, device, dtype, queries=queries)
     chosen = sets(1, problem, 4)
-    rest = problem.objective.without(as_index(chosen, problem), slot)
+    rest = problem.objective.state_without(as_index(chosen, problem), slot)
     left = [[i for place, i in enumerate(row) if i >= 0 and place != slot] for row in chosen]
     assert rest.count.tolist() == [len(row) for row in left]
     expected = [problem.uniform(b, row) for b, row in enumerate(left)]
     assert_close(stack(problem.objective.terms(rest)), expected, dtype)
-    grown = stack(problem.objective.terms_with(rest))
+    grown = stack(problem.objective.terms_with_each(rest))
     for b, row in enumerate(left):
         (i, *_) = set(range(7)) - set(row)
         assert_close(grown[b, i], problem.uniform(b, [*row, i]), dtype)
@@ -163,8 +169,9 @@ def test_without_a_slot_is_the_state_of_the_smaller_set(queries, slot, device, d
 def test_without_an_empty_slot_changes_nothing(device, dtype):
     problem = case(2, device, dtype)
     chosen = as_index([[0, 1, -1], [2, -1, -1], [-1, -1, -1]], problem)
-    state, after = problem.objective.state(chosen), problem.objective.without(chosen, 2)
-    assert all((getattr(after, field) == getattr(state, field)).all() for field in vars(state))
+    state, after = problem.objective.state(chosen), problem.objective.state_without(chosen, 2)
+    before, later = tensors_of(state), tensors_of(after)
+    assert all((later[name] == before[name]).all() for name in before)
 
 
 @every_target
@@ -173,10 +180,11 @@ def test_joined_is_the_state_of_the_larger_set(queries, seed, device, dtype):
     problem = case(seed, device, dtype, queries=queries)
     chosen = as_index([[0, 1, -1], [5, -1, -1], [-1, -1, -1]], problem)
     state = problem.objective.state(chosen)
-    grown = problem.objective.joined(state, 2, as_index([4, -1, 6], problem))  # −1: the second one stays as it is
+    grown = problem.objective.add_member(state, 2, as_index([4, -1, 6], problem))  # −1: the second one stays as it is
     expected = problem.objective.state(as_index([[0, 1, 4], [5, -1, -1], [-1, -1, 6]], problem))
-    for field in vars(expected):
-        assert_close(getattr(grown, field).cpu(), getattr(expected, field).cpu(), dtype)
+    found = tensors_of(grown)
+    for name, tensor in tensors_of(expected).items():
+        assert_close(found[name].cpu(), tensor.cpu(), dtype)
 
 
 @every_kernel
@@ -189,7 +197,7 @@ def test_weighted_terms_equal_the_brute_force(name, queries, seed, device, dtype
     weights = rng.dirichlet(np.ones(5), size=(3, 6)) * (chosen >= 0)[:, None, :]
     weights /= np.maximum(weights.sum(-1, keepdims=True), 1e-300)
     held = torch.as_tensor(weights, device=device, dtype=dtype)
-    found = stack(problem.objective.terms_at(as_index(chosen, problem), held))
+    found = stack(problem.objective.weighted_terms(as_index(chosen, problem), held))
     for b, row in enumerate(chosen):
         for p in range(6):
             inside = [w for w, i in zip(weights[b, p], row, strict=True) if i >= 0]
@@ -203,7 +211,7 @@ def test_uniformly_weighted_terms_are_the_terms_of_the_set(name, queries, device
     chosen = as_index(sets(4, problem, 5), problem)
     inside = (chosen >= 0).to(dtype)
     weights = inside / inside.sum(-1, keepdim=True).clamp_min(1)
-    weighted = problem.objective.terms_at(chosen, weights[:, None, :])
+    weighted = problem.objective.weighted_terms(chosen, weights[:, None, :])
     assert_close(stack(weighted)[:, 0], stack(problem.objective.terms(problem.objective.state(chosen))), dtype)
 
 
@@ -226,7 +234,7 @@ def test_pads_change_nothing_wherever_they_stand(device, dtype):
     padded = as_index([[-1, 0, 1, -1], [3, -1, -1, 2], [6, 4, -1, -1]], problem)
     assert_close(stack(problem.objective.terms(problem.objective.state(padded))), plain, dtype)
     weights = torch.where(padded >= 0, 0.5, 0.0).to(dtype)[:, None, :]
-    assert_close(stack(problem.objective.terms_at(padded, weights))[:, 0], plain, dtype)
+    assert_close(stack(problem.objective.weighted_terms(padded, weights))[:, 0], plain, dtype)
 
 
 @every_target
@@ -235,14 +243,14 @@ def test_rows_are_the_kept_problems_alone(queries, keep, device, dtype):
     problem = case(7, device, dtype, queries=queries)
     chosen = as_index(sets(7, problem, 3), problem)
     index = torch.tensor(keep, device=device, dtype=torch.long if not keep else None)
-    part = problem.objective.rows(index)
+    part = problem.objective.subset(index)
     whole = stack(problem.objective.terms(problem.objective.state(chosen)))
     assert_close(stack(part.terms(part.state(chosen[index]))), whole[index.cpu().numpy()], dtype)
 
 
 def test_j_is_the_weighted_sum_of_its_terms(device, dtype):
     problem = case(8, device, dtype)
-    found = stack(problem.objective.terms_with(problem.objective.state(as_index([[0], [1], [2]], problem))))
+    found = stack(problem.objective.terms_with_each(problem.objective.state(as_index([[0], [1], [2]], problem))))
     assert_close(found[..., 3], found[..., :3] @ [PENALTIES.bias, PENALTIES.complexity, PENALTIES.interference], dtype)
 
 
@@ -255,7 +263,7 @@ def test_rounding_covers_the_error_of_j_also_where_the_mmd_vanishes(seed, device
     mass = torch.full((4, 6), 1 / 6, device=device, dtype=dtype)
     none = torch.zeros(4, 6, device=device, dtype=dtype)
     target = Target(held, values, mass, mass, none, none.long(), 6)
-    objective = Objective.of(compute_gram_blocks(Gaussian(0.6), held, values, target, 1.0), 0.5, ObjectiveWeights())
+    objective = Objective.build(compute_gram_blocks(Gaussian(0.6), held, values, target, 1.0), 0.5, ObjectiveWeights())
     chosen = torch.arange(6, device=device).expand(4, 6)
     whole, part = (objective.terms(objective.state(chosen[:, :k])) for k in (6, 3))
     assert (whole.total <= objective.rounding(whole)).all()

@@ -1,16 +1,15 @@
 """The query distribution against a naive kernel regression with shrinkage, in float64 Python loops."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
 from kdprompt.objective.regression import KernelRegression
-from kdprompt.objective.target import neighbourhood_target, query_target, sample_target
-from kdprompt.pool.neighbours import Neighbours, shortlist_nearest
+from kdprompt.objective.target import estimate_neighbourhood_target, estimate_query_target, estimate_sample_target
+from kdprompt.pool.neighbours import Neighbours, find_nearest
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.theory.kernels import Gaussian, Linear
+from support import kappa
 
 TEMPERATURE, SHRINKAGE = 0.3, 0.4
 REGRESSION = KernelRegression(Gaussian(TEMPERATURE), SHRINKAGE)
@@ -20,17 +19,13 @@ def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def kappa(a, b):
-    return math.exp(-sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) / (2 * TEMPERATURE))
-
-
 def naive(at, x, v, prior, allowed):
     """v̂(at) = (Σ κ v + λ v̄)/(Σ κ + λ) over the allowed neighbours, and Σκ/(Σκ + λ)."""
     mass, total = 0.0, SHRINKAGE * prior
     for point, value, ok in zip(x, v, allowed, strict=True):
         if ok:
-            mass += kappa(at, point)
-            total = total + kappa(at, point) * value
+            mass += kappa(at, point, TEMPERATURE)
+            total = total + kappa(at, point, TEMPERATURE) * value
     return total / (mass + SHRINKAGE), mass / (mass + SHRINKAGE)
 
 
@@ -52,7 +47,7 @@ class World:
         return np.array([*tasks, self.v.mean(0)])
 
     @property
-    def features(self):
+    def tensors(self):
         codes = torch.zeros(12, dtype=torch.long, device=self.device)
         return PoolTensors(
             x=self.tensor(self.x),
@@ -60,12 +55,12 @@ class World:
             label=codes,
             task=torch.as_tensor(self.task, device=self.device),
             text=torch.arange(12, device=self.device),
-            members=tuple(range(12)),
+            pool_index=tuple(range(12)),
             tasks=("a", "b") if self.task[0] >= 0 else (),
             labels=((None, "yes"),),
-            texts={},
-            mode="labels",
-            radius=1.0,
+            text_codes={},
+            output_mode="labels",
+            value_radius=1.0,
             priors=torch.as_tensor(self.priors),
         )
 
@@ -93,7 +88,7 @@ def assert_close(actual, expected, dtype):
 @every_seed
 def test_neighbourhood_estimates_the_query_by_naive_kernel_regression(seed, device, dtype):
     world = World(seed, device, dtype)
-    target = neighbourhood_target(world.features, world.near, REGRESSION)
+    target = estimate_neighbourhood_target(world.tensors, world.near, REGRESSION)
     assert target.queries == 1
     for b in range(4):
         x, v, allowed, prior = world.around(b)
@@ -106,8 +101,8 @@ def test_neighbourhood_estimates_the_query_by_naive_kernel_regression(seed, devi
 @every_seed
 def test_query_target_is_the_query_of_the_neighbourhood_alone(seed, device, dtype):
     world = World(seed, device, dtype)
-    alone = query_target(world.features, world.near, REGRESSION)
-    whole = neighbourhood_target(world.features, world.near, REGRESSION)
+    alone = estimate_query_target(world.tensors, world.near, REGRESSION)
+    whole = estimate_neighbourhood_target(world.tensors, world.near, REGRESSION)
     assert alone.x.shape[1] == alone.queries == 1
     for b in range(4):
         x, v, allowed, prior = world.around(b)
@@ -120,7 +115,7 @@ def test_query_target_is_the_query_of_the_neighbourhood_alone(seed, device, dtyp
 @every_seed
 def test_neighbourhood_estimates_each_neighbour_from_the_others(seed, device, dtype):
     world = World(seed, device, dtype)
-    target = neighbourhood_target(world.features, world.near, REGRESSION)
+    target = estimate_neighbourhood_target(world.tensors, world.near, REGRESSION)
     for b in range(4):
         x, v, allowed, prior = world.around(b)
         for j in range(6):
@@ -132,10 +127,10 @@ def test_neighbourhood_estimates_each_neighbour_from_the_others(seed, device, dt
 def test_a_neighbours_own_value_does_not_enter_its_own_estimate(seed, device, dtype):
     world = World(seed, device, dtype)
     world.index, world.valid = np.tile(np.arange(6), (4, 1)), np.ones((4, 6), dtype=bool)
-    near, features = world.near, world.features
-    before = neighbourhood_target(features, near, REGRESSION).v
-    features.v[2] = torch.tensor([5.0, -3.0, 9.0])  # of row 2 alone; the prior stays
-    after = neighbourhood_target(features, near, REGRESSION).v
+    near, pool = world.near, world.tensors
+    before = estimate_neighbourhood_target(pool, near, REGRESSION).v
+    pool.v[2] = torch.tensor([5.0, -3.0, 9.0])  # of row 2 alone; the prior stays
+    after = estimate_neighbourhood_target(pool, near, REGRESSION).v
     assert (after[:, 3] == before[:, 3]).all()
     assert ((after - before).abs().amax(-1)[:, [1, 2, 4, 5, 6]] > 1e-4).all()
 
@@ -143,18 +138,18 @@ def test_a_neighbours_own_value_does_not_enter_its_own_estimate(seed, device, dt
 @every_seed
 def test_neighbourhood_mass_follows_the_kernel_over_allowed_neighbours(seed, device, dtype):
     world = World(seed, device, dtype)
-    target = neighbourhood_target(world.features, world.near, REGRESSION)
+    target = estimate_neighbourhood_target(world.tensors, world.near, REGRESSION)
     for b in range(4):
         x, _, allowed, _ = world.around(b)
-        pulls = [kappa(world.q[b], a) if ok else 0.0 for a, ok in zip(x, allowed, strict=True)]
-        assert_close(target.nearby[b], [0.0, *(pull / sum(pulls) for pull in pulls)], dtype)
-        assert target.own[b].tolist() == [1.0] + [0.0] * 6
+        pulls = [kappa(world.q[b], a, TEMPERATURE) if ok else 0.0 for a, ok in zip(x, allowed, strict=True)]
+        assert_close(target.nearby_mass[b], [0.0, *(pull / sum(pulls) for pull in pulls)], dtype)
+        assert target.query_mass[b].tolist() == [1.0] + [0.0] * 6
 
 
 @every_seed
 def test_sample_estimates_every_query_by_naive_kernel_regression(seed, device, dtype):
     world = World(seed, device, dtype)
-    target = sample_target(world.features, world.near, REGRESSION)
+    target = estimate_sample_target(world.tensors, world.near, REGRESSION)
     assert (target.queries, target.x.shape[0]) == (4, 1)
     assert_close(target.x[0], world.q, dtype)
     for b in range(4):
@@ -170,8 +165,8 @@ def test_sample_of_more_queries_than_a_chunk_equals_the_neighbourhoods_one_by_on
     rng = np.random.default_rng(0)
     world.q, world.index = unit(rng.normal(size=(300, 5))), np.tile(np.arange(6), (300, 1))
     world.valid, world.wanted = rng.random((300, 6)) < 0.7, rng.integers(-1, 2, size=300)
-    sample = sample_target(world.features, world.near, REGRESSION)
-    single = neighbourhood_target(world.features, world.near, REGRESSION)
+    sample = estimate_sample_target(world.tensors, world.near, REGRESSION)
+    single = estimate_neighbourhood_target(world.tensors, world.near, REGRESSION)
     assert_close(sample.v[0], single.v[:, 0].cpu(), dtype)
     assert_close(sample.support[0], single.support[:, 0].cpu(), dtype)
     assert sample.task[0].tolist() == single.task[:, 0].tolist()
@@ -180,11 +175,11 @@ def test_sample_of_more_queries_than_a_chunk_equals_the_neighbourhoods_one_by_on
 @every_seed
 def test_support_lies_in_zero_to_one_and_grows_with_nearness(seed, device, dtype):
     world = World(seed, device, dtype)
-    support = neighbourhood_target(world.features, world.near, REGRESSION).support
+    support = estimate_neighbourhood_target(world.tensors, world.near, REGRESSION).support
     assert ((support >= 0) & (support < 1)).all()
     world.q = world.x[world.index[:, 0]]  # now each query stands on a neighbour
     world.valid[:, 0] = True
-    on_top = neighbourhood_target(world.features, world.near, REGRESSION).support
+    on_top = estimate_neighbourhood_target(world.tensors, world.near, REGRESSION).support
     assert (on_top >= 1 / (1 + SHRINKAGE) - 1e-6).all()
     assert (on_top < 1).all()
 
@@ -192,10 +187,10 @@ def test_support_lies_in_zero_to_one_and_grows_with_nearness(seed, device, dtype
 def test_without_allowed_neighbours_the_prior_is_the_estimate_and_the_query_the_target(device, dtype):
     world = World(0, device, dtype)
     world.valid = np.zeros((4, 6), dtype=bool)
-    target = neighbourhood_target(world.features, world.near, REGRESSION)
+    target = estimate_neighbourhood_target(world.tensors, world.near, REGRESSION)
     assert target.support.tolist() == [[0.0]] * 4
     assert_close(target.v[:, 0], [world.priors[task] for task in world.wanted], dtype)
-    assert (target.nearby == target.own).all()
+    assert (target.nearby_mass == target.query_mass).all()
     assert target.task.tolist() == [[-1]] * 4
 
 
@@ -203,16 +198,22 @@ def test_without_allowed_neighbours_the_prior_is_the_estimate_and_the_query_the_
 def test_neighbours_that_are_not_allowed_have_no_influence(seed, device, dtype):
     world = World(seed, device, dtype)
     world.index, world.valid = np.tile(np.arange(6), (4, 1)), np.tile([True, False, True, True, False, True], (4, 1))
-    features, near = world.features, world.near
-    before = neighbourhood_target(features, near, REGRESSION), sample_target(features, near, REGRESSION)
-    features.x[[1, 4]] = features.x[[4, 1]] * -1
-    features.v[[1, 4]] = 7.0
-    features.task[[1, 4]] = 1 - features.task[[1, 4]]
-    after = neighbourhood_target(features, near, REGRESSION), sample_target(features, near, REGRESSION)
+    pool, near = world.tensors, world.near
+    before = (
+        estimate_neighbourhood_target(pool, near, REGRESSION),
+        estimate_sample_target(pool, near, REGRESSION),
+    )
+    pool.x[[1, 4]] = pool.x[[4, 1]] * -1
+    pool.v[[1, 4]] = 7.0
+    pool.task[[1, 4]] = 1 - pool.task[[1, 4]]
+    after = (
+        estimate_neighbourhood_target(pool, near, REGRESSION),
+        estimate_sample_target(pool, near, REGRESSION),
+    )
     seen = [0, 1, 3, 4, 6]  # the query, then the allowed neighbours
     assert (after[0].v[:, seen] == before[0].v[:, seen]).all()
-    assert (after[0].nearby == before[0].nearby).all()
-    assert (after[0].nearby[:, [2, 5]] == 0).all()
+    assert (after[0].nearby_mass == before[0].nearby_mass).all()
+    assert (after[0].nearby_mass[:, [2, 5]] == 0).all()
     for old, new in zip(before, after, strict=True):
         assert (new.support == old.support).all()
         assert (new.task == old.task).all()
@@ -222,8 +223,8 @@ def test_neighbours_that_are_not_allowed_have_no_influence(seed, device, dtype):
 @every_seed
 def test_negative_kernel_values_count_as_none(seed, device, dtype):
     world, regression = World(seed, device, dtype), KernelRegression(Linear(), SHRINKAGE)
-    single = neighbourhood_target(world.features, world.near, regression)
-    sample = sample_target(world.features, world.near, regression)
+    single = estimate_neighbourhood_target(world.tensors, world.near, regression)
+    sample = estimate_sample_target(world.tensors, world.near, regression)
     for b in range(4):
         x, v, allowed, prior = world.around(b)
         pulls = [max(float(world.q[b] @ a), 0) * ok for a, ok in zip(x, allowed, strict=True)]
@@ -237,14 +238,14 @@ def test_negative_kernel_values_count_as_none(seed, device, dtype):
             estimate = sum(pull * value for pull, value in zip(others, v, strict=True)) + SHRINKAGE * prior
             assert_close(single.v[b, 1 + j], estimate / (sum(others) + SHRINKAGE), dtype)
         near = [pull / sum(pulls) for pull in pulls] if any(pulls) else [0.0] * 6  # then the query itself is Q
-        assert_close(single.nearby[b], [1 - sum(near), *near], dtype)
+        assert_close(single.nearby_mass[b], [1 - sum(near), *near], dtype)
 
 
 @every_seed
 def test_negative_kernel_values_count_for_no_task(seed, device, dtype):
     world, regression = World(seed, device, dtype), KernelRegression(Linear(), SHRINKAGE)
-    single = neighbourhood_target(world.features, world.near, regression)
-    sample = sample_target(world.features, world.near, regression)
+    single = estimate_neighbourhood_target(world.tensors, world.near, regression)
+    sample = estimate_sample_target(world.tensors, world.near, regression)
     for b in range(4):
         mass = [0.0, 0.0]
         for row, ok in zip(world.index[b], world.valid[b], strict=True):
@@ -258,11 +259,11 @@ def test_negative_kernel_values_count_for_no_task(seed, device, dtype):
 def test_weights_mix_query_and_neighbourhood_and_sum_to_one(seed, eta, device, dtype):
     world = World(seed, device, dtype)
     world.valid[0] = False  # a query without a neighbourhood keeps its whole mass
-    for make in (neighbourhood_target, query_target, sample_target):
-        weights = make(world.features, world.near, REGRESSION).with_neighbourhood(eta).weights
+    for make in (estimate_neighbourhood_target, estimate_query_target, estimate_sample_target):
+        weights = make(world.tensors, world.near, REGRESSION).with_neighbourhood(eta).weights
         assert (weights >= 0).all()
         assert_close(weights.sum(-1), np.ones(weights.shape[0]), dtype)
-    single = neighbourhood_target(world.features, world.near, REGRESSION, eta)
+    single = estimate_neighbourhood_target(world.tensors, world.near, REGRESSION, eta)
     assert_close(single.weights[1:, 0], [1 - eta] * 3, dtype)
     assert_close(single.weights[0, :1], [1.0], dtype)
 
@@ -271,15 +272,15 @@ def test_weights_mix_query_and_neighbourhood_and_sum_to_one(seed, eta, device, d
 def test_task_is_that_of_the_larger_kernel_mass(seed, device, dtype):
     world = World(seed, device, dtype)
     world.valid[:, 0] = True
-    found = neighbourhood_target(world.features, world.near, REGRESSION).task
+    found = estimate_neighbourhood_target(world.tensors, world.near, REGRESSION).task
     for b in range(4):
         x, _, allowed, _ = world.around(b)
         mass = [0.0, 0.0]
         for row, a, ok in zip(world.index[b], x, allowed, strict=True):
-            mass[world.task[row]] += kappa(world.q[b], a) * ok
+            mass[world.task[row]] += kappa(world.q[b], a, TEMPERATURE) * ok
         assert found[b].tolist() == [int(mass[1] > mass[0]) if sum(mass) else -1]
     untagged = World(seed, device, dtype, tagged=False)
-    assert neighbourhood_target(untagged.features, untagged.near, REGRESSION).task.tolist() == [[-1]] * 4
+    assert estimate_neighbourhood_target(untagged.tensors, untagged.near, REGRESSION).task.tolist() == [[-1]] * 4
 
 
 @every_seed
@@ -288,7 +289,7 @@ def test_shortlist_is_the_nearest_allowed_rows_in_ascending_order(seed, size, de
     rng = np.random.default_rng(seed)
     x, q, allowed = unit(rng.normal(size=(20, 4))), unit(rng.normal(size=(3, 4))), rng.random((3, 20)) < 0.5
     held = (torch.as_tensor(a, device=device, dtype=dtype) for a in (x, q))
-    index, valid = shortlist_nearest(*held, torch.as_tensor(allowed, device=device), size)
+    index, valid = find_nearest(*held, torch.as_tensor(allowed, device=device), size)
     assert index.shape == valid.shape == (3, min(size, 20))
     for b in range(3):
         rows = index[b].tolist()
@@ -300,5 +301,5 @@ def test_shortlist_is_the_nearest_allowed_rows_in_ascending_order(seed, size, de
 @pytest.mark.parametrize("n", [10, 100, 1000])
 def test_shortlist_gives_ties_to_the_lowest_row(n, device, dtype):
     x = torch.tensor([[0.6, 0.8]], device=device, dtype=dtype).repeat(n, 1)
-    index, _ = shortlist_nearest(x, x[:1], torch.ones(1, n, dtype=torch.bool, device=device), 8)
+    index, _ = find_nearest(x, x[:1], torch.ones(1, n, dtype=torch.bool, device=device), 8)
     assert index.tolist() == [list(range(8))]

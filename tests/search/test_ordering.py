@@ -2,8 +2,6 @@
 
 import math
 import re
-import signal
-from contextlib import contextmanager
 from fractions import Fraction
 from itertools import combinations, permutations
 
@@ -13,34 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdprompt.objective.gram import compute_gram_blocks
-from kdprompt.objective.objective import Objective
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.target import Target
 from kdprompt.search.ordering import ByObjective, LikeliestLast, NearestFirst, NearestLast
 from kdprompt.search.position_profiles import MeasuredProfile, PrimacyRecency, Recency, Uniform
 from kdprompt.theory.kernels import Gaussian
+from support import RandomProblems, at_most, build_ordering_problem, kappa
 
-TEMPERATURE, SHARE, PENALTIES = 0.5, 0.6, ObjectiveWeights(1.0, 0.1, 0.4)
-
-
-@contextmanager
-def at_most(seconds):
-    """Stops what does not end."""
-
-    def stop(*_):
-        raise TimeoutError(f"still at work after {seconds} seconds")
-
-    if not hasattr(signal, "SIGALRM"):  # Windows
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+TEMPERATURE, SHARE = RandomProblems.TEMPERATURE, RandomProblems.OUTPUT_SHARE
+PENALTIES = ObjectiveWeights(1.0, 0.1, 0.4)
 
 
 @pytest.fixture(autouse=True)
@@ -50,48 +29,21 @@ def an_end():
         yield
 
 
-def kappa(a, b):
-    return math.exp(-float((a - b) @ (a - b)) / (2 * TEMPERATURE))
-
-
-class World:
-    """Raw data of b problems with 12 candidates, one query and 3 more target points."""
+class World(RandomProblems):
+    """Problems with 12 candidates, and J by its definition."""
 
     def __init__(self, seed, device, dtype, b=2, n=12):
-        rng = np.random.default_rng(seed)
-
-        def unit(*shape):
-            x = rng.normal(size=shape)
-            return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-        raw = {
-            "x": unit(b, n, 5),
-            "v": np.eye(3)[rng.integers(3, size=(b, n))],
-            "tx": unit(b, 4, 5),
-            "tv": rng.dirichlet(np.ones(3), size=(b, 4)),
-            "support": rng.random((b, 1)),
-            "own": np.eye(4)[[0] * b],
-            "nearby": rng.dirichlet(np.ones(4), size=b),
-        }
-        held = {name: torch.as_tensor(value, device=device, dtype=dtype) for name, value in raw.items()}
-        task = torch.full((b, 1), -1, device=device)
-        target = Target(held["tx"], held["tv"], held["own"], held["nearby"], held["support"], task, 1, 0.4)
-        self.x, self.target = held["x"], target
-        self.objective = Objective.of(
-            compute_gram_blocks(Gaussian(TEMPERATURE), held["x"], held["v"], target, 1.0), SHARE, PENALTIES
-        )
-        self.raw = {name: value.cpu().double().numpy() for name, value in held.items()}
-        self.mass = 0.6 * self.raw["own"] + 0.4 * self.raw["nearby"]
+        super().__init__(seed, device, dtype, b=b, n=n, weights=PENALTIES)
 
     def nearness(self, b, i):
-        return kappa(self.raw["x"][b, i], self.raw["tx"][b, 0])
+        return self.kappa(self.raw["x"][b, i], self.raw["tx"][b, 0])
 
     def gram(self, b, members):
         """κ⊗ among the members and the target points, by a double loop."""
         x, v = (np.vstack([self.raw[s][b, members], self.raw[t][b]]) for s, t in (("x", "tx"), ("v", "tv")))
         return np.array(
             [
-                [kappa(a, c) * ((1 - SHARE) + SHARE * float(p @ q)) for c, q in zip(x, v, strict=True)]
+                [self.kappa(a, c) * ((1 - SHARE) + SHARE * float(p @ q)) for c, q in zip(x, v, strict=True)]
                 for a, p in zip(x, v, strict=True)
             ]
         )
@@ -160,7 +112,7 @@ def tolerance(dtype):
 @pytest.mark.parametrize("k", [1, 2, 5, 6, 7])
 def test_to_seven_by_objective_is_the_best_of_all_orders(profile, textbook, k, device, dtype):
     world, chosen = World(35, device, dtype, b=16), draw(35, k, b=16)
-    arranged = ByObjective(profile).arrange(world.objective, index(chosen, device)).tolist()
+    arranged = ByObjective(profile).arrange(world.problem, index(chosen, device)).tolist()
     for b in range(16):
         assert sorted(arranged[b]) == sorted(chosen[b])
         assert world.j(b, arranged[b], textbook(k)) <= world.least(b, chosen[b], textbook(k)) + tolerance(dtype)
@@ -171,7 +123,7 @@ def test_to_seven_by_objective_is_the_best_of_all_orders(profile, textbook, k, d
 @pytest.mark.parametrize("seed", range(2))
 def test_beyond_seven_no_pair_swap_improves_and_nearest_last_is_not_better(profile, textbook, k, seed, device, dtype):
     world, chosen = World(seed, device, dtype), draw(seed, k)
-    arranged = ByObjective(profile).arrange(world.objective, index(chosen, device)).tolist()
+    arranged = ByObjective(profile).arrange(world.problem, index(chosen, device)).tolist()
     for b in range(2):
         assert sorted(arranged[b]) == sorted(chosen[b])
         value = world.j(b, arranged[b], textbook(k))
@@ -189,9 +141,9 @@ def test_beyond_seven_no_pair_swap_improves_and_nearest_last_is_not_better(profi
 def test_nearest_last_and_nearest_first_sort_by_the_kernel(k, seed, device, dtype):
     world, chosen = World(seed, device, dtype), draw(seed, k)
     rising = [sorted(row, key=lambda i: world.nearness(b, i)) for b, row in enumerate(chosen)]
-    assert NearestLast().arrange(world.objective, index(chosen, device)).tolist() == rising
+    assert NearestLast().arrange(world.problem, index(chosen, device)).tolist() == rising
     falling = [row[::-1] for row in rising]
-    assert NearestFirst().arrange(world.objective, index(chosen, device)).tolist() == falling
+    assert NearestFirst().arrange(world.problem, index(chosen, device)).tolist() == falling
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -202,10 +154,10 @@ def test_several_queries_are_near_by_their_weighted_mean(seed, device, dtype):
     held, at, own = (torch.as_tensor(a, device=device, dtype=dtype) for a in (x, q, weights))
     v, tv, task = torch.ones_like(held[..., :1]), torch.ones_like(at[..., :1]), torch.full((1, 4), -1, device=device)
     target = Target(at, tv, own, own, torch.ones_like(own), task, 4)
-    objective = Objective.of(compute_gram_blocks(Gaussian(TEMPERATURE), held, v, target, 1.0), 0.0, ObjectiveWeights())
-    near = [sum(w * kappa(a, p) for w, p in zip(weights[0], q[0], strict=True)) for a in x[0]]
+    problem = build_ordering_problem(Gaussian(TEMPERATURE), (held, v), target, 0.0, ObjectiveWeights())
+    near = [sum(w * kappa(a, p, TEMPERATURE) for w, p in zip(weights[0], q[0], strict=True)) for a in x[0]]
     expected = sorted(range(8), key=lambda i: near[i])
-    assert NearestLast().arrange(objective, torch.arange(8, device=device)[None]).tolist() == [expected]
+    assert NearestLast().arrange(problem, torch.arange(8, device=device)[None]).tolist() == [expected]
 
 
 def spread(members, output, likely):
@@ -231,7 +183,7 @@ def test_likeliest_last_equals_its_definition(k, seed, device, dtype):
         expected.append(spread(near, output.__getitem__, likely.__getitem__))
         ends = [likely[output[i]] for i in expected[-1]]
         assert ends[-1] == max(ends) and ends[0] == min(ends)
-    assert LikeliestLast().arrange(world.objective, index(chosen, device)).tolist() == expected
+    assert LikeliestLast().arrange(world.problem, index(chosen, device)).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -246,8 +198,8 @@ def test_outputs_are_spread_and_the_likeliest_ends_the_prompt(outputs, expected,
     likely = torch.tensor([[[0.6, 0.3, 0.1]]], device=device, dtype=dtype)
     own = torch.ones(1, 1, device=device, dtype=dtype)
     target = Target(torch.ones_like(x[:, :1]), likely, own, own, own, own.long(), 1)
-    objective = Objective.of(compute_gram_blocks(Gaussian(), x, v, target, 1.0), 0.5, ObjectiveWeights())
-    arranged = LikeliestLast().arrange(objective, index([list(range(size))[::-1]], device))[0].tolist()
+    problem = build_ordering_problem(Gaussian(), (x, v), target, 0.5, ObjectiveWeights())
+    arranged = LikeliestLast().arrange(problem, index([list(range(size))[::-1]], device))[0].tolist()
     assert "".join(outputs[i] for i in arranged) == expected
     for output in set(outputs):
         same = [i for i in arranged if outputs[i] == output]
@@ -261,13 +213,13 @@ def test_free_texts_stand_by_their_agreement_with_the_estimate(device, dtype):
     target = Target(
         world.target.x,
         v[:, [4] * 4],
-        *(getattr(world.target, f) for f in ("own", "nearby", "support")),
+        *(getattr(world.target, f) for f in ("query_mass", "nearby_mass", "support")),
         world.target.task,
         1,
         0.4,
     )
-    objective = Objective.of(compute_gram_blocks(Gaussian(), world.x, v, target, 1.0), SHARE, PENALTIES)
-    arranged = LikeliestLast().arrange(objective, index([[0, 4, 9, 2, 11]] * 2, device)).tolist()
+    problem = build_ordering_problem(Gaussian(), (world.x, v), target, SHARE, PENALTIES)
+    arranged = LikeliestLast().arrange(problem, index([[0, 4, 9, 2, 11]] * 2, device)).tolist()
     assert arranged == [[11, 9, 0, 2, 4]] * 2
 
 
@@ -279,39 +231,39 @@ NAMES = ["last", "first", "likeliest", "recency", "ends"]
 @pytest.mark.parametrize("k", [3, 9])
 def test_pads_stay_last_wherever_they_stood_and_change_nothing(order, k, device, dtype):
     world, chosen = World(4, device, dtype, b=3), draw(4, k, b=3)
-    plain = order.arrange(world.objective, index(chosen, device)).tolist()
+    plain = order.arrange(world.problem, index(chosen, device)).tolist()
     padded = [[-1, *row, -1] for row in chosen]
-    assert order.arrange(world.objective, index(padded, device)).tolist() == [[*row, -1, -1] for row in plain]
+    assert order.arrange(world.problem, index(padded, device)).tolist() == [[*row, -1, -1] for row in plain]
     mixed = index([chosen[0], [-1] * k, [-1] * (k - 1) + chosen[2][:1]], device)
     expected = [plain[0], [-1] * k, chosen[2][:1] + [-1] * (k - 1)]
-    assert order.arrange(world.objective, mixed).tolist() == expected
+    assert order.arrange(world.problem, mixed).tolist() == expected
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=NAMES)
 @pytest.mark.parametrize("k", [5, 9])
 def test_the_order_of_the_input_does_not_matter_and_arranging_again_changes_nothing(order, k, device, dtype):
     world, chosen = World(5, device, dtype), draw(5, k)
-    once = order.arrange(world.objective, index(chosen, device))
-    assert (order.arrange(world.objective, index([row[::-1] for row in chosen], device)) == once).all()
-    assert (order.arrange(world.objective, once) == once).all()
+    once = order.arrange(world.problem, index(chosen, device))
+    assert (order.arrange(world.problem, index([row[::-1] for row in chosen], device)) == once).all()
+    assert (order.arrange(world.problem, once) == once).all()
 
 
 @pytest.mark.parametrize("k", [2, 6, 7, 8, 11])
 def test_a_uniform_profile_keeps_nearest_last(k, device, dtype):
     world, chosen = World(k, device, dtype), index(draw(k, k), device)
     for flat in (Uniform(), Recency(1.0), MeasuredProfile((0.5,))):
-        arranged = ByObjective(flat).arrange(world.objective, chosen)
-        assert (arranged == NearestLast().arrange(world.objective, chosen)).all()
+        arranged = ByObjective(flat).arrange(world.problem, chosen)
+        assert (arranged == NearestLast().arrange(world.problem, chosen)).all()
 
 
 def test_ties_stand_in_the_order_of_candidates(device, dtype):
     x = torch.ones(1, 9, 2, device=device, dtype=dtype)
     v, own = torch.ones_like(x[..., :1]), torch.ones(1, 1, device=device, dtype=dtype)
     target = Target(x[:, :1] * 2, v[:, :1], own, own, own, own.long(), 1)
-    objective = Objective.of(compute_gram_blocks(Gaussian(), x, v, target, 1.0), 0.5, ObjectiveWeights())
+    problem = build_ordering_problem(Gaussian(), (x, v), target, 0.5, ObjectiveWeights())
     chosen = index([[3, 8, 0, 5, 1]], device)
     for order in (NearestLast(), NearestFirst(), LikeliestLast(), ByObjective()):
-        assert order.arrange(objective, chosen).tolist() == [[0, 1, 3, 5, 8]]
+        assert order.arrange(problem, chosen).tolist() == [[0, 1, 3, 5, 8]]
 
 
 @pytest.mark.parametrize("k", [5, 8, 9])
@@ -320,15 +272,12 @@ def test_ordering_ends_where_only_rounding_is_left_of_the_mmd(k, profile, device
     x = torch.as_tensor(np.random.default_rng(0).normal(size=(40, 1, 6)), device=device, dtype=dtype)
     x = torch.nn.functional.normalize(x, dim=-1).repeat(1, 9, 1)  # every candidate is the query
     v, own = torch.ones_like(x[..., :1]), torch.ones(40, 1, device=device, dtype=dtype)
-    objective = Objective.of(
-        compute_gram_blocks(Gaussian(0.1), x, v, Target(x[:, :1], v[:, :1], own, own, own, own.long(), 1), 1.0),
-        0.5,
-        ObjectiveWeights(),
-    )
+    target = Target(x[:, :1], v[:, :1], own, own, own, own.long(), 1)
+    problem = build_ordering_problem(Gaussian(0.1), (x, v), target, 0.5, ObjectiveWeights())
     chosen = torch.arange(k, device=device).expand(40, k)
     with at_most(5):
-        arranged = ByObjective(profile).arrange(objective, chosen)
-    assert (arranged == NearestLast().arrange(objective, chosen)).all()
+        arranged = ByObjective(profile).arrange(problem, chosen)
+    assert (arranged == NearestLast().arrange(problem, chosen)).all()
 
 
 @pytest.mark.parametrize("order", [NearestLast(Recency(0.6)), ByObjective(Recency(0.6))], ids=["last", "objective"])

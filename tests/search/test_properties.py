@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from kdprompt import ByObjective, CallableEmbedder, DistillationSelector, NearestLast, ObjectiveWeights, Settings
+from kdprompt import ByObjective, CallableEmbedder, DistillationSelector, NearestLast, ObjectiveWeights
 from kdprompt.search.position_profiles import Recency
 from kdprompt.theory.kernels import Gaussian
+from support import change_settings, make_settings
 
 WIDTH = 3
 
@@ -83,13 +84,13 @@ def pinned(k=None):
     """Settings that are drawn too."""
     penalties = st.builds(ObjectiveWeights, st.just(1.0), st.sampled_from([0.0, 0.05]), st.sampled_from([0.0, 0.5]))
     return st.builds(
-        Settings,
+        make_settings,
         k=st.integers(1, 4) if k is None else k,
         shortlist=st.sampled_from([4, 8, 64]),
-        share=st.sampled_from([0.0, 0.5, 1.0]),
+        output_share=st.sampled_from([0.0, 0.5, 1.0]),
         neighbourhood=st.sampled_from([0.0, 0.4]),
         kernel=st.sampled_from([Gaussian(0.1), Gaussian(1.0), Gaussian(5.0)]),
-        penalties=penalties,
+        weights=penalties,
         order=st.sampled_from([NearestLast(), NearestLast(Recency()), ByObjective()]),
     )
 
@@ -141,7 +142,7 @@ def test_duplicated_examples_change_nothing_that_is_chosen(pool, settings, data,
 @laws(25)
 @given(pool=pools(), settings=pinned())
 def test_a_batch_is_its_queries_one_by_one(pool, settings, dtype, device):
-    selector = pool.selector(settings.model_copy(update={"shortlist": 64}), device, dtype)  # no ties at its edge
+    selector = pool.selector(change_settings(settings, shortlist=64), device, dtype)  # no ties at its edge
     batched = selector.select_batch(pool.queries)
     assert [selection.ids for selection in batched] == [selector.select(query).ids for query in pool.queries]
 
@@ -152,13 +153,13 @@ def test_float32_and_float64_agree_unless_j_is_within_tolerance(pool, settings, 
     if device.type == "mps":
         pytest.skip("MPS has no float64")
     # Sets are compared under uniform weights; equal sets there may differ under the weights of their orders.
-    settings = settings.model_copy(update={"order": NearestLast(), "shortlist": 64})
+    settings = change_settings(settings, order=NearestLast(), shortlist=64)
     single, double = (pool.selector(settings, device, dtype) for dtype in (torch.float32, torch.float64))
     for one, two in zip(single.select_batch(pool.queries), double.select_batch(pool.queries), strict=True):
         if set(one.ids) != set(two.ids):
             # Near zero MMD the root turns float32's 1e-7 into 1e-3; elsewhere a tie is within some 1e-5.
-            near_zero = min(one.after.bias, two.after.bias) < 0.05
-            assert one.after.total == pytest.approx(two.after.total, abs=3e-3 if near_zero else 2e-4)
+            near_zero = min(one.terms.bias, two.terms.bias) < 0.05
+            assert one.terms.total == pytest.approx(two.terms.total, abs=3e-3 if near_zero else 2e-4)
 
 
 @pytest.mark.parametrize("edge", [False, True], ids=["within the shortlist", "at the edge of the shortlist"])
@@ -173,7 +174,7 @@ def test_ties_go_to_the_lowest_ids(vector, names, settings, output, edge, dtype,
     records = [{"id": name, "input": f"text of {name}", "output": output} for name in names]
     lookup = {record["input"]: vector for record in records} | {"query": vector, "same": vector}
     pool = Drawn(records, lookup, ["query"])
-    settings = settings.model_copy(update={"near_duplicate": 2.0, "shortlist": 4 if edge else 64})
+    settings = change_settings(settings, near_duplicate=2.0, shortlist=4 if edge else 64)
     selector = pool.selector(settings, device, dtype)
     expected = sorted(names)[: settings.k]
     assert sorted(selector.select("query").ids) == expected
@@ -193,7 +194,7 @@ def test_a_query_never_gets_its_own_text(pool, settings, data, device):
 @laws(40)
 @given(pool=pools(least=6), settings=pinned(), threshold=st.sampled_from([0.5, 0.9, 0.95]))
 def test_duplicates_and_near_duplicates_are_never_shown_together(pool, settings, threshold, device):
-    selector = pool.selector(settings.model_copy(update={"near_duplicate": threshold}), device)
+    selector = pool.selector(change_settings(settings, near_duplicate=threshold), device)
     for selection in [*selector.select_batch(pool.queries), selector.select_static()]:
         shown = [d.input for d in selection.demonstrations]
         assert len({plain(text) for text in shown}) == len(shown)
@@ -204,7 +205,7 @@ def test_duplicates_and_near_duplicates_are_never_shown_together(pool, settings,
 @laws(40)
 @given(pool=pools(), settings=pinned(), budget=st.integers(0, 90))
 def test_a_budget_is_never_exceeded(pool, settings, budget, device):
-    selector = pool.selector(settings.model_copy(update={"budget": budget, "count_tokens": len}), device)
+    selector = pool.selector(change_settings(settings, budget=budget, count_tokens=len), device)
     for selection in [*selector.select_batch(pool.queries), selector.select_static()]:
         written = [f"Input: {d.input}\nOutput: {d.output or ''}\n\n" for d in selection.demonstrations]
         assert sum(map(len, written)) == selection.tokens <= budget
@@ -226,14 +227,14 @@ def test_no_demonstrations_is_a_valid_wish(pool, settings, device):
     selector = pool.selector(settings, device)
     for selection in [*selector.select_batch(pool.queries), selector.select_static(), selector.explain().selection]:
         assert selection.ids == () and selection.tokens == 0
-        assert selection.after == selection.before
+        assert selection.terms == selection.empty_terms
 
 
 @laws(40)
 @given(pool=pools(), settings=pinned(st.just("auto")), most=st.integers(1, 5))
 def test_auto_never_does_worse_than_no_demonstrations(pool, settings, most, device):
-    uniform = settings.model_copy(update={"k_max": most, "order": NearestLast()})
+    uniform = change_settings(settings, k_max=most, order=NearestLast())
     selector = pool.selector(uniform, device)
     for selection in [*selector.select_batch(pool.queries), selector.select_static()]:
         assert len(selection) <= most
-        assert selection.after.total <= selection.before.total + 1e-9
+        assert selection.terms.total <= selection.empty_terms.total + 1e-9

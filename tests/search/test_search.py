@@ -1,8 +1,6 @@
 """Greedy and swaps against J by brute force: explicit double sums in float64 from raw points, over all choices."""
 
 import math
-import signal
-from contextlib import contextmanager
 from functools import cache, cached_property
 from itertools import combinations
 
@@ -18,25 +16,7 @@ from kdprompt.search.constraints import Constraints
 from kdprompt.search.exchange import draw_sets, replace_member
 from kdprompt.search.search import cut_path, greedy_search, refine_by_swaps
 from kdprompt.theory.kernels import Gaussian
-
-
-@contextmanager
-def at_most(seconds):
-    """Stops what does not end."""
-
-    def stop(*_):
-        raise TimeoutError(f"still at work after {seconds} seconds")
-
-    if not hasattr(signal, "SIGALRM"):  # Windows
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+from support import at_most, kappa
 
 
 @pytest.fixture(autouse=True)
@@ -48,10 +28,6 @@ def an_end():
 
 def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def kappa(a, b, temperature):
-    return math.exp(-float((a - b) @ (a - b)) / (2 * temperature))
 
 
 class Problem:
@@ -133,7 +109,7 @@ def objective_of(problems, device, dtype):
     task = torch.full_like(support, -1, dtype=torch.long)
     target = Target(held("tx"), held("tv"), held("own"), held("nearby"), support, task, 1, lead.eta)
     parts = compute_gram_blocks(Gaussian(lead.temperature), held("x"), held("v"), target, 1.0)
-    return Objective.of(parts, lead.share, lead.penalties)
+    return Objective.build(parts, lead.share, lead.penalties)
 
 
 def batch(seed, n, device, dtype, b=3, penalties=None):
@@ -351,7 +327,7 @@ def copies(b, n, device, dtype, *, k=None):
     uniform = torch.full((b, at), 1 / at, device=device, dtype=dtype)
     task = torch.full_like(uniform, -1, dtype=torch.long)
     target = Target(x[:, :at], v[:, :at], uniform, uniform, torch.ones_like(uniform), task, at)
-    return Objective.of(compute_gram_blocks(Gaussian(0.3), x, v, target, 1.0), 0.5, ObjectiveWeights())
+    return Objective.build(compute_gram_blocks(Gaussian(0.3), x, v, target, 1.0), 0.5, ObjectiveWeights())
 
 
 def test_ties_at_mmd_zero_go_to_the_lowest_index(device, dtype):
@@ -457,8 +433,10 @@ def test_a_batch_is_its_problems_one_by_one(device, dtype):
     together = refine_by_swaps(objective, limits, greedy_search(objective, limits, 4).chosen)
     for b in range(6):
         one = torch.tensor([b], device=device)
-        alone = greedy_search(objective.rows(one), limits.rows(one), 4).chosen
-        assert refine_by_swaps(objective.rows(one), limits.rows(one), alone).tolist() == together[b : b + 1].tolist()
+        alone = greedy_search(objective.subset(one), limits.subset(one), 4).chosen
+        assert (
+            refine_by_swaps(objective.subset(one), limits.subset(one), alone).tolist() == together[b : b + 1].tolist()
+        )
 
 
 class Limits:
