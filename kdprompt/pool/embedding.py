@@ -98,9 +98,9 @@ async def embed_query_async(embedder: Embedder, text: str) -> Tensor | None:
     """
     if hasattr(embedder, "embed_queries"):
         return None
-    own = getattr(embedder, "aembed_query", None)
-    name = "embed_query" if own is None else "aembed_query"
-    vector = await (asyncio.to_thread(embedder.embed_query, text) if own is None else own(text))
+    embed_async = getattr(embedder, "aembed_query", None)
+    name = "embed_query" if embed_async is None else "aembed_query"
+    vector = await (asyncio.to_thread(embedder.embed_query, text) if embed_async is None else embed_async(text))
     return check_vectors(_tensor(vector, name)[None], [text], f"{name} of the embedder")[0]
 
 

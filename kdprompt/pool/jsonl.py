@@ -1,21 +1,13 @@
 """Files with one JSON object a line."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kdprompt.errors import PoolError
 
-__all__ = ["read_jsonl"]
-
-
-class _Line(dict[str, Any]):
-    """A record that remembers the line it was read from, for errors further on."""
-
-    def __init__(self, record: Mapping[str, Any], line: int) -> None:
-        super().__init__(record)
-        self.line = line
+__all__ = ["read_jsonl", "read_jsonl_lines"]
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
@@ -28,15 +20,18 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
         The objects in order.
 
     Raises:
-        PoolError: A line is no JSON or no object; the error names the file and the line.
+        PoolError: A line is not valid JSON or not an object; the error names the file and the line.
         FileNotFoundError: There is no such file.
     """
-    records: list[dict[str, Any]] = []
+    return [record for _, record in read_jsonl_lines(path)]
+
+
+def read_jsonl_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The same as ``read_jsonl``, each object with the number of its line from 1, for errors further on."""
     with Path(path).open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.removeprefix(b"\xef\xbb\xbf").strip():
-                records.append(_Line(_parse_line(line, f"{path}, line {number}"), number))
-    return records
+                yield number, _parse_line(line, f"{path}, line {number}")
 
 
 def _parse_line(line: bytes, where: str) -> dict[str, Any]:
@@ -44,7 +39,9 @@ def _parse_line(line: bytes, where: str) -> dict[str, Any]:
         record = json.loads(line.decode("utf-8-sig"))
     except ValueError as error:
         shown = line.decode("utf-8", "backslashreplace").strip()
-        raise PoolError(f"{where} is no JSON ({error}): {shown:.80}. Every line must hold one JSON object.") from error
+        raise PoolError(
+            f"{where} is not valid JSON ({error}): {shown:.80}. Every line must hold one JSON object."
+        ) from error
     if not isinstance(record, dict):
         raise PoolError(f"{where} must hold a JSON object, got {type(record).__name__}: {record!r:.80}")
     return record

@@ -8,10 +8,63 @@ from torch import Tensor
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
 
-__all__ = ["Neighbours", "find_duplicates", "find_neighbours", "rank_in_turn", "shortlist_nearest"]
+__all__ = ["Neighbours", "find_duplicates", "find_nearest", "find_neighbours", "take_nearest_in_turn"]
+
+CHUNK = 128  # queries whose similarities to the whole pool are held at a time
 
 
-def shortlist_nearest(x: Tensor, q: Tensor, allowed: Tensor, size: int) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Neighbours:
+    """The pool around each of ``b`` queries.
+
+    Attributes:
+        q: The queries' embeddings ``[b, d]``.
+        index: Rows of the pool's tensors ``[b, L]``, ascending.
+        valid: Which of them may serve the query ``[b, L]``.
+        task: Task code of each query ``[b]``, −1 for any; says which prior v̄ holds.
+    """
+
+    q: Tensor
+    index: Tensor
+    valid: Tensor
+    task: Tensor
+
+    def part(self, rows: slice) -> "Neighbours":
+        """Those of some of the queries."""
+        return Neighbours(self.q[rows], self.index[rows], self.valid[rows], self.task[rows])
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Neighbours":
+        """The same on another device in another dtype."""
+        return Neighbours(self.q.to(device, dtype), self.index.to(device), self.valid.to(device), self.task.to(device))
+
+    def __len__(self) -> int:
+        return self.q.shape[0]
+
+
+def find_neighbours(
+    pool: PoolTensors, queries: QueryTensors, size: int, *, exclude: Tensor | None = None
+) -> Neighbours:
+    """Looks up the nearest rows that may serve each query, some queries at a time.
+
+    Args:
+        pool: ``n`` rows.
+        queries: ``b`` queries.
+        size: Neighbours a query.
+        exclude: Rows that may serve no query, boolean ``[n]``.
+    """
+    index, valid = [], []
+    for start in range(0, len(queries), CHUNK):
+        part = queries.part(slice(start, start + CHUNK))
+        allowed = find_allowed_rows(pool, part)
+        if exclude is not None:
+            allowed &= ~exclude
+        nearest, is_allowed = find_nearest(pool.x, part.q, allowed, size)
+        index.append(nearest)
+        valid.append(is_allowed)
+    return Neighbours(queries.q, torch.cat(index), torch.cat(valid), queries.task)
+
+
+def find_nearest(x: Tensor, q: Tensor, allowed: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """The rows nearest to each query by inner product, in ascending row order (so ties go to the lowest id).
 
     Args:
@@ -34,17 +87,22 @@ def shortlist_nearest(x: Tensor, q: Tensor, allowed: Tensor, size: int) -> tuple
     return index, allowed.gather(-1, index)
 
 
-def find_duplicates(features: PoolTensors, index: Tensor, threshold: float) -> Tensor:
-    """Which of the rows ``index: [b, L]`` are never shown together: same text, or a cosine from ``threshold`` up.
+def find_duplicates(pool: PoolTensors, index: Tensor, threshold: float) -> Tensor:
+    """Which rows are never shown together: those of one text, or with a cosine of at least ``threshold``.
+
+    Args:
+        pool: The pool.
+        index: Rows ``[b, L]``.
+        threshold: Cosine of two inputs.
 
     Returns:
         Boolean ``[b, L, L]``, true on the diagonal.
     """
-    x, text = features.x[index], features.text[index]
+    x, text = pool.x[index], pool.text[index]
     return (text[:, :, None] == text[:, None, :]) | (x @ x.transpose(-1, -2) >= threshold)
 
 
-def rank_in_turn(similarity: Tensor, size: int) -> list[int]:
+def take_nearest_in_turn(similarity: Tensor, size: int) -> list[int]:
     """The nearest row of each query, then the second nearest of each, and so on, each row once.
 
     Args:
@@ -52,53 +110,6 @@ def rank_in_turn(similarity: Tensor, size: int) -> list[int]:
         size: Most rows; fewer come back where the queries share their ``4·size/m`` nearest.
     """
     depth = -(-size // len(similarity))
-    near = similarity.topk(min(4 * depth, similarity.shape[-1]), dim=-1)
-    turns = near.indices.T[near.values.T.isfinite()].tolist()
+    nearest = similarity.topk(min(4 * depth, similarity.shape[-1]), dim=-1)
+    turns = nearest.indices.T[nearest.values.T.isfinite()].tolist()
     return list(dict.fromkeys(turns))[:size]
-
-
-CHUNK = 128
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """The pool around each of ``b`` queries.
-
-    Attributes:
-        q: The queries' embeddings ``[b, d]``.
-        index: Rows of the features ``[b, L]``, ascending.
-        valid: Which of them are allowed ``[b, L]``.
-        task: Task code of each query ``[b]``, −1 for any; says which prior v̄ holds.
-    """
-
-    q: Tensor
-    index: Tensor
-    valid: Tensor
-    task: Tensor
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Neighbours":
-        """The same on another device in another dtype."""
-        return Neighbours(self.q.to(device, dtype), self.index.to(device), self.valid.to(device), self.task.to(device))
-
-
-def find_neighbours(
-    features: PoolTensors, wanted: QueryTensors, size: int, *, exclude: Tensor | None = None
-) -> Neighbours:
-    """Looks up the nearest rows that may serve each query, tile by tile.
-
-    Args:
-        features: ``n`` rows.
-        wanted: ``b`` queries.
-        size: Neighbours a query.
-        exclude: Rows that may serve no query, boolean ``[n]``.
-    """
-    index, valid = [], []
-    for start in range(0, len(wanted), CHUNK):
-        part = wanted.part(slice(start, start + CHUNK))
-        allowed = find_allowed_rows(features, part)
-        if exclude is not None:
-            allowed &= ~exclude
-        near, ok = shortlist_nearest(features.x, part.q, allowed, size)
-        index.append(near)
-        valid.append(ok)
-    return Neighbours(wanted.q, torch.cat(index), torch.cat(valid), wanted.task)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdprompt.errors import PoolError, QueryError
-from kdprompt.pool.jsonl import read_jsonl
+from kdprompt.pool.jsonl import read_jsonl_lines
 from kdprompt.pool.records import Demonstration, Query, Schema, make_content_id, render_value
 
 __all__ = ["Pool"]
@@ -56,14 +56,19 @@ class Pool:
     @classmethod
     def from_jsonl(cls, path: str | Path, schema: Schema | None = None) -> "Pool":
         """Reads a pool from a file with one JSON object a line; errors name the line."""
-        return cls.from_records(read_jsonl(path), schema)
+        lines = list(read_jsonl_lines(path))
+        names = [f"example {i} (line {number})" for i, (number, _) in enumerate(lines)]
+        return cls((), schema)._extended([record for _, record in lines], names)
 
     def with_records(self, records: Iterable[Mapping[str, Any] | Demonstration]) -> "Pool":
         """A pool with more examples behind these; content ids of repeated examples end in ``-2``, ``-3`` and so on."""
-        taken = set(self._index)
-        added = []
-        for i, record in enumerate(records):
-            added.append(self._parse(record, f"example {i}", taken))
+        listed = list(records)
+        return self._extended(listed, [f"example {i}" for i in range(len(listed))])
+
+    def _extended(self, records: Sequence[Mapping[str, Any] | Demonstration], names: Sequence[str]) -> "Pool":
+        taken, added = set(self._index), []
+        for record, name in zip(records, names, strict=True):
+            added.append(self._parse(record, name, taken))
             taken.add(added[-1].id)
         return Pool((*self.demonstrations, *added), self.schema)
 
@@ -75,7 +80,7 @@ class Pool:
             MissingKeyError, PoolError: As ``from_records``.
         """
         at = self.index(ident)
-        changed = self._parse(record, f"the example for {ident!r}", set()).model_copy(update={"id": ident})
+        changed = self.parse(record, f"the example for {ident!r}").model_copy(update={"id": ident})
         return Pool((*self.demonstrations[:at], changed, *self.demonstrations[at + 1 :]), self.schema)
 
     def without(self, ids: Iterable[str]) -> "Pool":
@@ -90,21 +95,32 @@ class Pool:
             raise PoolError(f"the pool has no example with the id {unknown[0]!r}; nothing was removed")
         return Pool((d for d in self.demonstrations if d.id not in gone), self.schema)
 
+    def parse(self, record: Mapping[str, Any] | Demonstration, where: str = "the example") -> Demonstration:
+        """One example as a demonstration by this pool's schema; the pool stays as it is.
+
+        Args:
+            record: The example.
+            where: Names it in errors.
+
+        Raises:
+            MissingKeyError: It lacks an input or an output key.
+            PoolError: It is no mapping, or its input is empty.
+        """
+        return self._parse(record, where, set())
+
     def _parse(self, record: Mapping[str, Any] | Demonstration, where: str, taken: set[str]) -> Demonstration:
         if isinstance(record, Demonstration):
             return record
         if not isinstance(record, Mapping):
             raise PoolError(f"{where} must be a mapping, got {type(record).__name__}: {record!r:.80}")
-        line = getattr(record, "line", None)
-        where = f"{where} (line {line})" if line else where
         text = self.schema.input_text(record, where)
         if not text.strip():
             raise PoolError(f"{where} has an empty input ({list(self.schema.inputs)}); give it text or leave it out")
         output = self.schema.output_text(record, where)
         task = record.get(self.schema.task) if self.schema.task else None
         tag = None if task is None else render_value(task)
-        own = record.get(self.schema.id) if self.schema.id else None
-        ident = render_value(own) if own is not None else _fresh(make_content_id(text, output, tag), taken)
+        given_id = record.get(self.schema.id) if self.schema.id else None
+        ident = render_value(given_id) if given_id is not None else _fresh(make_content_id(text, output, tag), taken)
         return Demonstration(id=ident, input=text, output=output, task=tag, fields=dict(record))
 
     def query(self, query: "str | Mapping[str, Any] | Query", where: str = "the query") -> Query:
@@ -130,18 +146,26 @@ class Pool:
             raise QueryError(f"{where} is empty; give it text")
         return query
 
-    def queries(self, queries: "Sequence[str | Mapping[str, Any] | Query]") -> tuple[Query, ...]:
-        """Several queries by the rules of ``query``; errors name the position."""
+    def queries(
+        self, queries: "Sequence[str | Mapping[str, Any] | Query]", names: Sequence[str] | None = None
+    ) -> tuple[Query, ...]:
+        """Several queries by the rules of ``query``.
+
+        Args:
+            queries: Texts, mappings or ``Query`` records.
+            names: What names each of them in errors; None names it by its position.
+        """
         if isinstance(queries, str | Mapping | Query):
             kind = type(queries).__name__
             raise QueryError(f"queries must be a sequence of queries, got one {kind}; wrap it in a list")
-        single = len(queries) == 1
-        return tuple(self.query(query, "the query" if single else f"query {i}") for i, query in enumerate(queries))
+        if names is None:
+            names = ["the query"] if len(queries) == 1 else [f"query {i}" for i in range(len(queries))]
+        return tuple(self.query(query, name) for query, name in zip(queries, names, strict=True))
 
     @property
     def distinct(self) -> int:
         """How many different examples there are: repeats of input, output and task count once."""
-        return len({(each.input, each.output, each.task) for each in self})
+        return len({(shown.input, shown.output, shown.task) for shown in self})
 
     def index(self, ident: str) -> int:
         """The position of an id.

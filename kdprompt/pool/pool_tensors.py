@@ -31,12 +31,12 @@ class PoolTensors:
         label: Code of (task, output) ``[n]``, −1 where there is no output.
         task: Code of the task tag ``[n]``, −1 where there is none.
         text: Code of the normalised input text ``[n]``.
-        members: Position in the pool of each row.
+        pool_index: Position in the pool of each row.
         tasks: Names of the task codes.
         labels: (task, output) of the label codes.
-        texts: Normalised input text to its code.
-        mode: What the values are.
-        radius: max‖v‖ (R3's B ≤ max‖v‖·κ_max^½).
+        text_codes: Code of each normalised input text.
+        output_mode: What the values are.
+        value_radius: max‖v‖ (R3's B ≤ max‖v‖·κ_max^½).
         priors: Mean value of each task and, last, of the whole pool ``[tasks + 1, c]``, float64 on the CPU.
     """
 
@@ -45,12 +45,12 @@ class PoolTensors:
     label: Tensor
     task: Tensor
     text: Tensor
-    members: tuple[int, ...]
+    pool_index: tuple[int, ...]
     tasks: tuple[str, ...]
     labels: tuple[tuple[str | None, str], ...]
-    texts: dict[str, int]
-    mode: OutputMode
-    radius: float
+    text_codes: dict[str, int]
+    output_mode: OutputMode
+    value_radius: float
     priors: Tensor
 
     def prior(self, task: Tensor, like: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class PoolTensors:
         return self.priors[task.cpu()].to(like.device, like.dtype)
 
     def __len__(self) -> int:
-        return len(self.members)
+        return len(self.pool_index)
 
 
 def build_pool_tensors(
@@ -67,7 +67,7 @@ def build_pool_tensors(
     embed_outputs: Callable[[Sequence[str]], Tensor],
     outputs: Literal["auto", "labels", "text", "none"] = "auto",
 ) -> PoolTensors:
-    """Turns a pool and the embeddings of its inputs into features.
+    """Turns a pool and the embeddings of its inputs into tensors.
 
     Args:
         pool: ``N`` demonstrations.
@@ -79,48 +79,50 @@ def build_pool_tensors(
     Returns:
         One row a distinct (input, output, task), in the order of ids.
     """
-    members = _distinct(pool)
-    rows = [pool[i] for i in members]
-    texts = _codes(normalise_text(row.input) for row in rows)
-    tasks = _codes(sorted({row.task for row in rows if row.task is not None}))
-    labels = _codes(sorted({(row.task, row.output) for row in rows if row.output is not None}, key=_by_text))
-    mode = _mode(len(labels), sum(row.output is not None for row in rows), outputs)
-    device = vectors.device
-    dtype = torch.promote_types(vectors.dtype, torch.float32)
+    pool_index = _find_distinct(pool)
+    records = [pool[i] for i in pool_index]
+    text_codes = _number(normalise_text(record.input) for record in records)
+    task_codes = _number(sorted({record.task for record in records if record.task is not None}))
+    label_codes = _number(sorted({(r.task, r.output) for r in records if r.output is not None}, key=_sort_key))
+    mode = _choose_mode(len(label_codes), sum(record.output is not None for record in records), outputs)
 
-    def column(codes: Iterable[int]) -> Tensor:
-        return torch.tensor(list(codes), dtype=torch.long, device=device)
+    def as_column(codes: Iterable[int]) -> Tensor:
+        return torch.tensor(list(codes), dtype=torch.long, device=vectors.device)
 
-    label = column(-1 if row.output is None else labels[row.task, row.output] for row in rows)
-    task = column(-1 if row.task is None else tasks[row.task] for row in rows)
-    x = torch.nn.functional.normalize(vectors[column(members)].to(dtype), dim=-1, eps=1e-30)
+    label = as_column(-1 if record.output is None else label_codes[record.task, record.output] for record in records)
+    task = as_column(-1 if record.task is None else task_codes[record.task] for record in records)
+    inputs = vectors[as_column(pool_index)].to(torch.promote_types(vectors.dtype, torch.float32))
+    x = torch.nn.functional.normalize(inputs, dim=-1, eps=1e-30)
+    v = x.new_ones(len(records), 1)
     if mode == "labels":
-        v = _one_hot(label, len(labels), dtype)
+        v = _one_hot(label, len(label_codes), x.dtype)
     elif mode == "text":
-        given = [row.output or "" for row in rows]
-        v = _text_values(embed_outputs(given).to(device=device, dtype=dtype), given, _one_hot(task, len(tasks), dtype))
-    else:
-        v = x.new_ones(len(rows), 1)
-    codes = column(texts[normalise_text(row.input)] for row in rows)
-    exact = v.cpu().double()
-    inside = [task.cpu() == code for code in range(len(tasks))]
+        texts = [record.output or "" for record in records]
+        v = _text_values(embed_outputs(texts).to(x), texts, _one_hot(task, len(task_codes), x.dtype))
     return PoolTensors(
         x=x,
         v=v,
         label=label,
         task=task,
-        text=codes,
-        members=tuple(members),
-        tasks=tuple(tasks),
-        labels=tuple(labels),
-        texts=texts,
-        mode=mode,
-        radius=float(exact.square().sum(-1).amax().sqrt()),
-        priors=torch.stack([*(exact[rows].mean(0) for rows in inside), exact.mean(0)]),
+        text=as_column(text_codes[normalise_text(record.input)] for record in records),
+        pool_index=tuple(pool_index),
+        tasks=tuple(task_codes),
+        labels=tuple(label_codes),
+        text_codes=text_codes,
+        output_mode=mode,
+        value_radius=float(v.cpu().double().square().sum(-1).amax().sqrt()),
+        priors=_mean_values(v, task, len(task_codes)),
     )
 
 
-def _distinct(pool: Pool) -> list[int]:
+def _mean_values(v: Tensor, task: Tensor, tasks: int) -> Tensor:
+    """Mean value of each task and, last, of all rows ``[tasks + 1, c]``, float64 on the CPU."""
+    exact = v.cpu().double()
+    by_task = [exact[task.cpu() == code].mean(0) for code in range(tasks)]
+    return torch.stack([*by_task, exact.mean(0)])
+
+
+def _find_distinct(pool: Pool) -> list[int]:
     order = sorted(range(len(pool)), key=lambda i: pool[i].id)
     first: dict[tuple[str, str | None, str | None], int] = {}
     for i in order:
@@ -128,19 +130,19 @@ def _distinct(pool: Pool) -> list[int]:
     return list(first.values())
 
 
-def _codes(values: Iterable[T]) -> dict[T, int]:
+def _number(values: Iterable[T]) -> dict[T, int]:
     return {value: code for code, value in enumerate(dict.fromkeys(values))}
 
 
-def _by_text(label: tuple[str | None, str]) -> tuple[str, str]:
+def _sort_key(label: tuple[str | None, str]) -> tuple[str, str]:
     return label[0] or "", label[1]
 
 
-def _mode(distinct: int, given: int, asked: Literal["auto", "labels", "text", "none"]) -> OutputMode:
+def _choose_mode(distinct: int, given: int, requested: Literal["auto", "labels", "text", "none"]) -> OutputMode:
     if given == 0:
         return "none"
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     return "labels" if distinct <= MAX_LABELS and given >= 2 * distinct else "text"
 
 

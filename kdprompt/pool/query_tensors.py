@@ -20,79 +20,79 @@ class QueryTensors:
     Attributes:
         q: Unit-norm embeddings ``[b, d]``.
         task: Code of the task that the demonstrations must have ``[b]``, −1 for any.
-        own: Code of a text that is left out ``[b]``, −1 for none.
-        permitted: Label codes that the demonstrations may have, ``[b, labels]``, or None for all.
+        excluded_text: Code of the input text whose demonstrations are left out ``[b]``, −1 for none.
+        permitted: Whether demonstrations may have each label code ``[b, labels]``; None permits all.
     """
 
     q: Tensor
     task: Tensor
-    own: Tensor
+    excluded_text: Tensor
     permitted: Tensor | None = None
 
     def part(self, rows: slice | Tensor) -> "QueryTensors":
         """Some of the queries."""
         permitted = None if self.permitted is None else self.permitted[rows]
-        return QueryTensors(self.q[rows], self.task[rows], self.own[rows], permitted)
+        return QueryTensors(self.q[rows], self.task[rows], self.excluded_text[rows], permitted)
 
     def __len__(self) -> int:
         return self.q.shape[0]
 
 
 def build_query_tensors(
-    features: PoolTensors, queries: Sequence[Query], vectors: Tensor, *, leave_out_own: bool
+    pool: PoolTensors, queries: Sequence[Query], vectors: Tensor, *, exclude_query_text: bool
 ) -> QueryTensors:
-    """Translates queries and their embeddings ``[b, d]``.
+    """Translates queries and their embeddings.
 
     Args:
-        features: The pool.
+        pool: The pool that will serve them.
         queries: ``b`` queries.
-        vectors: Their embeddings.
-        leave_out_own: Whether a demonstration with the query's own text is left out.
+        vectors: Their embeddings ``[b, d]``.
+        exclude_query_text: Whether demonstrations with a query's own text are left out of its prompt.
 
     Raises:
         QueryError: A query names a task that the tagged pool does not have, or permits no output of it.
     """
-    x = features.x
-    task = [_task_code(features, query) for query in queries]
-    own = [features.texts.get(normalise_text(query.text), -1) if leave_out_own else -1 for query in queries]
+    device = pool.x.device
+    task = [_task_code(pool, query) for query in queries]
+    text = [pool.text_codes.get(normalise_text(query.text), -1) if exclude_query_text else -1 for query in queries]
     permitted = None
     if any(query.outputs is not None for query in queries):
-        permitted = torch.stack([_permitted(features, query) for query in queries])
+        permitted = torch.stack([_permitted_labels(pool, query) for query in queries])
     return QueryTensors(
-        torch.nn.functional.normalize(vectors.to(x.device, x.dtype), dim=-1, eps=1e-30),
-        torch.tensor(task, device=x.device),
-        torch.tensor(own, device=x.device),
+        torch.nn.functional.normalize(vectors.to(device, pool.x.dtype), dim=-1, eps=1e-30),
+        torch.tensor(task, device=device),
+        torch.tensor(text, device=device),
         permitted,
     )
 
 
-def _task_code(features: PoolTensors, query: Query) -> int:
-    if query.task is None or not features.tasks:
+def _task_code(pool: PoolTensors, query: Query) -> int:
+    if query.task is None or not pool.tasks:
         return -1
     try:
-        return features.tasks.index(query.task)
+        return pool.tasks.index(query.task)
     except ValueError:
         raise QueryError(
-            f"the pool has no task {query.task!r} (query {query.text!r:.60}); it has {list(features.tasks)}. "
+            f"the pool has no task {query.task!r} (query {query.text!r:.60}); it has {list(pool.tasks)}. "
             "Leave the task out to choose from all of them."
         ) from None
 
 
-def _permitted(features: PoolTensors, query: Query) -> Tensor:
-    names, outputs = [output for _, output in features.labels], query.outputs
-    allowed = [outputs is None or output in outputs for output in names]
+def _permitted_labels(pool: PoolTensors, query: Query) -> Tensor:
+    names, permitted = [output for _, output in pool.labels], query.outputs
+    allowed = [permitted is None or output in permitted for output in names]
     if not any(allowed):
         raise QueryError(
-            f"none of the permitted outputs {sorted(outputs or ())} of the query {query.text!r:.60} occurs in the "
+            f"none of the permitted outputs {sorted(permitted or ())} of the query {query.text!r:.60} occurs in the "
             f"pool; it has {sorted(set(names))[:20]}"
         )
-    return torch.tensor(allowed, device=features.x.device)
+    return torch.tensor(allowed, device=pool.x.device)
 
 
-def find_allowed_rows(features: PoolTensors, wanted: QueryTensors) -> Tensor:
-    """Which rows may serve which query: of its task and permitted outputs, and not the query itself; ``[b, n]``."""
-    task, own = wanted.task[:, None], wanted.own[:, None]
-    allowed = ((task < 0) | (features.task == task)) & ((own < 0) | (features.text != own))
-    if wanted.permitted is not None:
-        allowed &= wanted.permitted[:, features.label.clamp_min(0)] & (features.label >= 0)
+def find_allowed_rows(pool: PoolTensors, queries: QueryTensors) -> Tensor:
+    """Which rows may serve which query ``[b, n]``: of its task and permitted outputs, and not the query itself."""
+    task, text = queries.task[:, None], queries.excluded_text[:, None]
+    allowed = ((task < 0) | (pool.task == task)) & ((text < 0) | (pool.text != text))
+    if queries.permitted is not None:
+        allowed &= queries.permitted[:, pool.label.clamp_min(0)] & (pool.label >= 0)
     return allowed

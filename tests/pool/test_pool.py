@@ -297,10 +297,10 @@ def test_files_are_utf_8(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"{'input': 'b'}", r"pool\.jsonl, line 3 is no JSON .*\{'input': 'b'\}"),
-        (b'{"input": "b"', r"line 3 is no JSON"),
-        (b'{"input": "b"} {"input": "c"}', r"line 3 is no JSON"),
-        (b'{"input": "\xff"}', r"line 3 is no JSON .*\\xff"),
+        (b"{'input': 'b'}", r"pool\.jsonl, line 3 is not valid JSON .*\{'input': 'b'\}"),
+        (b'{"input": "b"', r"line 3 is not valid JSON"),
+        (b'{"input": "b"} {"input": "c"}', r"line 3 is not valid JSON"),
+        (b'{"input": "\xff"}', r"line 3 is not valid JSON .*\\xff"),
         (b'["input", "b"]', r"line 3 must hold a JSON object, got list"),
         (b'"text"', r"line 3 must hold a JSON object, got str"),
         (b"null", r"line 3 must hold a JSON object, got NoneType"),
