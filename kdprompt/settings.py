@@ -1,16 +1,35 @@
-"""Everything that can be set, with documented defaults; frozen, validated once."""
+"""Everything that can be set, with documented defaults; frozen, validated once.
+
+What a prompt is stands in ``Settings`` itself; what concerns J, the search, and static prompts stands in a group each.
+The names that the fields of the groups had before the groups were made still work and warn.
+"""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
-from kdprompt.objective.parameters import ObjectiveWeights
+from kdprompt.defaults import DEFAULT_K, DEFAULT_STATIC_ROUNDS
+from kdprompt.deprecation import keep_attributes, warn_renamed
+from kdprompt.objective.parameters import ObjectiveSettings
 from kdprompt.pool.prompt import CountTokens, PromptTemplate, approximate_tokens
 from kdprompt.search.ordering import ByObjective, LikeliestLast, Order
-from kdprompt.theory.kernels import Kernel
 
-__all__ = ["Quota", "Settings"]
+__all__ = ["FLAT_NAMES", "Quota", "SearchSettings", "Settings", "StaticSettings"]
+
+FLAT_NAMES = {  # former fields of Settings, and the group and field that they are now
+    "kernel": ("objective", "kernel"),
+    "share": ("objective", "output_share"),
+    "neighbourhood": ("objective", "neighbourhood"),
+    "penalties": ("objective", "weights"),
+    "tolerance": ("objective", "tolerance"),
+    "shortlist": ("search", "shortlist"),
+    "near_duplicate": ("search", "near_duplicate"),
+    "leave_out_own": ("search", "exclude_query_text"),
+    "static_shortlist": ("static", "shortlist"),
+    "static_queries": ("static", "queries"),
+    "static_rounds": ("static", "rounds"),
+}
 
 
 class Quota(BaseModel):
@@ -36,8 +55,55 @@ class Quota(BaseModel):
         return self
 
 
+def _write_count(count: CountTokens) -> str:
+    if count is not approximate_tokens:
+        raise ValueError("a token count of your own cannot be stored")
+    return count.__name__
+
+
+def _read_count(value: Any) -> Any:
+    return approximate_tokens if value == approximate_tokens.__name__ else value
+
+
+StoredCountTokens = Annotated[CountTokens, BeforeValidator(_read_count), PlainSerializer(_write_count)]
+
+
+class SearchSettings(BaseModel):
+    """Which demonstrations may stand in a prompt for one query.
+
+    Attributes:
+        shortlist: Candidates a query, the nearest ones; J is searched exactly over them.
+        near_duplicate: Cosine of two inputs from which they are duplicates and never shown together.
+        exclude_query_text: Whether an example with a query's own text is left out of its prompt. It gives the answer
+            away, which misleads where selectors are compared; False where a repeated query shall see its answer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shortlist: int = Field(default=64, ge=1)
+    near_duplicate: float = Field(default=0.95, gt=0)
+    exclude_query_text: bool = True
+
+
+class StaticSettings(BaseModel):
+    """How one prompt for the whole query distribution is searched.
+
+    Attributes:
+        shortlist: Candidates: the nearest ones of every query in turn.
+        queries: Most queries of the traffic that are looked at (a seeded sample).
+        rounds: With a reader: how often the best prompt so far is changed, each time some 480 answers; 0 leaves it at
+            the best of 64 prompts, some 1,900 answers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shortlist: int = Field(default=4096, ge=1)
+    queries: int = Field(default=512, ge=1)
+    rounds: int = Field(default=DEFAULT_STATIC_ROUNDS, ge=0)
+
+
 class Settings(BaseModel):
-    """Settings of a selector. What is None here is calibrated from the pool, without an LLM.
+    """Settings of a selector. What is None in ``objective`` is calibrated from the pool, without an LLM.
 
     Attributes:
         k: Demonstrations a prompt, or ``"auto"``: the number that minimises J, which may be 0.
@@ -47,64 +113,82 @@ class Settings(BaseModel):
         order: Reading order and position profile; None: the output last that the query likeliest has, equal ones
             spread evenly; for a static prompt, which has no one query, the order of smallest J under recency (R7).
         outputs: How outputs enter: as labels, as embedded text, not at all; ``auto`` looks at the pool.
-        kernel: The kernel κ of the inputs; None is the Gaussian with a calibrated temperature, for a static prompt with
-            a sixteenth of the median heuristic's.
-        share: Share ρ of the output kernel in [0, 1].
-        neighbourhood: Share η in [0, 1] of a query's neighbourhood in its target.
-        penalties: Weights of J's terms; None: calibrated, for a static prompt 1 for the MMD and, for R6, the share of
-            the outputs that k demonstrations can show.
-        tolerance: Where k is ``"auto"``: the share of J's fall that may be given up for a shorter prompt, in [0, 1].
-        shortlist: Candidates a query, the nearest ones; J is searched exactly over them.
-        static_shortlist: Candidates of a static prompt: the nearest ones of every query in turn.
-        static_queries: Most queries of the traffic that a static prompt looks at (a seeded sample).
-        static_rounds: With a reader: how often the best static prompt so far is changed, each time some 480 answers;
-            0 leaves it at the best of 64 prompts, some 1,900 answers.
-        near_duplicate: Cosine of two inputs from which they are duplicates and never shown together.
-        leave_out_own: Whether an example with a query's own text is left out of its prompt: it gives the answer away,
-            which misleads where selectors are compared; False where a repeated query shall see its answer.
-        delta: Probability of failure δ of the bounds that are reported.
-        seed: Of everything that samples.
-        calibrate: Whether to calibrate what is None; otherwise it takes its default.
+        objective: The parameters of J.
+        search: Which demonstrations may stand in a prompt for one query.
+        static: How one prompt for the whole query distribution is searched.
+        delta: Probability of failure δ of the bounds that are reported, in (0, 1).
+        seed: Seed of every random draw.
+        calibrate: Whether to calibrate what is None in ``objective``; otherwise it takes its default.
         template: How a demonstration is written, for its length and for a reader that is asked.
         count_tokens: Length of a text in tokens; pass the model's own tokenizer where a budget is tight.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
-    k: Annotated[int, Field(ge=0)] | Literal["auto"] = 8
+    k: Annotated[int, Field(ge=0)] | Literal["auto"] = DEFAULT_K
     k_max: int = Field(default=16, ge=1)
     budget: int | None = Field(default=None, ge=0)
     quota: Quota | None = None
     order: Order | None = None
     outputs: Literal["auto", "labels", "text", "none"] = "auto"
-    kernel: Kernel | None = None
-    share: float | None = Field(default=None, ge=0, le=1)
-    neighbourhood: float | None = Field(default=None, ge=0, le=1)
-    penalties: ObjectiveWeights | None = None
-    tolerance: float | None = Field(default=None, ge=0, le=1)
-    shortlist: int = Field(default=64, ge=1)
-    static_shortlist: int = Field(default=4096, ge=1)
-    static_queries: int = Field(default=512, ge=1)
-    static_rounds: int = Field(default=16, ge=0)
-    near_duplicate: float = Field(default=0.95, gt=0)
-    leave_out_own: bool = True
+    objective: ObjectiveSettings = Field(default_factory=ObjectiveSettings)
+    search: SearchSettings = Field(default_factory=SearchSettings)
+    static: StaticSettings = Field(default_factory=StaticSettings)
     delta: float = Field(default=0.05, gt=0, lt=1)
     seed: int = 0
     calibrate: bool = True
     template: PromptTemplate = Field(default_factory=PromptTemplate)
-    count_tokens: CountTokens = approximate_tokens
+    count_tokens: StoredCountTokens = approximate_tokens
 
     @property
-    def most(self) -> int:
+    def largest_k(self) -> int:
         """The largest number of demonstrations that a prompt may get."""
         return self.k_max if self.k == "auto" else self.k
 
     @property
-    def reading(self) -> Order:
+    def query_order(self) -> Order:
         """The order in force for one query."""
         return self.order or LikeliestLast()
 
-    def static(self, k: int | None = None) -> Self:
+    def for_static_prompt(self, k: int | None = None) -> Self:
         """The settings of a static prompt, with another k where one is given."""
         changed = {"order": self.order or ByObjective(), "k": self.k if k is None else k}
         return self.model_validate({**dict(self), **changed})
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields changed, as pydantic makes it; a former name of a field changes its group."""
+        if update is not None and not FLAT_NAMES.keys().isdisjoint(update):
+            update = _move_to_groups({**dict(self), **update}, stacklevel=4)
+        return super().model_copy(update=update, deep=deep)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_flat_names(cls, values: Any) -> Any:
+        return _move_to_groups(values, stacklevel=5) if isinstance(values, Mapping) else values
+
+
+keep_attributes(Settings, {old: f"{group}.{field}" for old, (group, field) in FLAT_NAMES.items()})
+
+GROUPS: dict[str, type[BaseModel]] = {
+    "objective": ObjectiveSettings,
+    "search": SearchSettings,
+    "static": StaticSettings,
+}
+
+
+def _move_to_groups(values: Mapping[str, Any], stacklevel: int) -> dict[str, Any]:
+    """The values with former names in their groups; a former name wins over the value that its group has."""
+    moved = {name: value for name, value in values.items() if name not in FLAT_NAMES}
+    for name in (name for name in values if name in FLAT_NAMES):
+        _warn_of_flat_name(name, stacklevel)
+        group, field = FLAT_NAMES[name]
+        present = moved.get(group, {})
+        if isinstance(present, BaseModel | Mapping):  # the validation of the group refuses anything else
+            moved[group] = GROUPS[group].model_validate({**dict(present), field: values[name]})
+    return moved
+
+
+def _warn_of_flat_name(name: str, stacklevel: int) -> None:
+    group, field = FLAT_NAMES[name]
+    new = f"{group}.{field}, as in Settings({group}={GROUPS[group].__name__}({field}=…))"
+    warn_renamed(f"Settings.{name}", new, stacklevel + 1)
