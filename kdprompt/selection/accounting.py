@@ -1,142 +1,147 @@
-"""Exact bookkeeping of J: every number that a selection or an explanation shows.
+"""Exact accounting of J: every number that a selection or an explanation shows.
 
-The search may run in float32 on an accelerator; what is reported is computed again here, for the chosen few, in
-float64 on the CPU, by the same objective. So the report carries no rounding of the search.
+The search may run in float32 on an accelerator. What is reported is computed again here, for the demonstrations that
+were chosen, in float64 on the CPU and by the same objective. So a report carries no rounding of the search.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kdprompt.calibration.pseudo_queries import Trial
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective, Terms
-from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.target import Target
 from kdprompt.pool.pool_tensors import PoolTensors
+from kdprompt.pool.records import Demonstration, Query, normalise_text
 from kdprompt.search.ordering import Order
-from kdprompt.selection.result import TermValues
+from kdprompt.selection.context import SelectionContext
+from kdprompt.selection.report_bounds import PromptNumbers, report_bounds
+from kdprompt.selection.result import ChosenDemonstration, Selection, TermValues
 from kdprompt.settings import Settings
-from kdprompt.theory.bounds import Bound, generalisation_gap, interference, query_sample_error
-from kdprompt.theory.kernels import Kernel
+from kdprompt.theory.bounds import generalisation_gap, interference
 
-__all__ = ["Audit", "Geometry", "Member", "audit"]
+__all__ = ["EXACT_DEVICE", "EXACT_DTYPE", "Prompts", "account"]
 
-CPU = torch.device("cpu")
+EXACT_DEVICE, EXACT_DTYPE = torch.device("cpu"), torch.float64
+UNSUPPORTED = 1e-3  # support below which the estimate of the output says nothing
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """The settings in force that J depends on.
+class Prompts:
+    """Prompts to be accounted for.
 
     Attributes:
-        kernel: κ of the inputs.
-        share: ρ of the output kernel.
-        penalties: Weights of J.
-        order: Gives the position weights.
-        delta: δ of the bounds.
+        queries: The query of each prompt, ``b`` of them; None for a static prompt.
+        rows: Rows of the pool in reading order ``[b, K]``, −1 pads last.
+        target: The targets, in float64 on the CPU, ``b`` of them.
+        tasks: Task codes that the queries were given ``[b, q]``, −1 where none was.
+        prefix_length: How many of the first demonstrations every prompt shares.
         sampled: Number of queries drawn from the query distribution, 0 where the target is no sample (R5).
     """
 
-    kernel: Kernel
-    share: float
-    penalties: ObjectiveWeights
-    order: Order
-    delta: float
+    queries: tuple[Query | None, ...]
+    rows: Tensor
+    target: Target
+    tasks: Tensor
+    prefix_length: int = 0
     sampled: int = 0
 
-    @classmethod
-    def of(cls, trial: Trial, settings: Settings, sampled: int = 0) -> "Geometry":
-        """What was calibrated, with the order in force."""
-        return cls(trial.kernel, trial.share, trial.penalties, settings.reading, settings.delta, sampled)
-
 
 @dataclass(frozen=True)
-class Member:
-    """One demonstration's numbers; see ``kdprompt.selection.result.Chosen``."""
+class _Ledger:
+    """The exact tensors behind a report.
 
-    row: int
-    weight: float
-    attention: float
-    gain: float
-    marginal: float
-    interference: float
-    other_task: bool
+    Attributes:
+        weights: Position weights ``[b, K]``.
+        attention: a_i(q), mean over the queries ``[b, K]``.
+        terms: Of the empty prompt, the prompt, its K prefixes, and it without each member ``[b, 2 + 2K]``.
+        conflict: R6 by demonstration and query ``[b, K, q]``.
+        other_task: Whether a demonstration's task differs from the query's ``[b, K, q]``.
+        gap: R4's gap ``[b]``.
+        kernel_max: Largest κ(q, q).
+    """
 
-
-@dataclass(frozen=True)
-class Audit:
-    """The numbers of one prompt; see ``kdprompt.selection.result.Selection``."""
-
-    members: tuple[Member, ...]
-    before: TermValues
-    after: TermValues
-    penalties: ObjectiveWeights
-    cross_task: float
-    label_conflict: float
-    support: float
-    estimate: dict[str, float]
-    bounds: tuple[Bound, ...]
+    weights: Tensor
+    attention: Tensor
+    terms: Terms
+    conflict: Tensor
+    other_task: Tensor
+    gap: Tensor
+    kernel_max: float
 
 
-def audit(features: PoolTensors, target: Target, rows: Tensor, geometry: Geometry, tasks: Tensor) -> list[Audit]:
+def account(context: SelectionContext, prompts: Prompts) -> list[Selection]:
     """Computes what is reported of prompts.
 
     Args:
-        features: The pool.
-        target: The targets, in float64 on the CPU, ``b`` of them.
-        rows: Feature rows of the demonstrations in reading order ``[b, K]``, −1 pads last, K ≥ 1.
-        geometry: The settings in force.
-        tasks: Task codes that the queries were given ``[b, q]``, −1 where none was.
+        context: The pool, the settings and J's parameters.
+        prompts: ``b`` prompts.
 
     Returns:
-        One audit a prompt.
+        One selection a prompt.
     """
-    index = rows.to(CPU).clamp_min(0)
-    x, v = (part.to(CPU)[index].to(target.x.dtype) for part in (features.x, features.v))
-    parts = compute_gram_blocks(geometry.kernel, x, v, target, features.radius)
-    objective = Objective.of(parts, geometry.share, geometry.penalties)
-    place = torch.arange(rows.shape[1])
-    arranged = torch.where(rows.to(CPU) >= 0, place, -1)
-    weights = geometry.order.weights(arranged, parts.inputs_ss)
-    parted = _parted(arranged, geometry.order, weights)
-    terms = objective.terms_at(arranged, torch.cat([torch.zeros_like(weights)[:, None], weights[:, None], parted], 1))
-    share = _attention(objective, weights)
-    conflict = interference(weights, objective.attention, parts.conflict) * objective.query_weights[:, None, :]
-    other = _other_task(features, target, index, tasks)
-    cross = (conflict * other).sum((1, 2))
-    gap = generalisation_gap(terms.complexity[:, 1], weights, delta=geometry.delta)
-    support = (target.support * target.own[:, : target.queries]).sum(-1)
-    kernel_max = float(parts.inputs_tt.diagonal(dim1=-2, dim2=-1).amax())
-    columns = zip(
-        _members(rows, weights, share, terms.total, conflict, other),
-        _values(terms, 0),
-        _values(terms, 1),
-        cross.tolist(),
-        (conflict.sum((1, 2)) - cross).tolist(),
-        support.tolist(),
-        _estimates(features, target),
-        gap.tolist(),
-        strict=True,
-    )
-    return [
-        Audit(
-            members=members,
-            before=before,
-            after=after,
-            penalties=geometry.penalties,
-            cross_task=cross_task,
-            label_conflict=label_conflict,
-            support=support,
-            estimate=estimate,
-            bounds=_bounds(after, gap, kernel_max, features.radius, geometry),
+    ledger = _compute(context, prompts)
+    target = prompts.target
+    support = (target.support * target.query_mass[:, : target.queries]).sum(-1).tolist()
+    cross_task = (ledger.conflict * ledger.other_task).sum((1, 2))
+    label_conflict = (ledger.conflict.sum((1, 2)) - cross_task).tolist()
+    estimates, members = _estimate_outputs(context.tensors, target), _list_members(context, prompts, ledger)
+    before, after = _term_values(ledger.terms, 0), _term_values(ledger.terms, 1)
+    gap = ledger.gap.tolist()
+    selections = []
+    for b, query in enumerate(prompts.queries):
+        shown = [member.demonstration for member in members[b]]
+        tokens = [context.pool.count_tokens(row, context.settings) for row in prompts.rows[b].tolist() if row >= 0]
+        numbers = PromptNumbers(after[b], gap[b], ledger.kernel_max, context.tensors.value_radius, prompts.sampled)
+        selections.append(
+            Selection(
+                query=query,
+                chosen=members[b],
+                empty_terms=before[b],
+                terms=after[b],
+                weights=context.parameters.weights,
+                cross_task=cross_task[b].item(),
+                label_conflict=label_conflict[b],
+                support=support[b],
+                estimate=estimates[b],
+                bounds=report_bounds(numbers, context.parameters.output_share, context.settings.delta),
+                tokens=sum(tokens),
+                prefix_length=prompts.prefix_length,
+                prefix_tokens=sum(tokens[: prompts.prefix_length]),
+                notes=tuple(_notes(context.settings, query, shown, prompts.prefix_length, support[b])),
+            )
         )
-        for members, before, after, cross_task, label_conflict, support, estimate, gap in columns
-    ]
+    return selections
 
 
-def _parted(arranged: Tensor, order: Order, like: Tensor) -> Tensor:
+def _compute(context: SelectionContext, prompts: Prompts) -> _Ledger:
+    pool, parameters, order = context.tensors, context.parameters, context.settings.query_order
+    rows, target = prompts.rows.to(EXACT_DEVICE), prompts.target
+    index = rows.clamp_min(0)
+    x, v = (values.to(EXACT_DEVICE)[index].to(target.x.dtype) for values in (pool.x, pool.v))
+    blocks = compute_gram_blocks(parameters.kernel, x, v, target, pool.value_radius)
+    objective = Objective.build(blocks, parameters.output_share, parameters.weights)
+    arranged = torch.where(rows >= 0, torch.arange(rows.shape[1]), -1)
+    weights = order.weights(arranged, blocks.inputs_ss)
+    empty = torch.zeros_like(weights)[:, None]
+    weightings = torch.cat([empty, weights[:, None], _weigh_parts(arranged, order, weights)], 1)
+    terms = objective.weighted_terms(arranged, weightings)
+    by_query = objective.query_weights[:, None, :]
+    attended = interference(weights, objective.attention, torch.ones_like(objective.attention)) * by_query
+    return _Ledger(
+        weights=weights,
+        attention=attended.sum(-1),
+        terms=terms,
+        conflict=interference(weights, objective.attention, blocks.conflict) * by_query,
+        other_task=_find_other_tasks(pool, target, index, prompts.tasks.to(EXACT_DEVICE)),
+        gap=generalisation_gap(terms.complexity[:, 1], weights, delta=context.settings.delta),
+        kernel_max=float(blocks.inputs_tt.diagonal(dim1=-2, dim2=-1).amax()),
+    )
+
+
+def _weigh_parts(arranged: Tensor, order: Order, like: Tensor) -> Tensor:
     """Weightings of each prompt's prefixes (1 … K members) and of it without each member, ``[b, 2K, K]``."""
     b, size = arranged.shape
     place = torch.arange(size)
@@ -149,50 +154,53 @@ def _parted(arranged: Tensor, order: Order, like: Tensor) -> Tensor:
     return weights.reshape(b, 2 * size, size)
 
 
-def _attention(objective: Objective, weights: Tensor) -> Tensor:
-    ones = torch.ones_like(objective.attention)
-    return (interference(weights, objective.attention, ones) * objective.query_weights[:, None, :]).sum(-1)
-
-
-def _other_task(features: PoolTensors, target: Target, index: Tensor, tasks: Tensor) -> Tensor:
+def _find_other_tasks(pool: PoolTensors, target: Target, index: Tensor, given: Tensor) -> Tensor:
     """Whether a demonstration's task differs from a query's, given or estimated, ``[b, K, q]``."""
-    own = features.task.to(CPU)[index][..., None]
-    given = tasks.to(CPU)
-    task = torch.where(given >= 0, given, target.task)[:, None, :]
-    return (own != task) & (own >= 0) & (task >= 0)
+    shown = pool.task.to(EXACT_DEVICE)[index][..., None]
+    asked = torch.where(given >= 0, given, target.task)[:, None, :]
+    return (shown != asked) & (shown >= 0) & (asked >= 0)
 
 
-def _members(
-    rows: Tensor, weights: Tensor, share: Tensor, totals: Tensor, pull: Tensor, other: Tensor
-) -> list[tuple[Member, ...]]:
-    size = rows.shape[1]
+def _list_members(
+    context: SelectionContext, prompts: Prompts, ledger: _Ledger
+) -> list[tuple[ChosenDemonstration, ...]]:
+    size, totals = prompts.rows.shape[1], ledger.terms.total
     path = torch.cat([totals[:, :1], totals[:, 2 : 2 + size]], 1)
     gain, marginal = path[:, :-1] - path[:, 1:], totals[:, 2 + size :] - totals[:, 1:2]
-    numbers = torch.stack([weights, share, gain, marginal, pull.sum(-1)], -1).tolist()
-    strange = (other.to(pull.dtype).mean(-1) > 0.5).tolist()
+    numbers = torch.stack([ledger.weights, ledger.attention, gain, marginal, ledger.conflict.sum(-1)], -1).tolist()
+    is_other = (ledger.other_task.to(totals.dtype).mean(-1) > 0.5).tolist()
     return [
         tuple(
-            Member(row, weight, attention, gain, marginal, conflict, flag)
-            for row, (weight, attention, gain, marginal, conflict), flag in zip(*columns, strict=True)
+            ChosenDemonstration(
+                demonstration=context.pool.demonstration(row),
+                weight=weight,
+                attention=attention,
+                gain=gain,
+                marginal=marginal,
+                interference=conflict,
+                other_task=other,
+            )
+            for row, (weight, attention, gain, marginal, conflict), other in zip(*columns, strict=True)
             if row >= 0
         )
-        for columns in zip(rows.tolist(), numbers, strange, strict=True)
+        for columns in zip(prompts.rows.tolist(), numbers, is_other, strict=True)
     ]
 
 
-def _values(terms: Terms, j: int) -> list[TermValues]:
-    """The terms of the j-th weighting of each prompt."""
+def _term_values(terms: Terms, weighting: int) -> list[TermValues]:
+    """The terms of one weighting of each prompt."""
     names = ("bias", "complexity", "interference", "total")
-    columns = (getattr(terms, name)[:, j].tolist() for name in names)
+    columns = (getattr(terms, name)[:, weighting].tolist() for name in names)
     return [TermValues(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
 
 
-def _estimates(features: PoolTensors, target: Target) -> list[dict[str, float]]:
-    if features.mode != "labels":
+def _estimate_outputs(pool: PoolTensors, target: Target) -> list[dict[str, float]]:
+    """The three likeliest outputs of each target with their estimated shares; labels only."""
+    if pool.output_mode != "labels":
         return [{} for _ in range(target.x.shape[0])]
-    mean = (target.v[:, : target.queries] * target.own[:, : target.queries, None]).sum(1)
-    several = len({task for task, _ in features.labels}) > 1
-    names = [f"{task}: {output}" if several and task else output for task, output in features.labels]
+    mean = (target.v[:, : target.queries] * target.query_mass[:, : target.queries, None]).sum(1)
+    several_tasks = len({task for task, _ in pool.labels}) > 1
+    names = [f"{task}: {output}" if several_tasks and task else output for task, output in pool.labels]
     top = mean.topk(min(3, mean.shape[-1]), dim=-1)
     return [
         {names[code]: value for value, code in zip(values, codes, strict=True)}
@@ -200,41 +208,16 @@ def _estimates(features: PoolTensors, target: Target) -> list[dict[str, float]]:
     ]
 
 
-def _bounds(after: TermValues, gap: float, kernel_max: float, radius: float, geometry: Geometry) -> tuple[Bound, ...]:
-    found = [
-        Bound(
-            "read-out shift, the most that the prompt's read-out can differ from the target's at a query",
-            "R2",
-            kernel_max**0.5 * after.bias,
-            "certificate",
-            "for the target as stated, with its outputs estimated; deterministic, so it survives selection",
-        ),
-        Bound(
-            "interference, the most that the normalised read-out can miss the estimated output",
-            "R6",
-            after.interference,
-            "certificate",
-            "for the estimated outputs and scaled by their support; deterministic, so it survives selection",
-        ),
-        Bound(
-            "generalisation gap, how far the risk can exceed the demonstrations' own (L = b = 1)",
-            "R4",
-            gap,
-            "regulariser",
-            f"a certificate (probability {1 - geometry.delta:g}) only for demonstrations drawn independently of "
-            "their values; these were selected",
-        ),
-    ]
-    if geometry.sampled:
-        # Estimated values are averages of the pool's, so no κ⊗(z, z) exceeds this, seen or unseen.
-        largest = kernel_max * ((1 - geometry.share) + geometry.share * radius**2)
-        found.append(
-            Bound(
-                "query sample error, how far the bias to all traffic can be from the bias to this sample",
-                "R5",
-                query_sample_error(largest, geometry.sampled, delta=geometry.delta),
-                "certificate",
-                f"for {geometry.sampled} queries drawn i.i.d. from the traffic; probability {1 - geometry.delta:g}",
-            )
+def _notes(
+    settings: Settings, query: Query | None, shown: Sequence[Demonstration], prefix_length: int, support: float
+) -> Iterator[str]:
+    if settings.k != "auto" and len(shown) < settings.k:
+        yield (
+            f"{len(shown)} of {settings.k} demonstrations: no more fit the budget, the quotas, the task and the "
+            "permitted outputs without showing a duplicate or the query itself"
         )
-    return tuple(found)
+    if support < UNSUPPORTED:
+        yield "nothing in the pool supports an estimate of the output: no interference is charged"
+    prefix = shown[:prefix_length]
+    if query is not None and any(normalise_text(query.text) == normalise_text(member.input) for member in prefix):
+        yield "the prefix shows the query itself with its output: do not measure accuracy on such queries"

@@ -1,6 +1,6 @@
-"""A pool with everything that is derived from it: embeddings, features, lengths. Frozen: a change makes a new one.
+"""A pool with everything that is derived from it: embeddings, pool_tensors, lengths. Frozen: a change makes a new one.
 
-A selector swaps its corpus whole, so whoever is selecting meanwhile goes on with the one that he began with.
+A selector swaps its embedded_pool whole, so whoever is selecting meanwhile goes on with the one that he began with.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,14 +17,13 @@ from kdprompt.pool.pool_tensors import PoolTensors, build_pool_tensors
 from kdprompt.pool.prompt import count_demonstration_tokens
 from kdprompt.pool.query_tensors import QueryTensors, build_query_tensors
 from kdprompt.pool.records import Demonstration, Query
-from kdprompt.selection.problem import check_quota
+from kdprompt.selection.quota import check_quota
 from kdprompt.settings import Settings
 
-__all__ = ["FROM_POOL", "AnyQuery", "EmbeddedPool", "Record", "Traffic", "check_size", "query_distribution"]
+__all__ = ["AnyQuery", "EmbeddedPool", "Record", "check_size"]
 
 AnyQuery = str | Mapping[str, Any] | Query
 Record = Mapping[str, Any] | Demonstration
-FROM_POOL = "no queries were given: the pool's own inputs stand for the query distribution"
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,8 @@ class EmbeddedPool:
         pool: The demonstrations.
         vectors: Embeddings of their inputs ``[n, d]``.
         embedder: The embedder.
-        features: The distinct demonstrations as tensors.
-        lengths: Tokens of each row of the features, or None without a budget.
+        tensors: The distinct demonstrations as tensors.
+        token_counts: Tokens of each row of the pool_tensors, or None without a budget.
         outputs: Embeddings of output texts that were needed, by text.
         counted: Tokens by row: of all rows where there is a budget, else of those that were shown.
     """
@@ -44,13 +43,13 @@ class EmbeddedPool:
     pool: Pool
     vectors: Tensor
     embedder: Embedder
-    features: PoolTensors
-    lengths: Tensor | None
+    tensors: PoolTensors
+    token_counts: Tensor | None
     outputs: dict[str, Tensor] = field(repr=False)
     counted: dict[int, int] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(
+    def build(
         cls,
         pool: Pool,
         vectors: Tensor,
@@ -82,16 +81,16 @@ class EmbeddedPool:
             blank = torch.zeros_like(next(iter(known.values()))) if known else torch.zeros(1)
             return torch.stack([known[text] if text else blank for text in texts])
 
-        features = build_pool_tensors(pool, vectors, embedded, settings.outputs)
-        check_size(pool, len(features), settings)
-        check_quota(features, settings)
+        pool_tensors = build_pool_tensors(pool, vectors, embedded, settings.outputs)
+        check_size(pool, len(pool_tensors), settings)
+        check_quota(pool_tensors, settings)
         if settings.budget is None:
-            return cls(pool, vectors, embedder, features, None, known)
+            return cls(pool, vectors, embedder, pool_tensors, None, known)
         counts = count_demonstration_tokens(
-            [pool[i] for i in features.members], settings.template, settings.count_tokens
+            [pool[i] for i in pool_tensors.pool_index], settings.template, settings.count_tokens
         )
-        tokens = torch.tensor(counts, device=features.x.device)
-        return cls(pool, vectors, embedder, features, tokens, known, dict(enumerate(counts)))
+        tokens = torch.tensor(counts, device=pool_tensors.x.device)
+        return cls(pool, vectors, embedder, pool_tensors, tokens, known, dict(enumerate(counts)))
 
     def with_records(self, records: Iterable[Record], settings: Settings) -> "EmbeddedPool":
         """With more examples behind these; errors as ``of``, and those of their embeddings."""
@@ -100,25 +99,25 @@ class EmbeddedPool:
         if not added:
             return self
         fresh = embed_documents(self.embedder, [demonstration.input for demonstration in added])
-        vectors = torch.cat([self.vectors, self.of_width(fresh).to(self.vectors)])
-        return EmbeddedPool.of(pool, vectors, self.embedder, settings, self.outputs)
+        vectors = torch.cat([self.vectors, self.check_width(fresh).to(self.vectors)])
+        return EmbeddedPool.build(pool, vectors, self.embedder, settings, self.outputs)
 
     def with_changed(self, ident: str, record: Record, settings: Settings) -> "EmbeddedPool":
         """With another example under an id; errors as ``with_records``, and where the id is not in the pool."""
         pool = self.pool.with_changed(ident, record)
         at = pool.index(ident)
         vectors = self.vectors.clone()
-        vectors[at] = self.of_width(embed_documents(self.embedder, [pool[at].input])).to(vectors)[0]
-        return EmbeddedPool.of(pool, vectors, self.embedder, settings, self.outputs)
+        vectors[at] = self.check_width(embed_documents(self.embedder, [pool[at].input])).to(vectors)[0]
+        return EmbeddedPool.build(pool, vectors, self.embedder, settings, self.outputs)
 
     def without(self, ids: Iterable[str], settings: Settings) -> "EmbeddedPool":
         """Without these ids; errors as ``of``, and a ``PoolError`` where an id is not in the pool."""
         gone = set(ids)
         pool = self.pool.without(gone)
         keep = torch.tensor([d.id not in gone for d in self.pool], device=self.vectors.device)
-        return EmbeddedPool.of(pool, self.vectors[keep], self.embedder, settings, self.outputs)
+        return EmbeddedPool.build(pool, self.vectors[keep], self.embedder, settings, self.outputs)
 
-    def of_width(self, vectors: Tensor) -> Tensor:
+    def check_width(self, vectors: Tensor) -> Tensor:
         """The vectors ``[m, d]``, if they are as wide as the pool's.
 
         Raises:
@@ -132,7 +131,7 @@ class EmbeddedPool:
             )
         return vectors
 
-    def parsed(
+    def parse_queries(
         self, queries: Sequence[AnyQuery], task: str | None = None, outputs: Iterable[str] | None = None
     ) -> tuple[Query, ...]:
         """Queries as records, restricted to a task or to permitted outputs where these are given.
@@ -146,7 +145,7 @@ class EmbeddedPool:
         update = {name: value for name, value in given.items() if value is not None}
         return tuple(query.model_copy(update=update) for query in self.pool.queries(queries))
 
-    def requests(self, queries: Sequence[Query], settings: Settings, vectors: Tensor | None = None) -> QueryTensors:
+    def encode(self, queries: Sequence[Query], settings: Settings, vectors: Tensor | None = None) -> QueryTensors:
         """Queries as tensors, embedded where ``vectors: [m, d]`` are not at hand.
 
         Raises:
@@ -154,44 +153,31 @@ class EmbeddedPool:
             EmbeddingError: The embeddings do not fit.
         """
         texts = [query.text for query in queries]
-        found = embed_queries(self.embedder, texts) if vectors is None else check_vectors(vectors, texts, "vectors")
-        return build_query_tensors(self.features, queries, self.of_width(found), leave_out_own=settings.leave_out_own)
+        embedded = embed_queries(self.embedder, texts) if vectors is None else check_vectors(vectors, texts, "vectors")
+        return build_query_tensors(
+            self.tensors, queries, self.check_width(embedded), exclude_query_text=settings.search.exclude_query_text
+        )
 
-    def core(self, ids: Sequence[str], settings: Settings) -> Tensor:
-        """The features' rows of the demonstrations that every prompt begins with ``[c]``; c = 0 without one.
+    def find_row(self, ident: str) -> int:
+        """The row of a demonstration, or of the one that it repeats.
 
         Raises:
             PoolError: The pool has no such id.
-            QueryError: There are more than k, or more than the budget holds, or one twice.
         """
-        if isinstance(ids, str):
-            raise QueryError(f"core must be a selection or several ids, got the text {ids!r}; wrap it in a list")
-        if len(ids) > settings.most:
-            raise QueryError(f"the core must hold at most k = {settings.most} demonstrations, got {len(ids)}")
-        rows = [self._row(each) for each in ids]
-        for place, row in enumerate(rows):
-            if row in rows[:place]:
-                raise QueryError(f"the core holds the example {self.at(row).id!r} twice; give each example once")
-        spent = sum(self.tokens(row, settings) for row in rows) if settings.budget is not None else 0
-        if spent > (settings.budget or 0):
-            raise QueryError(f"the core takes {spent} tokens, more than the budget of {settings.budget}; shorten it")
-        return torch.tensor(rows, dtype=torch.long, device=self.features.x.device)
+        named = self.pool[self.pool.index(ident)]
+        content = (named.input, named.output, named.task)
+        distinct = (self.pool[i] for i in self.tensors.pool_index)
+        return next(row for row, shown in enumerate(distinct) if (shown.input, shown.output, shown.task) == content)
 
-    def _row(self, ident: str) -> int:
-        """The row of a demonstration, or of the one that it repeats."""
-        wanted = self.pool[self.pool.index(ident)]
-        at = (wanted.input, wanted.output, wanted.task)
-        members = (self.pool[i] for i in self.features.members)
-        return next(row for row, each in enumerate(members) if (each.input, each.output, each.task) == at)
+    def demonstration(self, row: int) -> Demonstration:
+        """The demonstration at a row of the tensors."""
+        return self.pool[self.tensors.pool_index[row]]
 
-    def at(self, row: int) -> Demonstration:
-        """The demonstration at a row of the features."""
-        return self.pool[self.features.members[row]]
-
-    def tokens(self, row: int, settings: Settings) -> int:
-        """Tokens of the demonstration at a row of the features, counted once."""
+    def count_tokens(self, row: int, settings: Settings) -> int:
+        """Tokens of the demonstration at a row of the tensors, counted once."""
         if row not in self.counted:
-            self.counted[row] = count_demonstration_tokens([self.at(row)], settings.template, settings.count_tokens)[0]
+            shown = [self.demonstration(row)]
+            self.counted[row] = count_demonstration_tokens(shown, settings.template, settings.count_tokens)[0]
         return self.counted[row]
 
 
@@ -204,56 +190,3 @@ def check_size(pool: Pool, distinct: int, settings: Settings) -> None:
             f"k must be at most the number of distinct examples in the pool ({distinct}), got {settings.k}; add "
             "examples, lower k, or use k='auto'"
         )
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """A sample of the queries that the product gets, with their embeddings ``[m, d]``."""
-
-    queries: tuple[Query, ...]
-    vectors: Tensor
-
-
-def query_distribution(
-    corpus: EmbeddedPool,
-    traffic: Traffic | None,
-    settings: Settings,
-    queries: Sequence[AnyQuery] | None = None,
-    *,
-    task: str | None = None,
-    outputs: Iterable[str] | None = None,
-) -> tuple[QueryTensors, list[str]]:
-    """The queries that a static prompt is to serve.
-
-    Args:
-        corpus: The pool.
-        traffic: A sample of the traffic, where there is one.
-        settings: How many queries are looked at, and the seed of their choice.
-        queries: In place of the traffic; without both, the pool's own inputs.
-        task: Of all of them.
-        outputs: Permitted for all of them.
-
-    Returns:
-        The queries, and what to say of them; the first note is ``FROM_POOL`` where they are the pool's own.
-
-    Raises:
-        QueryError: There is none.
-    """
-    given, vectors, notes = queries, None, []
-    if given is None and traffic is not None:
-        given, vectors = traffic.queries, traffic.vectors
-    if given is None:
-        index = [i for i, d in enumerate(corpus.pool) if task is None or d.task == task]
-        given = [Query(text=corpus.pool[i].input, task=corpus.pool[i].task) for i in index]
-        vectors = corpus.vectors[torch.tensor(index, dtype=torch.long, device=corpus.vectors.device)]
-        notes.append(FROM_POOL)
-    parsed = corpus.parsed(given, task, outputs)
-    if not parsed:
-        raise QueryError("queries must hold at least one query; leave them out to take the pool's own inputs")
-    wanted = corpus.requests(parsed, settings, vectors)
-    if len(parsed) <= settings.static_queries:
-        return wanted, notes
-    generator = torch.Generator().manual_seed(settings.seed)
-    keep = torch.randperm(len(parsed), generator=generator)[: settings.static_queries].sort().values
-    notes.append(f"a sample of {len(keep)} of the {len(parsed)} queries stands for all (static_queries)")
-    return wanted.part(keep.to(wanted.q.device)), notes

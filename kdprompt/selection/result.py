@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kdprompt.deprecation import keep_attributes
 from kdprompt.errors import QueryError
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.pool.prompt import PromptTemplate, to_messages
@@ -65,9 +66,9 @@ class Selection(BaseModel):
     Attributes:
         query: The query, or None for a static prompt.
         chosen: The demonstrations in reading order.
-        before: The terms of the empty prompt.
-        after: The terms of this prompt, under its position weights.
-        penalties: The weights of J's terms.
+        empty_terms: The terms of the empty prompt.
+        terms: The terms of this prompt, under its position weights.
+        weights: The weights of J's terms.
         cross_task: The part of the interference that comes from other tasks.
         label_conflict: The rest of it: same task, conflicting output.
         support: How much the pool knows of the query (mean over the queries), in [0, 1); near 0 the outputs could
@@ -75,8 +76,8 @@ class Selection(BaseModel):
         estimate: The three likeliest outputs of the query with their estimated shares; labels only.
         bounds: Bounds with the theory's own constants, each saying whether it is a certificate or a regulariser.
         tokens: Tokens of the demonstrations.
-        core: How many of the first demonstrations are the core that every prompt shares.
-        core_tokens: Tokens of the core.
+        prefix_length: How many of the first demonstrations every prompt shares.
+        prefix_tokens: Their tokens.
         notes: What the caller should know, such as fewer demonstrations than asked for.
     """
 
@@ -84,17 +85,17 @@ class Selection(BaseModel):
 
     query: Query | None
     chosen: tuple[ChosenDemonstration, ...]
-    before: TermValues
-    after: TermValues
-    penalties: ObjectiveWeights
+    empty_terms: TermValues
+    terms: TermValues
+    weights: ObjectiveWeights
     cross_task: float
     label_conflict: float
     support: float
     estimate: dict[str, float] = Field(default_factory=dict)
     bounds: tuple[Bound, ...] = ()
     tokens: int = 0
-    core: int = 0
-    core_tokens: int = 0
+    prefix_length: int = 0
+    prefix_tokens: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -113,9 +114,9 @@ class Selection(BaseModel):
         return [copy.deepcopy(dict(chosen.demonstration.fields)) for chosen in self.chosen]
 
     @property
-    def reusable(self) -> float:
-        """Share of the demonstrations' tokens, in [0, 1], that a provider can keep from prompt to prompt."""
-        return self.core_tokens / self.tokens if self.tokens else 0.0
+    def cacheable_share(self) -> float:
+        """Share of the demonstrations' tokens, in [0, 1], that stand in the prefix, which a provider can cache."""
+        return self.prefix_tokens / self.tokens if self.tokens else 0.0
 
     def to_text(self, template: PromptTemplate | None = None, query: str | None = None) -> str:
         """The finished prompt.
@@ -142,3 +143,16 @@ class Selection(BaseModel):
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+
+keep_attributes(
+    Selection,
+    {
+        "before": "empty_terms",
+        "after": "terms",
+        "penalties": "weights",
+        "core": "prefix_length",
+        "core_tokens": "prefix_tokens",
+        "reusable": "cacheable_share",
+    },
+)

@@ -16,10 +16,10 @@ from kdprompt import (
     NearestLast,
     ObjectiveWeights,
     Query,
-    Settings,
 )
 from kdprompt.search.position_profiles import PrimacyRecency, Recency
 from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial
+from support import make_settings
 
 WIDTH = 6
 PENALTIES = ObjectiveWeights(bias=1.0, complexity=0.05, interference=0.7)
@@ -246,8 +246,8 @@ class Brute:
 
 def reported(selection):
     """The same names, read off a selection."""
-    found = {f"before.{name}": value for name, value in selection.before.model_dump().items()}
-    found |= {f"after.{name}": value for name, value in selection.after.model_dump().items()}
+    found = {f"before.{name}": value for name, value in selection.empty_terms.model_dump().items()}
+    found |= {f"after.{name}": value for name, value in selection.terms.model_dump().items()}
     for i, chosen in enumerate(selection.chosen):
         for name in ("weight", "attention", "gain", "marginal", "interference", "other_task"):
             found[f"{i}.{name}"] = float(getattr(chosen, name))
@@ -317,8 +317,8 @@ class Setting:
 TWO = ("left", "right")
 CASES = {
     "labels": Setting({"kind": "labels"}),
-    "joint kernel with share 1": Setting({"kind": "labels"}, {"share": 1.0}),
-    "share 0": Setting({"kind": "labels"}, {"share": 0.0}),
+    "joint kernel with share 1": Setting({"kind": "labels"}, {"output_share": 1.0}),
+    "share 0": Setting({"kind": "labels"}, {"output_share": 0.0}),
     "neighbourhood 0.4": Setting({"kind": "labels"}, {"neighbourhood": 0.4}),
     "free text": Setting({"kind": "text"}, mode="text"),
     "free text, neighbourhood 0.4": Setting({"kind": "text"}, {"neighbourhood": 0.4}, mode="text"),
@@ -334,7 +334,7 @@ CASES = {
     "nearest last, recency": Setting({"kind": "labels"}, {"order": NearestLast(Recency())}),
     "nearest first, both ends": Setting({"kind": "text"}, {"order": NearestFirst(PrimacyRecency())}, mode="text"),
     "order by objective, k auto": Setting({"kind": "labels"}, {"order": ByObjective(Recency(0.6)), "k": "auto"}),
-    "k auto, none chosen": Setting({"kind": "labels"}, {"k": "auto", "penalties": ObjectiveWeights(1.0, 9.0, 0.5)}),
+    "k auto, none chosen": Setting({"kind": "labels"}, {"k": "auto", "weights": ObjectiveWeights(1.0, 9.0, 0.5)}),
     "a kernel above 1": Setting(
         {"kind": "labels"},
         {"neighbourhood": 0.4},
@@ -350,11 +350,11 @@ CASES = {
 def make(setting, seed, dtype, device, **more):
     """The selector of a case, with nothing left to calibrate, and its world."""
     world = World.make(seed, **setting.world)
-    pinned = {"k": 5, "shortlist": 14, "share": 0.4, "neighbourhood": 0.0, "penalties": PENALTIES}
+    pinned = {"k": 5, "shortlist": 14, "output_share": 0.4, "neighbourhood": 0.0, "weights": PENALTIES}
     selector = DistillationSelector.from_examples(
         world.records,
         world.embedder(dtype, device),
-        settings=Settings(kernel=setting.kernel, **{**pinned, **setting.settings}),
+        settings=make_settings(kernel=setting.kernel, **{**pinned, **setting.settings}),
         vectors=torch.tensor(world.vectors, dtype=dtype, device=device),
         **more,
     )
@@ -375,12 +375,12 @@ def brute_of(selector, world, setting, queries, dtype, *, static=False):
     width = np.float32 if dtype is torch.float32 else np.float64
     rows = rows_of(world.records, world.vectors, world.lookup.__getitem__, setting.mode, width)
     regression = regression_of(selector, setting)
-    size = selector.settings.shortlist
+    size = selector.settings.search.shortlist
     points = [point_of(rows, unit(world.lookup[q.text], width), q, regression, size) for q in queries]
-    trial = selector.calibration.static if static else selector.calibration.chosen
-    x, v, w = target_of(rows, points, regression, 0.0 if static else trial.neighbourhood)
-    profile = (selector.settings.static() if static else selector.settings).reading.profile
-    return Brute(rows, points, x, v, w, setting.plain_kernel, trial.share, trial.penalties, profile)
+    parameters = selector.calibration.static_parameters if static else selector.calibration.parameters
+    x, v, w = target_of(rows, points, regression, 0.0 if static else parameters.neighbourhood)
+    profile = (selector.settings.for_static_prompt() if static else selector.settings).query_order.profile
+    return Brute(rows, points, x, v, w, setting.plain_kernel, parameters.output_share, parameters.weights, profile)
 
 
 def nearest_of(brute, queries, k):
@@ -422,7 +422,7 @@ def check(selector, world, setting, queries, dtype, selection, nearest, *, sampl
     compare(shown, truth, dtype)
     terms = brute.terms(nearest_of(brute, queries, len(chosen)))
     compare(
-        {"before.total": selection.before.total} | {f"after.{k}": v for k, v in nearest.model_dump().items()},
+        {"before.total": selection.empty_terms.total} | {f"after.{k}": v for k, v in nearest.model_dump().items()},
         {"before.total": brute.terms([])["total"]} | {f"after.{k}": v for k, v in terms.items()},
         dtype,
     )
@@ -462,10 +462,10 @@ def test_weights_and_attention_sum_to_1_and_gains_to_the_whole_fall_of_j(dtype, 
             assert len(selection) == 5
             assert math.isclose(sum(c.weight for c in selection.chosen), 1, rel_tol=1e-12)
             assert math.isclose(sum(c.attention for c in selection.chosen), 1, rel_tol=1e-12)
-            fall = selection.before.total - selection.after.total
+            fall = selection.empty_terms.total - selection.terms.total
             assert math.isclose(sum(c.gain for c in selection.chosen), fall, rel_tol=1e-12, abs_tol=1e-12)
             parts = sum(c.interference for c in selection.chosen)
-            assert math.isclose(parts, selection.after.interference, rel_tol=1e-12)
+            assert math.isclose(parts, selection.terms.interference, rel_tol=1e-12)
             assert math.isclose(selection.cross_task + selection.label_conflict, parts, rel_tol=1e-12, abs_tol=1e-15)
 
 
@@ -534,15 +534,15 @@ def test_a_calibrated_selector_reports_the_brute_force_of_its_calibration(dtype,
     selector = DistillationSelector.from_examples(
         world.records,
         world.embedder(dtype, device),
-        settings=Settings(k=5, shortlist=20, order=ByObjective()),
+        settings=make_settings(k=5, order=ByObjective(), shortlist=20),
         vectors=torch.tensor(world.vectors, dtype=dtype, device=device),
     )
-    trial = selector.calibration.chosen
+    parameters = selector.calibration.parameters
     assert len(selector.calibration.trials) > 10
-    setting = Setting({}, kernel=trial.kernel, plain_kernel=gaussian(trial.kernel.temperature))
+    setting = Setting({}, kernel=parameters.kernel, plain_kernel=gaussian(parameters.kernel.temperature))
     for text in ("query 0", "query 3"):
         found = selector.explain(text)
-        assert found.selection.penalties == trial.penalties
+        assert found.selection.weights == parameters.weights
         check(selector, world, setting, [Query(text=text)], dtype, found.selection, found.nearest)
 
 

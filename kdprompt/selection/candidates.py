@@ -1,0 +1,85 @@
+"""Candidates: the rows of the pool over which J is searched."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kdprompt.pool.neighbours import Neighbours, take_nearest_in_turn
+from kdprompt.pool.pool_tensors import PoolTensors
+from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
+from kdprompt.selection.quota import output_limits
+from kdprompt.settings import Quota
+
+__all__ = ["Candidates", "find_nearest_on_average", "find_query_candidates", "find_static_candidates"]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The candidates of ``b`` problems.
+
+    Attributes:
+        index: Rows of the pool ``[b, L]``: first the prefix, then ascending.
+        valid: Which of them may be chosen ``[b, L]``.
+        prefix_length: How many of the first are in every set already.
+    """
+
+    index: Tensor
+    valid: Tensor
+    prefix_length: int = 0
+
+    def with_prefix(self, prefix: Tensor) -> "Candidates":
+        """The same with the rows ``prefix: [c]`` in every set, in this order; they are not chosen once more."""
+        repeated = (self.index[..., None] == prefix).any(-1)
+        index = torch.cat([prefix.expand(len(self.index), -1), self.index], -1)
+        not_chosen = torch.zeros_like(index[:, : len(prefix)], dtype=torch.bool)
+        return Candidates(index, torch.cat([not_chosen, self.valid & ~repeated], -1), len(prefix))
+
+
+def find_query_candidates(
+    pool: PoolTensors, queries: QueryTensors, neighbours: Neighbours, quota: Quota | None
+) -> Candidates:
+    """The nearest rows of each query and, where a quota asks for an output, the nearest rows with that output."""
+    if quota is None:
+        return Candidates(neighbours.index, neighbours.valid)
+    index, valid = [neighbours.index], [neighbours.valid]
+    limits = output_limits(pool, quota)
+    if any(limits.least):
+        similarity = (queries.q @ pool.x.T).masked_fill(~find_allowed_rows(pool, queries), -torch.inf)
+        for code, least in enumerate(limits.least):
+            with_output = similarity.masked_fill(limits.code != code, -torch.inf)
+            top = with_output.topk(min(least, len(pool)), dim=-1)
+            is_new = ~(top.indices[..., None] == neighbours.index[:, None, :]).any(-1)
+            index.append(top.indices)
+            valid.append(top.values.isfinite() & is_new)
+    all_index, all_valid = torch.cat(index, -1), torch.cat(valid, -1)
+    order = torch.where(all_valid, all_index, len(pool)).argsort(dim=-1, stable=True)
+    return Candidates(all_index.gather(-1, order), all_valid.gather(-1, order))
+
+
+def find_static_candidates(pool: PoolTensors, queries: QueryTensors, size: int) -> Candidates:
+    """Rows for one prompt that serves many queries: all that may serve one of them, or the nearest of each in turn.
+
+    Args:
+        pool: ``n`` rows.
+        queries: ``m`` of them; their own texts are not left out, for the prompt serves others too.
+        size: Most rows.
+
+    Returns:
+        One problem with at most ``size`` candidates.
+    """
+    no_text = torch.full_like(queries.excluded_text, -1)
+    allowed = find_allowed_rows(pool, replace(queries, excluded_text=no_text))
+    if int(allowed.any(0).sum()) <= size:
+        rows = allowed.any(0).nonzero().squeeze(-1)
+    else:
+        similarity = (queries.q @ pool.x.T).masked_fill(~allowed, -torch.inf)
+        rows = torch.tensor(sorted(take_nearest_in_turn(similarity, size)), device=pool.x.device)
+    return Candidates(rows[None], torch.ones_like(rows, dtype=torch.bool)[None])
+
+
+def find_nearest_on_average(pool: PoolTensors, queries: QueryTensors, k: int) -> Tensor:
+    """The k rows nearest to the queries on average, nearest last, ``[1, k]``: what a plain selector would show."""
+    similarity = (queries.q @ pool.x.T).mean(0, keepdim=True)
+    similarity = similarity.masked_fill(~find_allowed_rows(pool, queries).any(0), -torch.inf)
+    return similarity.topk(min(k, len(pool)), dim=-1).indices.flip(-1)

@@ -1,0 +1,33 @@
+"""What travels together through a selection: the pool, the settings, and the parameters of J in force."""
+
+from dataclasses import dataclass
+
+from kdprompt.objective.parameters import ObjectiveParameters
+from kdprompt.objective.regression import KernelRegression
+from kdprompt.pool.pool_tensors import PoolTensors
+from kdprompt.selection.embedded_pool import EmbeddedPool
+from kdprompt.settings import Settings
+
+__all__ = ["SelectionContext"]
+
+
+@dataclass(frozen=True)
+class SelectionContext:
+    """Everything that a selection depends on beside the queries.
+
+    Attributes:
+        pool: The pool, embedded.
+        settings: How many demonstrations, under which limits, in which order.
+        parameters: J's parameters in force.
+        regression: Estimates the outputs of queries.
+    """
+
+    pool: EmbeddedPool
+    settings: Settings
+    parameters: ObjectiveParameters
+    regression: KernelRegression
+
+    @property
+    def tensors(self) -> PoolTensors:
+        """The pool as tensors."""
+        return self.pool.tensors

@@ -1,0 +1,83 @@
+"""The way from a query to its prompt: each line of ``select_per_query`` and ``solve_queries`` is one step of it."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from kdprompt.objective.target import estimate_target
+from kdprompt.pool.neighbours import Neighbours, find_neighbours
+from kdprompt.pool.query_tensors import QueryTensors
+from kdprompt.pool.records import Query
+from kdprompt.selection.accounting import EXACT_DEVICE, EXACT_DTYPE, Prompts, account
+from kdprompt.selection.candidates import find_query_candidates
+from kdprompt.selection.context import SelectionContext
+from kdprompt.selection.prefix import PrefixGroup
+from kdprompt.selection.problem import SelectionProblem
+from kdprompt.selection.result import Selection
+
+__all__ = ["choose_query_prompts", "select_in_groups", "select_per_query", "solve_queries"]
+
+CHUNK = 128  # queries of one pass
+
+
+def select_in_groups(
+    context: SelectionContext,
+    queries: Sequence[Query],
+    encoded: QueryTensors,
+    groups: Sequence[PrefixGroup],
+    progress: Callable[[int], object] | None = None,
+) -> list[Selection]:
+    """Chooses for many queries, group by group and in passes of limited size.
+
+    Args:
+        context: The pool, the settings and J's parameters.
+        queries: As records.
+        encoded: The same as tensors.
+        groups: Which of them begin with which prefix; every query stands in one group.
+        progress: Called with the number of queries done since the last call.
+
+    Returns:
+        One selection a query, in the order of the queries.
+    """
+    selections: dict[int, Selection] = {}
+    for group in groups:
+        for part in group.queries.split(CHUNK):
+            places = part.tolist()
+            batch = select_per_query(context, [queries[i] for i in places], encoded.part(part), group.prefix)
+            selections |= zip(places, batch, strict=True)
+            if progress is not None:
+                progress(len(places))
+    return [selections[i] for i in range(len(queries))]
+
+
+def select_per_query(
+    context: SelectionContext, queries: Sequence[Query], encoded: QueryTensors, prefix: Tensor
+) -> list[Selection]:
+    """Chooses the demonstrations for each of ``b`` queries and accounts for them.
+
+    Args:
+        context: The pool, the settings and J's parameters.
+        queries: As records.
+        encoded: The same as tensors.
+        prefix: Rows of the pool that stand first in every prompt ``[c]``.
+    """
+    return account(context, choose_query_prompts(context, queries, encoded, prefix))
+
+
+def choose_query_prompts(
+    context: SelectionContext, queries: Sequence[Query], encoded: QueryTensors, prefix: Tensor
+) -> Prompts:
+    """The rows of each query's prompt, with the exact target by which they are accounted for."""
+    neighbours = find_neighbours(context.tensors, encoded, context.settings.search.shortlist)
+    rows = solve_queries(context, encoded, neighbours, prefix)
+    exact = neighbours.to(EXACT_DEVICE, EXACT_DTYPE)
+    target = estimate_target(context.tensors, exact, context.regression, context.parameters.neighbourhood)
+    return Prompts(tuple(queries), rows, target, encoded.task[:, None], prefix_length=len(prefix))
+
+
+def solve_queries(context: SelectionContext, encoded: QueryTensors, neighbours: Neighbours, prefix: Tensor) -> Tensor:
+    """The set of least J for each of ``b`` queries, behind the prefix: rows of the pool in reading order ``[b, K]``."""
+    pool, parameters = context.tensors, context.parameters
+    candidates = find_query_candidates(pool, encoded, neighbours, context.settings.quota).with_prefix(prefix)
+    target = estimate_target(pool, neighbours, context.regression, parameters.neighbourhood)
+    return SelectionProblem.build(context, candidates, target).solve()
