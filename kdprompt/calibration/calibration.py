@@ -6,7 +6,7 @@ chosen for them are scored by the normalised read-out f̄_D(q) = Σ a_i(q) v(z_i
 for labels, squared distance for embedded outputs. Settings whose loss is within one standard error (paired) of the
 best are near-ties, decided for labels by log-loss with a fitted temperature.
 
-A static prompt has settings of its own. Its few demonstrations stand for many queries, most of them far away: under a
+A static prompt has parameters of its own. Its few demonstrations stand for many queries, most of them far away: under a
 temperature as wide as one query likes, each query would attend to all of them alike, R6 would be least where all have
 the commonest output, and the read-out could tell nothing apart. So the temperature is a fixed part of the median
 heuristic's, and R6 weighs as much as the MMD, times the share of the outputs that k demonstrations can show: what no
@@ -17,36 +17,41 @@ where a reader prefers one output as it gained elsewhere.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import TypeVar
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor
 
-from kdprompt.calibration.pseudo_queries import PseudoTask, Trial, query_tensors_of_rows
-from kdprompt.objective.parameters import ObjectiveWeights
+from kdprompt.calibration.pseudo_queries import PseudoQueries, Trial, encode_rows
+from kdprompt.deprecation import keep_attributes
+from kdprompt.objective.parameters import ObjectiveParameters, ObjectiveWeights
 from kdprompt.objective.regression import KernelRegression
-from kdprompt.pool.neighbours import find_neighbours, rank_in_turn
+from kdprompt.pool.neighbours import find_neighbours, take_nearest_in_turn
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.search.ordering import Order
+from kdprompt.selection.context import SelectionContext
+from kdprompt.selection.embedded_pool import EmbeddedPool
+from kdprompt.selection.traffic import Traffic
 from kdprompt.settings import Settings
 from kdprompt.theory.bandwidth import fit_by_leave_one_out, median_heuristic
 from kdprompt.theory.kernels import Gaussian, Kernel
 from kdprompt.theory.standard_error import is_within_one_standard_error
 
-__all__ = ["Calibration", "calibrate"]
+__all__ = ["Calibration", "calibrate", "calibrate_pool"]
 
 T = TypeVar("T")
 HELD_OUT = 512
 PSEUDO_QUERIES = 192
 FEWEST = 24
 TEMPERATURES = (1.0, 2.0, 4.0)  # multiples of the regression's
-SHARES = (0.0, 0.5, 1.0)
+OUTPUT_SHARES = (0.0, 0.5, 1.0)
 NEIGHBOURHOODS = (0.0, 0.5)
 # Never 0: log-loss of the read-out prefers hedging and would drop the penalty, which readers gain from.
 INTERFERENCES = (0.25, 1.0)
-PENALTIES = tuple(ObjectiveWeights(interference=value) for value in INTERFERENCES)
+WEIGHTS = tuple(ObjectiveWeights(interference=value) for value in INTERFERENCES)
 STATIC_NARROWING = 16.0  # the median heuristic's temperature over a static prompt's
 TOLERANCES = (0.0, 0.02, 0.05, 0.1)
 
@@ -56,154 +61,195 @@ class Calibration:
     """What a selector works with.
 
     Attributes:
-        chosen: The settings in force for one query, and their loss.
-        static: Those of a static prompt.
+        chosen: The parameters of J in force for one query, and their loss.
+        static_parameters: Those of a static prompt.
         regression: Estimates unknown outputs.
         trials: Everything that was tried; empty where nothing was.
         pseudo_queries: How many pool examples were held out.
-        source: Where the settings come from, in words.
+        source: Where the parameters come from, in words.
         order: For one query, the reading order with which a reader answered best; None where none was asked.
-        core: Ids of the demonstrations that stand first in the prompts for single queries, because a reader answered
+        prefix: Ids of the demonstrations that stand first in the prompts for single queries, because a reader answered
             better with them.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+
     chosen: Trial
-    static: Trial
+    static_parameters: ObjectiveParameters
     regression: KernelRegression
     trials: tuple[Trial, ...]
     pseudo_queries: int
     source: str
     order: Order | None = None
-    core: tuple[str, ...] = ()
+    prefix: tuple[str, ...] = ()
 
-    def under(self, settings: Settings) -> Settings:
-        """The settings of a prompt for one query: those given, with what a reader was asked for where they leave it."""
-        if self.order is None or settings.order is not None:
-            return settings
-        return settings.model_copy(update={"order": self.order})
+    @property
+    def parameters(self) -> ObjectiveParameters:
+        """The parameters of J in force for one query."""
+        return self.chosen.parameters
+
+    def query_context(self, pool: EmbeddedPool, settings: Settings) -> SelectionContext:
+        """What prompts for single queries depend on; a reader's order holds where the settings leave it open."""
+        if self.order is not None and settings.order is None:
+            settings = settings.model_copy(update={"order": self.order})
+        return SelectionContext(pool, settings, self.parameters, self.regression)
+
+    def static_context(self, pool: EmbeddedPool, settings: Settings) -> SelectionContext:
+        """What a static prompt depends on; the settings are those of ``for_static_prompt``."""
+        return SelectionContext(pool, settings, self.static_parameters, self.regression)
 
 
-def calibrate(features: PoolTensors, settings: Settings, traffic: Tensor | None = None) -> Calibration:
-    """Chooses what ``settings`` leaves open.
+keep_attributes(Calibration, {"static": "static_parameters", "core": "prefix"})
+
+
+def calibrate_pool(pool: EmbeddedPool, traffic: Traffic | None, settings: Settings) -> Calibration:
+    """Calibrates on an embedded pool; the pseudo-queries are near the traffic where there is a sample of it."""
+    if traffic is None:
+        return calibrate(pool.tensors, settings)
+    return calibrate(pool.tensors, settings, pool.encode(traffic.queries, settings, traffic.vectors).q)
+
+
+def calibrate(pool: PoolTensors, settings: Settings, traffic: Tensor | None = None) -> Calibration:
+    """Chooses the parameters of J that the settings leave open.
 
     Args:
-        features: The pool.
-        settings: What is pinned stays.
+        pool: The pool.
+        settings: What is fixed there stays.
         traffic: Unit-norm embeddings of real queries ``[m, d]``: the pseudo-queries are then the pool examples
             nearest to them, instead of a uniform sample.
 
     Returns:
-        The settings in force with the evidence for them. Deterministic for a seed and a pool.
+        The parameters in force with the evidence for them. Deterministic for a seed and a pool.
     """
     generator = torch.Generator().manual_seed(settings.seed)
-    regression = _regression(features, settings, generator)
-    start = next(_grid(settings, regression, default=True))
-    options = list(_grid(settings, regression, default=False))
-    rows = _held_out(features, min(PSEUDO_QUERIES, len(features) // 4), generator, traffic)
-    median = median_heuristic(features.x)
-    static = replace(
-        start,
-        kernel=settings.kernel or Gaussian(median / STATIC_NARROWING),
-        penalties=settings.penalties or ObjectiveWeights(interference=_coverable(features, settings.most)),
-    )
-    why = _why_not(features, settings, rows)
-    if why:
-        start = replace(start, kernel=settings.kernel or Gaussian(median))
-        return Calibration(start, static, regression, (), 0, f"defaults, temperature by the median heuristic: {why}")
+    regression = _fit_regression(pool, settings, generator)
+    default = next(_list_options(settings, regression, default=True))
+    options = list(_list_options(settings, regression, default=False))
+    rows = _hold_out(pool, min(PSEUDO_QUERIES, len(pool) // 4), generator, traffic)
+    median = median_heuristic(pool.x)
+    static = _static_parameters(pool, settings, default, median)
+    obstacle = _why_not(pool, settings, rows)
+    if obstacle:
+        chosen = Trial(default.model_copy(update={"kernel": settings.objective.kernel or Gaussian(median)}))
+        source = f"defaults, temperature by the median heuristic: {obstacle}"
+        return Calibration(chosen, static, regression, (), 0, source)
     if len(options) == 1 and settings.k != "auto":
-        return Calibration(options[0], static, regression, (), 0, "pinned by the settings")
-    task = PseudoTask.of(features, settings, regression, rows)
-    adaptive = settings.k == "auto"
-    trials = task.try_all(options, settings.most, adaptive=adaptive)
-    longest = _best(trials)
-    chosen = longest[0]
-    if adaptive and settings.tolerance is None:
-        options = [replace(chosen, tolerance=tolerance) for tolerance in TOLERANCES[1:]]
-        shorter = [longest, *task.try_all(options, settings.most, adaptive=True)]
-        best = min(shorter, key=_loss)
-        # The shortest prompts that lose no more than one standard error.
-        chosen = next(trial for trial, losses in reversed(shorter) if is_within_one_standard_error(losses, best[1]))
-        trials += shorter[1:]
-    static = replace(static, tolerance=chosen.tolerance)
+        return Calibration(Trial(options[0]), static, regression, (), 0, "pinned by the settings")
+    trials, chosen = _try_options(PseudoQueries.build(pool, settings, regression, rows), options, settings)
+    static = static.model_copy(update={"tolerance": chosen.parameters.tolerance})
     source = f"calibrated on {rows.numel()} pool examples held out as pseudo-queries, {len(trials)} settings tried"
-    return Calibration(chosen, static, regression, tuple(trial for trial, _ in trials), rows.numel(), source)
+    return Calibration(chosen, static, regression, tuple(trials), rows.numel(), source)
 
 
-def _coverable(features: PoolTensors, k: int) -> float:
+def _try_options(
+    pseudo: PseudoQueries, options: list[ObjectiveParameters], settings: Settings
+) -> tuple[list[Trial], Trial]:
+    """Every trial that was made, and the best one."""
+    adaptive = settings.k == "auto"
+    results = pseudo.try_all(options, settings.largest_k, adaptive=adaptive)
+    longest = _find_best(results)
+    chosen = longest[0]
+    if adaptive and settings.objective.tolerance is None:
+        shortened = [chosen.parameters.model_copy(update={"tolerance": value}) for value in TOLERANCES[1:]]
+        by_tolerance = [longest, *pseudo.try_all(shortened, settings.largest_k, adaptive=True)]
+        best = min(by_tolerance, key=_mean_loss)
+        # The shortest prompts that lose no more than one standard error.
+        chosen = next(
+            trial for trial, losses in reversed(by_tolerance) if is_within_one_standard_error(losses, best[1])
+        )
+        results += by_tolerance[1:]
+    return [trial for trial, _ in results], chosen
+
+
+def _static_parameters(
+    pool: PoolTensors, settings: Settings, default: ObjectiveParameters, median: float
+) -> ObjectiveParameters:
+    weights = settings.objective.weights or ObjectiveWeights(interference=_coverable_share(pool, settings.largest_k))
+    kernel = settings.objective.kernel or Gaussian(median / STATIC_NARROWING)
+    return default.model_copy(update={"kernel": kernel, "weights": weights})
+
+
+def _coverable_share(pool: PoolTensors, k: int) -> float:
     """The largest share of the outputs, of one task, that k demonstrations can show, in [0, 1]; 1 without labels."""
-    if features.mode != "labels":
+    if pool.output_mode != "labels":
         return 1.0
-    shares = features.priors[:-1] if features.tasks else features.priors
+    shares = pool.priors[:-1] if pool.tasks else pool.priors
     return round(float(shares.topk(min(k, shares.shape[-1]), dim=-1).values.sum(-1).max()), 6)
 
 
-def _why_not(features: PoolTensors, settings: Settings, rows: Tensor) -> str:
+def _why_not(pool: PoolTensors, settings: Settings, rows: Tensor) -> str:
+    """Why nothing can be tried, in words; empty where it can."""
     if not settings.calibrate:
         return "calibration is switched off"
-    if features.mode == "none":
+    if pool.output_mode == "none":
         return "the pool has no outputs to calibrate on"
-    return f"a pool of {len(features)} is too small to calibrate on" if rows.numel() < FEWEST else ""
+    return f"a pool of {len(pool)} is too small to calibrate on" if rows.numel() < FEWEST else ""
 
 
-def _grid(settings: Settings, regression: KernelRegression, *, default: bool) -> Iterator[Trial]:
-    """What may be tried; pinned settings have one value, and ``default`` leaves one value to the others too."""
+def _list_options(settings: Settings, regression: KernelRegression, *, default: bool) -> Iterator[ObjectiveParameters]:
+    """What may be tried; fixed parameters have one value, and ``default`` leaves one value to the others too."""
 
-    def values(pinned: T | None, preferred: T, grid: tuple[T, ...]) -> tuple[T, ...]:
-        return (pinned,) if pinned is not None else (preferred,) if default else grid
+    def values(fixed: T | None, preferred: T, grid: tuple[T, ...]) -> tuple[T, ...]:
+        return (fixed,) if fixed is not None else (preferred,) if default else grid
 
     base = regression.kernel
     kernels: tuple[Kernel, ...] = (base,)
-    if settings.kernel is not None:
-        kernels = (settings.kernel,)
+    if settings.objective.kernel is not None:
+        kernels = (settings.objective.kernel,)
     elif isinstance(base, Gaussian) and not default:
         kernels = tuple(Gaussian(base.temperature * factor) for factor in TEMPERATURES)
-    for combination in product(
+    for kernel, output_share, neighbourhood, weights in product(
         kernels,
-        values(settings.share, 0.5, SHARES),
-        values(settings.neighbourhood, 0.0, NEIGHBOURHOODS),
-        values(settings.penalties, PENALTIES[0], PENALTIES),
+        values(settings.objective.output_share, 0.5, OUTPUT_SHARES),
+        values(settings.objective.neighbourhood, 0.0, NEIGHBOURHOODS),
+        values(settings.objective.weights, WEIGHTS[0], WEIGHTS),
     ):
-        yield Trial(*combination, tolerance=settings.tolerance or 0.0)
+        yield ObjectiveParameters(
+            kernel=kernel,
+            output_share=output_share,
+            neighbourhood=neighbourhood,
+            weights=weights,
+            tolerance=settings.objective.tolerance or 0.0,
+        )
 
 
-def _held_out(features: PoolTensors, count: int, generator: torch.Generator, traffic: Tensor | None) -> Tensor:
+def _hold_out(pool: PoolTensors, count: int, generator: torch.Generator, traffic: Tensor | None) -> Tensor:
     """Rows to hold out: a uniform sample, or the nearest of each query of the traffic, then their second nearest."""
     if traffic is None:
-        return torch.randperm(len(features), generator=generator)[:count].to(features.x.device)
-    seen = traffic[torch.randperm(traffic.shape[0], generator=generator)[:HELD_OUT].to(traffic.device)]
-    similarity = seen @ features.x.T
-    rest = similarity.amax(0).topk(count).indices.tolist()  # for traffic that repeats itself
-    first = list(dict.fromkeys([*rank_in_turn(similarity, count), *rest]))[:count]
-    return torch.tensor(first, device=features.x.device)
+        return torch.randperm(len(pool), generator=generator)[:count].to(pool.x.device)
+    sample = traffic[torch.randperm(traffic.shape[0], generator=generator)[:HELD_OUT].to(traffic.device)]
+    similarity = sample @ pool.x.T
+    nearest_to_any = similarity.amax(0).topk(count).indices.tolist()  # for traffic that repeats itself
+    rows = list(dict.fromkeys([*take_nearest_in_turn(similarity, count), *nearest_to_any]))[:count]
+    return torch.tensor(rows, device=pool.x.device)
 
 
-def _regression(features: PoolTensors, settings: Settings, generator: torch.Generator) -> KernelRegression:
+def _fit_regression(pool: PoolTensors, settings: Settings, generator: torch.Generator) -> KernelRegression:
     """The regression by leave-one-out; by the median heuristic where there is nothing to predict."""
-    if features.mode == "none" or len(features) < 8:
-        kernel = settings.kernel or Gaussian(median_heuristic(features.x))
+    if pool.output_mode == "none" or len(pool) < 8:
+        kernel = settings.objective.kernel or Gaussian(median_heuristic(pool.x))
         return KernelRegression(kernel, 0.1)
-    rows = _held_out(features, min(HELD_OUT, len(features)), generator, None)
-    near = find_neighbours(features, query_tensors_of_rows(features, rows), settings.shortlist)
-    similarity = (features.x[near.index] @ near.q[..., None]).squeeze(-1)
-    similarity = similarity.masked_fill(~near.valid, -torch.inf)
-    labels = features.mode == "labels"
-    found = fit_by_leave_one_out(
-        similarity,
-        features.v[near.index],
-        features.v[rows],
-        features.prior(rows.new_tensor([-1]), features.v)[0],
-        labels=labels,
+    rows = _hold_out(pool, min(HELD_OUT, len(pool)), generator, None)
+    neighbours = find_neighbours(pool, encode_rows(pool, rows), settings.search.shortlist)
+    similarity = (pool.x[neighbours.index] @ neighbours.q[..., None]).squeeze(-1)
+    fit = fit_by_leave_one_out(
+        similarity.masked_fill(~neighbours.valid, -torch.inf),
+        pool.v[neighbours.index],
+        pool.v[rows],
+        pool.prior(rows.new_tensor([-1]), pool.v)[0],
+        labels=pool.output_mode == "labels",
     )
-    return KernelRegression(Gaussian(found.temperature), found.shrinkage)
+    return KernelRegression(Gaussian(fit.temperature), fit.shrinkage)
 
 
-def _best(trials: list[tuple[Trial, Tensor]]) -> tuple[Trial, Tensor]:
-    leader = min(trials, key=_loss)
+def _find_best(results: list[tuple[Trial, Tensor]]) -> tuple[Trial, Tensor]:
+    """The trial of least loss; of near-ties in 0–1 loss the one of least log-loss."""
+    leader = min(results, key=_mean_loss)
     if leader[0].log_loss is None:
         return leader
-    tied = (result for result in trials if is_within_one_standard_error(result[1], leader[1]))
-    return min(tied, key=lambda result: (result[0].log_loss or 0.0, _loss(result)))
+    tied = (result for result in results if is_within_one_standard_error(result[1], leader[1]))
+    return min(tied, key=lambda result: (result[0].log_loss or 0.0, _mean_loss(result)))
 
 
-def _loss(result: tuple[Trial, Tensor]) -> float:
+def _mean_loss(result: tuple[Trial, Tensor]) -> float:
     return float(result[1].mean())

@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt import CallableEmbedder, DistillationSelector, ObjectiveWeights, Pool, Settings
-from kdprompt.calibration.calibration import INTERFERENCES, NEIGHBOURHOODS, SHARES, TOLERANCES, calibrate
-from kdprompt.calibration.pseudo_queries import PseudoTask
+from kdprompt import (
+    CallableEmbedder,
+    DistillationSelector,
+    ObjectiveWeights,
+    Pool,
+)
+from kdprompt.calibration.calibration import INTERFERENCES, NEIGHBOURHOODS, OUTPUT_SHARES, TOLERANCES, calibrate
+from kdprompt.calibration.pseudo_queries import PseudoQueries
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.regression import KernelRegression
@@ -17,9 +22,10 @@ from kdprompt.pool.pool_tensors import build_pool_tensors
 from kdprompt.search.search import greedy_search
 from kdprompt.theory.bandwidth import fit_by_leave_one_out
 from kdprompt.theory.kernels import Gaussian, Laplace
+from support import change_settings, make_settings
 
 WIDTH = 8
-SETTINGS = Settings(k=4, shortlist=24)  # a short shortlist: these pools are small
+SETTINGS = make_settings(k=4, shortlist=24)  # a short shortlist: these pools are small
 
 
 def world(seed=0, *, n=160, classes=4, spread=0.35, flipped=0.0, outputs="labels", tasks=None):
@@ -56,25 +62,34 @@ def calibrated(seed=0, settings=None, device="cpu", dtype=torch.float64, **more)
 
 PINS = {
     "kernel": Laplace(0.7),
-    "share": 0.25,
+    "output_share": 0.25,
     "neighbourhood": 0.3,
-    "penalties": ObjectiveWeights(1.0, 0.02, 0.4),
+    "weights": ObjectiveWeights(1.0, 0.02, 0.4),
 }
 
 
 @pytest.mark.parametrize("name", PINS)
 def test_a_pinned_setting_stays_and_the_others_are_tried(name):
-    found = calibrated(settings=Settings(k=4, shortlist=24, **{name: PINS[name]}))
-    assert {getattr(trial, name) for trial in found.trials} == {getattr(found.chosen, name)} == {PINS[name]}
+    found = calibrated(settings=make_settings(k=4, shortlist=24, **{name: PINS[name]}))
+    assert (
+        {getattr(trial.parameters, name) for trial in found.trials} == {getattr(found.parameters, name)} == {PINS[name]}
+    )
     for other in PINS.keys() - {name}:
-        assert len({getattr(trial, other) for trial in found.trials}) > 1
+        assert len({getattr(trial.parameters, other) for trial in found.trials}) > 1
 
 
 def test_every_combination_is_tried_once_and_the_chosen_is_one_of_them():
     found = calibrated()
-    tried = [(t.kernel, t.share, t.neighbourhood, t.penalties.interference) for t in found.trials]
-    assert len(set(tried)) == len(tried) == 3 * len(SHARES) * len(NEIGHBOURHOODS) * len(INTERFERENCES)
-    assert {t.kernel.temperature / found.regression.kernel.temperature for t in found.trials} == {1.0, 2.0, 4.0}
+    tried = [
+        (p.kernel, p.output_share, p.neighbourhood, p.weights.interference)
+        for p in (t.parameters for t in found.trials)
+    ]
+    assert len(set(tried)) == len(tried) == 3 * len(OUTPUT_SHARES) * len(NEIGHBOURHOODS) * len(INTERFERENCES)
+    assert {t.parameters.kernel.temperature / found.regression.kernel.temperature for t in found.trials} == {
+        1.0,
+        2.0,
+        4.0,
+    }
     assert found.chosen in found.trials
     assert found.source == f"calibrated on 40 pool examples held out as pseudo-queries, {len(tried)} settings tried"
     assert found.pseudo_queries == 40
@@ -82,20 +97,20 @@ def test_every_combination_is_tried_once_and_the_chosen_is_one_of_them():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_k_auto_calibrates_the_tolerance(seed):
-    found = calibrated(seed, settings=Settings(k="auto", k_max=6), flipped=0.2)
-    assert {trial.tolerance for trial in found.trials} == set(TOLERANCES)
-    assert len(found.trials) == 3 * len(SHARES) * len(NEIGHBOURHOODS) * len(INTERFERENCES) + len(TOLERANCES) - 1
+    found = calibrated(seed, settings=make_settings(k="auto", k_max=6), flipped=0.2)
+    assert {trial.parameters.tolerance for trial in found.trials} == set(TOLERANCES)
+    assert len(found.trials) == 3 * len(OUTPUT_SHARES) * len(NEIGHBOURHOODS) * len(INTERFERENCES) + len(TOLERANCES) - 1
     assert found.chosen in found.trials
-    best = min(trial.loss for trial in found.trials if replace(trial, tolerance=0.0).kernel == found.chosen.kernel)
+    best = min(trial.loss for trial in found.trials if trial.parameters.kernel == found.parameters.kernel)
     assert found.chosen.loss <= best + (found.chosen.interval[1] - found.chosen.interval[0]) / 1.96
-    pinned = calibrated(seed, settings=Settings(k="auto", k_max=6, tolerance=0.1), flipped=0.2)
-    assert {trial.tolerance for trial in pinned.trials} == {0.1} and pinned.chosen.tolerance == 0.1
+    pinned = calibrated(seed, settings=make_settings(k="auto", k_max=6, tolerance=0.1), flipped=0.2)
+    assert {trial.parameters.tolerance for trial in pinned.trials} == {0.1} and pinned.parameters.tolerance == 0.1
 
 
 def test_all_pinned_leaves_nothing_to_try():
-    found = calibrated(settings=Settings(k=4, shortlist=24, **PINS))
+    found = calibrated(settings=make_settings(k=4, shortlist=24, **PINS))
     assert (found.trials, found.pseudo_queries, found.source) == ((), 0, "pinned by the settings")
-    assert {name: getattr(found.chosen, name) for name in PINS} == PINS
+    assert {name: getattr(found.parameters, name) for name in PINS} == PINS
 
 
 @pytest.mark.parametrize(
@@ -104,18 +119,21 @@ def test_all_pinned_leaves_nothing_to_try():
         ({"n": 60}, "a pool of 60 is too small to calibrate on"),
         ({"n": 1}, "a pool of 1 is too small to calibrate on"),
         ({"outputs": "none"}, "the pool has no outputs to calibrate on"),
-        ({"settings": Settings(k=4, shortlist=24, calibrate=False)}, "calibration is switched off"),
+        (
+            {"settings": make_settings(k=4, calibrate=False, shortlist=24)},
+            "calibration is switched off",
+        ),
     ],
 )
 def test_without_calibration_the_defaults_stand_with_a_reason(more, reason):
     found = calibrated(**more)
     assert found.source.startswith("defaults") and found.source.endswith(reason)
     assert (found.trials, found.pseudo_queries) == ((), 0)
-    chosen = found.chosen
-    assert (chosen.share, chosen.neighbourhood, chosen.penalties) == (0.5, 0.0, ObjectiveWeights(1.0, 0.0, 0.25))
+    chosen = found.parameters
+    assert (chosen.output_share, chosen.neighbourhood, chosen.weights) == (0.5, 0.0, ObjectiveWeights(1.0, 0.0, 0.25))
     assert isinstance(chosen.kernel, Gaussian)
-    pins = calibrated(**{**more, "settings": Settings(k=4, shortlist=24, calibrate=False, **PINS)})
-    assert {name: getattr(pins.chosen, name) for name in PINS} == PINS
+    pins = calibrated(**{**more, "settings": make_settings(k=4, calibrate=False, shortlist=24, **PINS)})
+    assert {name: getattr(pins.parameters, name) for name in PINS} == PINS
 
 
 @pytest.mark.parametrize("outputs", ["labels", "text"])
@@ -124,7 +142,7 @@ def test_outputs_that_are_named_but_absent_are_no_outputs(outputs):
     selector = DistillationSelector.from_examples(
         records,
         CallableEmbedder(lambda texts: torch.ones(len(texts), WIDTH)),
-        settings=Settings(k=4, outputs=outputs),
+        settings=make_settings(k=4, outputs=outputs),
         vectors=vectors,
     )
     assert len(selector.select("query")) == 4
@@ -139,7 +157,7 @@ def test_the_same_seed_gives_the_same_calibration_bit_for_bit(device, dtype):
 
 
 def test_another_seed_holds_out_other_examples():
-    settings = [SETTINGS.model_copy(update={"seed": seed}) for seed in (0, 1)]
+    settings = [change_settings(SETTINGS, seed=seed) for seed in (0, 1)]
     losses = [[trial.loss for trial in calibrated(3, each, flipped=0.4).trials] for each in settings]
     assert losses[0] != losses[1]
 
@@ -166,8 +184,8 @@ def test_the_random_state_of_others_is_left_alone():
 # -- what is held out ---------------------------------------------------------------------------------------------
 
 
-def pseudo_task(features, settings, rows):
-    return PseudoTask.of(features, settings, KernelRegression(Gaussian(0.3), 0.1), rows)
+def hold_out(features, settings, rows):
+    return PseudoQueries.build(features, settings, KernelRegression(Gaussian(0.3), 0.1), rows)
 
 
 @pytest.mark.parametrize("tasks", [None, ("left", "right")])
@@ -177,7 +195,7 @@ def test_held_out_examples_and_their_texts_are_candidates_of_none(tasks):
     # Row 1 has the text of row 0 in capitals: not held out itself, but no candidate of row 0.
     records[1]["input"] = records[0]["input"].upper()
     features = featured(records, vectors)
-    task = pseudo_task(features, Settings(k=4, shortlist=160), rows)
+    task = hold_out(features, make_settings(k=4, shortlist=160), rows)
     for i, row in enumerate(rows.tolist()):
         candidates = task.x[i][task.constraints.valid[i]]
         where = (candidates[:, None, :] == features.x[None]).all(-1).nonzero()[:, 1].tolist()
@@ -194,7 +212,7 @@ def test_the_outputs_of_held_out_examples_are_hidden_from_their_estimates():
         swapped[a]["output"] = records[b]["output"]  # held-out outputs change places; the prior stays
     one, two = (featured(given, vectors) for given in (records, swapped))
     assert not torch.equal(one.label[rows], two.label[rows])
-    first, second = (pseudo_task(features, SETTINGS, rows) for features in (one, two))
+    first, second = (hold_out(features, SETTINGS, rows) for features in (one, two))
     assert torch.equal(first.target.v, second.target.v) and torch.equal(first.v, second.v)
 
 
@@ -232,7 +250,7 @@ def test_the_regression_is_the_leave_one_out_optimum_over_neighbours_of_the_own_
     records, vectors, answers = world(7, outputs=outputs, n=70, tasks=("left", "right"), flipped=0.3)
     records[9]["input"] = records[7]["input"].upper()  # one text: neither helps the other
     features = featured(records, vectors, answers, outputs)
-    found = calibrate(features, Settings(k=4, shortlist=16)).regression
+    found = calibrate(features, make_settings(k=4, shortlist=16)).regression
     x = features.x.numpy()
     near, values = [], []
     for i in range(70):
@@ -254,13 +272,12 @@ def test_losses_are_those_of_the_normalised_read_out(outputs):
     settings = SETTINGS
     found = calibrate(features, settings)
     rows = torch.arange(0, 160, 3)
-    task = PseudoTask.of(features, settings, found.regression, rows)
-    option = found.trials[len(found.trials) // 2]
+    task = PseudoQueries.build(features, settings, found.regression, rows)
+    option = found.trials[len(found.trials) // 2].parameters
     ((scored, losses),) = task.try_all([option], 4, adaptive=False)
-    part = compute_gram_blocks(
-        option.kernel, task.x, task.v, replace(task.target, neighbourhood=option.neighbourhood), task.radius
-    )
-    chosen = greedy_search(Objective.of(part, option.share, option.penalties), task.constraints, 4).chosen
+    target = replace(task.target, neighbourhood=option.neighbourhood)
+    part = compute_gram_blocks(option.kernel, task.x, task.v, target, task.value_radius)
+    chosen = greedy_search(Objective.build(part, option.output_share, option.weights), task.constraints, 4).chosen
     temperature, x = option.kernel.temperature, features.x.numpy()
     expected, read = [], []
     for i, row in enumerate(rows.tolist()):
@@ -295,30 +312,33 @@ def test_losses_are_those_of_the_normalised_read_out(outputs):
 def test_a_static_prompt_weighs_interference_by_what_it_can_show(k):
     records, vectors, _ = world(1, n=160, classes=6, flipped=0.2)
     features = featured(records, vectors)
-    found = calibrate(features, Settings(k=k, shortlist=24)).static
+    found = calibrate(features, make_settings(k=k, shortlist=24)).static_parameters
     shares = np.sort(np.bincount(features.label))[::-1] / 160
-    assert found.penalties == ObjectiveWeights(interference=pytest.approx(shares[:k].sum()))
+    assert found.weights == ObjectiveWeights(interference=pytest.approx(shares[:k].sum()))
     distances = ((features.x[:, None] - features.x[None]) ** 2).sum(-1)[*torch.triu_indices(160, 160, 1)]
     assert found.kernel.temperature == pytest.approx(float(distances.median()) / 16, rel=0.02)
 
 
 def test_tagged_tasks_are_each_measured_by_their_own_outputs():
     records, vectors, _ = world(2, n=160, classes=3, tasks=("left", "right"))
-    assert calibrate(featured(records, vectors), Settings(k=3, shortlist=24)).static.penalties.interference == 1.0
+    assert (
+        calibrate(featured(records, vectors), make_settings(k=3, shortlist=24)).static_parameters.weights.interference
+        == 1.0
+    )
 
 
 def test_free_text_is_never_beyond_a_prompt():
     records, vectors, answers = world(3, outputs="text")
-    found = calibrate(featured(records, vectors, answers, "text"), SETTINGS).static
-    assert found.penalties == ObjectiveWeights(interference=1.0)
+    found = calibrate(featured(records, vectors, answers, "text"), SETTINGS).static_parameters
+    assert found.weights == ObjectiveWeights(interference=1.0)
 
 
 def test_pins_hold_for_static_prompts_too():
     pins = {name: value for name, value in PINS.items() if name != "neighbourhood"}
-    found = calibrated(settings=Settings(k=4, shortlist=24, **pins)).static
+    found = calibrated(settings=make_settings(k=4, shortlist=24, **pins)).static_parameters
     assert {name: getattr(found, name) for name in pins} == pins
-    loose = calibrated(settings=Settings(k=4, shortlist=24, penalties=PINS["penalties"])).static
-    assert loose.penalties == PINS["penalties"] and isinstance(loose.kernel, Gaussian)
+    loose = calibrated(settings=make_settings(k=4, shortlist=24, weights=PINS["weights"])).static_parameters
+    assert loose.weights == PINS["weights"] and isinstance(loose.kernel, Gaussian)
 
 
 @pytest.mark.parametrize("flipped", [0.0, 0.5])
@@ -341,7 +361,7 @@ def test_with_flipped_outputs_joint_kernel_and_penalty_lose_less_than_neither():
     chosen, neither = [], []
     for seed in range(4):
         found = calibrated(seed, SETTINGS, n=400, flipped=0.3)
-        pinned = SETTINGS.model_copy(update={"share": 0.0, "penalties": ObjectiveWeights(interference=0.0)})
+        pinned = change_settings(SETTINGS, output_share=0.0, weights=ObjectiveWeights(interference=0.0))
         plain = calibrated(seed, pinned, n=400, flipped=0.3).trials
         assert len(plain) == 3 * len(NEIGHBOURHOODS)
         best = min(plain, key=lambda trial: trial.loss)
