@@ -18,15 +18,14 @@ from kdprompt.pool.embedding import embed_documents
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.records import Demonstration, normalise_text
 from kdprompt.readers.reader import Answer, Reader
-from kdprompt.selection.embedded_pool import EmbeddedPool
-from kdprompt.settings import Settings
+from kdprompt.selection.context import SelectionContext
 from kdprompt.tuning.halving import sequential_halving
 
 __all__ = ["EvaluationOutcome", "HeldOutEvaluation"]
 
 FEWEST = 24
 SCALES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)  # temperatures of a reader's log-probabilities
-Prompts = Sequence[Sequence[int]]  # rows of the features in reading order, for each held-out example
+Prompts = Sequence[Sequence[int]]  # rows of the pool in reading order, for each held-out example
 
 
 @dataclass
@@ -69,34 +68,25 @@ class HeldOutEvaluation:
     """Held-out examples of a pool, and who answers them.
 
     Attributes:
-        corpus: The pool.
-        settings: How prompts are written.
+        context: The pool, and how prompts are written.
         reader: Who answers.
         held: Rows of the examples ``[h]``.
         labels: All the outputs there can be; None: free text.
     """
 
-    corpus: EmbeddedPool
-    settings: Settings
+    context: SelectionContext
     reader: Reader
     held: Tensor
     labels: tuple[str, ...] | None
 
     @classmethod
-    def of(
-        cls,
-        corpus: EmbeddedPool,
-        settings: Settings,
-        reader: Reader,
-        rows: Tensor,
-        size: int,
-        generator: torch.Generator,
+    def build(
+        cls, context: SelectionContext, reader: Reader, rows: Tensor, size: int, generator: torch.Generator
     ) -> "HeldOutEvaluation":
         """Holds out a sample of some rows.
 
         Args:
-            corpus: The pool.
-            settings: How prompts are written.
+            context: The pool, and how prompts are written.
             reader: Who answers.
             rows: The examples that may serve the queries and so may stand for them; their outputs are the labels.
             size: Most examples; at most a quarter of those that have an output.
@@ -108,21 +98,23 @@ class HeldOutEvaluation:
         """
         if not hasattr(reader, "answers"):
             raise TypeError(
-                "reader must have answers(prompts, labels), as kdprompt.evaluate.LabelReader(model) and "
+                "reader must have answers(prompts, labels), as kdprompt.LabelReader(model) and "
                 f"TextReader(llm) have, got {type(reader).__name__}: {reader!r:.80}"
             )
-        known = rows[corpus.features.label[rows] >= 0]
-        if len(known) // 4 < FEWEST:
+        with_output = rows[context.tensors.label[rows] >= 0]
+        if len(with_output) // 4 < FEWEST:
             raise PoolError(
                 f"a reader compares prompts on a quarter of the examples with an output that may serve the queries; "
-                f"there must be at least {4 * FEWEST} of them, got {len(known)}; add examples or leave the reader out"
+                f"there must be at least {4 * FEWEST} of them, got {len(with_output)}; add examples or leave the "
+                "reader out"
             )
-        drawn = torch.randperm(len(known), generator=generator)[: min(size, len(known) // 4)]
-        return cls(corpus, settings, reader, known[drawn.to(known.device)], _labels(corpus.features, rows))
+        drawn = torch.randperm(len(with_output), generator=generator)[: min(size, len(with_output) // 4)]
+        held = with_output[drawn.to(with_output.device)]
+        return cls(context, reader, held, _list_labels(context.tensors, rows))
 
-    def without(self, rows: Tensor) -> Tensor:
+    def without_held_out(self, rows: Tensor) -> Tensor:
         """Those of some rows whose text is none of the held-out examples'."""
-        text = self.corpus.features.text
+        text = self.context.tensors.text
         return rows[~torch.isin(text[rows], text[self.held])]
 
     def ask(self, prompts: Prompts) -> EvaluationOutcome:
@@ -154,15 +146,16 @@ class HeldOutEvaluation:
         return winner, outcomes
 
     def _ask(self, prompts: Prompts, part: range, outcome: EvaluationOutcome) -> None:
-        asked = [self.corpus.at(int(self.held[i])) for i in part]
-        shown = [[self.corpus.at(row) for row in prompts[i]] for i in part]
-        texts = [self.settings.template.text(rows, each.input) for rows, each in zip(shown, asked, strict=True)]
+        pool, template = self.context.pool, self.context.settings.template
+        examples = [pool.demonstration(int(self.held[i])) for i in part]
+        shown = [[pool.demonstration(row) for row in prompts[i]] for i in part]
+        texts = [template.text(rows, example.input) for rows, example in zip(shown, examples, strict=True)]
         answers = list(self.reader.answers(texts, self.labels))
         if self.labels is None:
-            outcome.losses.extend(self._distances(answers, asked))
+            outcome.losses.extend(self._distances(answers, examples))
             return
-        for answer, each in zip(answers, asked, strict=True):
-            self._mark(answer, str(each.output), outcome)
+        for answer, example in zip(answers, examples, strict=True):
+            self._mark(answer, str(example.output), outcome)
 
     def _mark(self, answer: Answer, output: str, outcome: EvaluationOutcome) -> None:
         wrong = normalise_text(answer.text) != normalise_text(output)
@@ -175,16 +168,17 @@ class HeldOutEvaluation:
         outcome.log_probs.append(answer.log_probs)
         outcome.codes.append(code)
 
-    def _distances(self, answers: Sequence[Answer], asked: Sequence[Demonstration]) -> list[float]:
-        texts = [answer.text or " " for answer in answers] + [str(each.output) for each in asked]
-        vectors = torch.nn.functional.normalize(embed_documents(self.corpus.embedder, texts).double(), dim=-1)
-        found: list[float] = (vectors[: len(asked)] - vectors[len(asked) :]).square().sum(-1).tolist()
-        return found
+    def _distances(self, answers: Sequence[Answer], examples: Sequence[Demonstration]) -> list[float]:
+        texts = [answer.text or " " for answer in answers] + [str(example.output) for example in examples]
+        embedded = embed_documents(self.context.pool.embedder, texts)
+        vectors = torch.nn.functional.normalize(embedded.double(), dim=-1)
+        distances: list[float] = (vectors[: len(examples)] - vectors[len(examples) :]).square().sum(-1).tolist()
+        return distances
 
 
-def _labels(features: PoolTensors, rows: Tensor) -> tuple[str, ...] | None:
+def _list_labels(pool: PoolTensors, rows: Tensor) -> tuple[str, ...] | None:
     """The outputs that a reader chooses among; None where outputs are free text."""
-    if features.mode != "labels":
+    if pool.output_mode != "labels":
         return None
-    codes = features.label[rows].unique().tolist()
-    return tuple(sorted({features.labels[code][1] for code in codes if code >= 0}))
+    codes = pool.label[rows].unique().tolist()
+    return tuple(sorted({pool.labels[code][1] for code in codes if code >= 0}))

@@ -16,65 +16,68 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from kdprompt.calibration.calibration import Calibration
-from kdprompt.objective.target import sample_target
-from kdprompt.pool.neighbours import find_neighbours
-from kdprompt.pool.query_tensors import QueryTensors
+from kdprompt.objective.target import estimate_sample_target
+from kdprompt.pool.neighbours import Neighbours
 from kdprompt.readers.reader import Reader
-from kdprompt.selection.embedded_pool import EmbeddedPool
-from kdprompt.selection.problem import SelectionProblem, static_candidates
-from kdprompt.settings import Settings
+from kdprompt.selection.candidates import find_static_candidates
+from kdprompt.selection.context import SelectionContext
+from kdprompt.selection.problem import SelectionProblem
+from kdprompt.selection.traffic import QuerySample
 from kdprompt.tuning.held_out import EvaluationOutcome, HeldOutEvaluation
 
-__all__ = ["static_rows"]
+__all__ = ["StaticPrompt", "choose_by_reader"]
 
 SETS = 16  # of small J: over all candidates, then over random halves of them
 DRAWN = 16  # at random
 CHANGED = 16  # prompts of one round of changes
 FIRST = 6  # held-out examples that every prompt is tried on
 HELD_OUT = 186  # 6 + 12 + 24 + 48 + 96
-Prompt = tuple[int, ...]  # rows of the features in reading order
+Prompt = tuple[int, ...]  # rows of the pool in reading order
 
 
-def static_rows(
-    corpus: EmbeddedPool,
-    wanted: QueryTensors,
-    calibration: Calibration,
-    settings: Settings,
-    reader: Reader | None = None,
+@dataclass(frozen=True)
+class StaticPrompt:
+    """A static prompt that a reader chose.
+
+    Attributes:
+        rows: Rows of the pool in reading order ``[1, K]``.
+        notes: How it was chosen, in words.
+    """
+
+    rows: Tensor
+    notes: tuple[str, ...]
+
+
+def choose_by_reader(
+    context: SelectionContext,
+    sample: QuerySample,
+    neighbours: Neighbours,
+    reader: Reader,
     apart: HeldOutEvaluation | None = None,
-) -> tuple[Tensor, tuple[str, ...]]:
-    """The rows of a static prompt.
+) -> StaticPrompt:
+    """Chooses among prompts of small J, random ones and changes of the best by what a reader answers.
 
     Args:
-        corpus: The pool.
-        wanted: The queries.
-        calibration: The settings in force.
-        settings: How many, under which limits, in which order; how many rounds of changes.
-        reader: Chooses among prompts of small J, drawn ones and changes of the best; None takes the one of least J.
+        context: The pool, the settings and J's parameters.
+        sample: The queries.
+        neighbours: Their neighbours.
+        reader: Answers held-out examples of the pool.
         apart: Whose examples are neither shown nor asked here.
 
-    Returns:
-        Rows of the features in reading order ``[1, K]``, and what to say of them.
-
     Raises:
-        PoolError: A reader is given and the pool is too small, or has no outputs to compare with.
+        PoolError: The pool is too small, or has no outputs to compare with.
         TypeError: What is given is no reader.
     """
-    features = corpus.features
-    target = sample_target(features, find_neighbours(features, wanted, settings.shortlist), calibration.regression)
-    options = static_candidates(features, wanted, settings.static_shortlist)
-    fixed = target, calibration.static, settings, corpus.lengths
-    if reader is None:
-        return SelectionProblem.of(features, options, *fixed).least(), ()
-    generator = torch.Generator().manual_seed(settings.seed)
-    rows = options.index[options.valid]
+    candidates = find_static_candidates(context.tensors, sample.encoded, context.settings.static.shortlist)
+    target = estimate_sample_target(context.tensors, neighbours, context.regression)
+    generator = torch.Generator().manual_seed(context.settings.seed)
+    rows = candidates.index[candidates.valid]
     if apart is not None:
-        rows = apart.without(rows)
-    examination = HeldOutEvaluation.of(corpus, settings, reader, rows, HELD_OUT, generator)
-    kept = options.valid & torch.isin(options.index, examination.without(rows))
-    problem = SelectionProblem.of(features, replace(options, valid=kept), *fixed)
-    return _Search(problem, examination, generator, random.Random(settings.seed)).best()
+        rows = apart.without_held_out(rows)
+    held_out = HeldOutEvaluation.build(context, reader, rows, HELD_OUT, generator)
+    kept = candidates.valid & torch.isin(candidates.index, held_out.without_held_out(rows))
+    problem = SelectionProblem.build(context, replace(candidates, valid=kept), target)
+    return _Search(problem, held_out, generator, random.Random(context.settings.seed)).run()
 
 
 @dataclass(frozen=True)
@@ -82,81 +85,82 @@ class _Search:
     """Prompts that were tried, and what the reader lost with them."""
 
     problem: SelectionProblem
-    examination: HeldOutEvaluation
+    held_out: HeldOutEvaluation
     generator: torch.Generator
     draw: random.Random
     tried: dict[Prompt, EvaluationOutcome] = field(default_factory=dict)
 
-    def best(self) -> tuple[Tensor, tuple[str, ...]]:
-        """Rows ``[1, K]`` of the best prompt, and what to say of it."""
-        small, drawn = self._sets()
-        prompts, name = self._orders([*small, *drawn]), self.examination.reader.name
+    def run(self) -> StaticPrompt:
+        """The best prompt, and how it was found."""
+        small, drawn = self._list_sets()
+        prompts, name = self._add_orders([*small, *drawn]), self.held_out.reader.name
         if len(prompts) == 1:
-            return self._tensor(prompts[0]), (f"{name} was not asked: there is one prompt",)
+            return StaticPrompt(self._to_tensor(prompts[0]), (f"{name} was not asked: there is one prompt",))
         best, changes = self._race(prompts), 0
         source = "of small J" if set(best) in map(set, small) else "drawn at random"
-        for _ in range(self.problem.settings.static_rounds):
-            changed = self._changed(best)
+        for _ in range(self.problem.settings.static.rounds):
+            changed = self._list_changes(best)
             rival = self._race(changed) if changed else best
             if fmean(self.tried[rival].losses) < fmean(self.tried[best].losses):
                 best, changes = rival, changes + 1
         first = self.tried[prompts[0]].losses
         source += f" and changed {changes} times" if changes else ""
-        return self._tensor(best), (
+        note = (
             f"the best of {len(self.tried)} prompts, of small J, drawn and changed, by what {name} answers to held-out "
             f"examples of the pool, {source}: {self.tried[best]}; that of least J {fmean(first):.3f} on the first "
-            f"{len(first)}",
+            f"{len(first)}"
         )
+        return StaticPrompt(self._to_tensor(best), (note,))
 
     def _race(self, prompts: Sequence[Prompt]) -> Prompt:
-        held = len(self.examination.held)
-        winner, outcomes = self.examination.race([[rows] * held for rows in prompts], first=FIRST)
+        held = len(self.held_out.held)
+        winner, outcomes = self.held_out.race([[rows] * held for rows in prompts], first=FIRST)
         self.tried.update(zip(prompts, outcomes, strict=True))
         return prompts[winner]
 
-    def _sets(self) -> tuple[list[Prompt], list[Prompt]]:
+    def _list_sets(self) -> tuple[list[Prompt], list[Prompt]]:
         """Of small J, the least first, and drawn."""
-        problem, kept = self.problem, self.problem.options.valid
-        halves = [self._keys() < 0.5 for _ in range(SETS - 1)]
-        keys = [self._keys() for _ in range(DRAWN)]
-        small = [problem.least(valid) for valid in (kept, *(kept & half for half in halves))]
+        problem, kept = self.problem, self.problem.candidates.valid
+        halves = [self._draw_keys() < 0.5 for _ in range(SETS - 1)]
+        keys = [self._draw_keys() for _ in range(DRAWN)]
+        small = [problem.solve(valid) for valid in (kept, *(kept & half for half in halves))]
         size = int((small[0] >= 0).sum())
-        drawn = [problem.drawn(size, each) for each in keys]
-        return [_prompt(rows) for rows in small], [_prompt(rows) for rows in drawn]
+        drawn = [problem.draw(size, keys_of_set) for keys_of_set in keys]
+        return [_to_prompt(rows) for rows in small], [_to_prompt(rows) for rows in drawn]
 
-    def _orders(self, sets: Sequence[Prompt]) -> list[Prompt]:
+    def _add_orders(self, sets: Sequence[Prompt]) -> list[Prompt]:
         """Each set in its order and, where that is free, in a random one; each prompt once, the first first."""
         settings = self.problem.settings
         any_size = settings.k == "auto" or settings.budget is not None  # else k is what was asked for
         whole = [rows for rows in sets if any_size or len(rows) == len(sets[0])]
-        shuffled = [tuple(self.draw.sample(rows, len(rows))) for rows in whole] if self.problem.free_order else []
+        shuffled = [tuple(self.draw.sample(rows, len(rows))) for rows in whole] if self.problem.has_free_order else []
         return list(dict.fromkeys([*whole, *shuffled]))
 
-    def _changed(self, best: Prompt) -> list[Prompt]:
-        """Prompts with another demonstration in one place or, where the order is free, two places replace_member."""
-        found: dict[Prompt, None] = {}
+    def _list_changes(self, best: Prompt) -> list[Prompt]:
+        """Prompts with another demonstration in one place or, where the order is free, two places exchanged."""
+        changed: dict[Prompt, None] = {}
         for attempt in range(2 * CHANGED if best else 0):
-            if attempt % 4 == 0 and self.problem.free_order:
+            if attempt % 4 == 0 and self.problem.has_free_order:
                 rows = list(best)
                 one, other = self.draw.randrange(len(rows)), self.draw.randrange(len(rows))
                 rows[one], rows[other] = rows[other], rows[one]
                 prompt = tuple(rows)
             else:
                 place = self.draw.randrange(len(best))
-                prompt = _prompt(self.problem.replace_member(self._tensor(best), place, self._keys()))
+                prompt = _to_prompt(self.problem.replace_member(self._to_tensor(best), place, self._draw_keys()))
             if prompt not in self.tried:
-                found[prompt] = None
-            if len(found) == CHANGED:
+                changed[prompt] = None
+            if len(changed) == CHANGED:
                 break
-        return list(found)
+        return list(changed)
 
-    def _keys(self) -> Tensor:
-        index = self.problem.options.index
+    def _draw_keys(self) -> Tensor:
+        index = self.problem.candidates.index
         return torch.rand(index.shape, generator=self.generator).to(index.device)
 
-    def _tensor(self, prompt: Prompt) -> Tensor:
-        return torch.tensor([prompt], dtype=torch.long, device=self.problem.options.index.device)
+    def _to_tensor(self, prompt: Prompt) -> Tensor:
+        return torch.tensor([prompt], dtype=torch.long, device=self.problem.candidates.index.device)
 
 
-def _prompt(rows: Tensor) -> Prompt:
+def _to_prompt(rows: Tensor) -> Prompt:
     return tuple(int(row) for row in rows[0].tolist() if row >= 0)

@@ -1,4 +1,4 @@
-"""The calibration that asks a reader: which ways are tried, which one is taken, when its core serves a query."""
+"""The calibration that asks a reader: which ways are tried, which one is taken, when its prefix serves a query."""
 
 import json
 import re
@@ -16,6 +16,7 @@ from kdprompt import (
     NearestFirst,
     PoolError,
     Settings,
+    StaticSettings,
 )
 from kdprompt.evaluate import LabelReader, TextReader
 from kdprompt.tuning.held_out import SCALES, EvaluationOutcome
@@ -30,6 +31,7 @@ def vector(text):
 
 
 EMBEDDER = CallableEmbedder(lambda texts: np.array([vector(text) for text in texts]))
+SETTINGS = Settings(k=4, static=StaticSettings(rounds=4))  # few rounds of changes: nothing here depends on how many
 
 
 def records(n=240):
@@ -38,7 +40,7 @@ def records(n=240):
 
 def selector(pool=None, settings=None, **rest):
     return DistillationSelector.from_examples(
-        records() if pool is None else pool, EMBEDDER, settings=settings or Settings(k=4), **rest
+        records() if pool is None else pool, EMBEDDER, settings=settings or SETTINGS, **rest
     )
 
 
@@ -87,18 +89,18 @@ QUERIES = [f"{side} query {i}" for i in range(8) for side in "ns"]
 
 
 @pytest.mark.parametrize("sure", [True, False], ids=["probabilities", "text"])
-def test_a_reader_that_needs_both_outputs_gets_a_core(sure):
+def test_a_reader_that_needs_both_outputs_gets_a_prefix(sure):
     chooser = selector()
     before = chooser.select_batch(QUERIES)
     assert all(len({d.output for d in selection.demonstrations}) == 1 for selection in before)
     reader = Habitual(contrast, sure=sure)
     found = chooser.calibrate(reader)
-    assert len(found.core) == 2 and found is chooser.calibration
+    assert len(found.prefix) == 2 and found is chooser.calibration
     for query, selection in zip(QUERIES, chooser.select_batch(QUERIES), strict=True):
-        assert selection.ids[:2] == found.core and selection.core == 2 and len(selection) == 4
+        assert selection.ids[:2] == found.prefix and selection.prefix_length == 2 and len(selection) == 4
         assert contrast(*shown(chooser.settings.template.text(selection.demonstrations, query))) or not sure
     assert "habitual" in found.source and "2 demonstrations of its static prompt first" in found.source
-    assert re.search(r"no core, likeliest last: loss .+, \d+% right$", found.source)
+    assert re.search(r"no prefix, likeliest last: loss .+, \d+% right$", found.source)
     assert found == selector().calibrate(Habitual(contrast, sure=sure))
 
 
@@ -110,7 +112,7 @@ def test_the_order_that_the_reader_heeds_is_taken(order):
 
     chooser = selector()
     found = chooser.calibrate(Habitual(likes))
-    assert found.order == order and found.core == ()
+    assert found.order == order and found.prefix == ()
     for query, selection in zip(QUERIES, chooser.select_batch(QUERIES), strict=True):
         near = [cosine(d.input, query) for d in selection.demonstrations]
         assert near == sorted(near, reverse=order == NearestFirst())
@@ -122,7 +124,7 @@ def test_of_ways_that_a_reader_does_not_tell_apart_the_plain_one_is_taken():
     chooser = selector()
     before = chooser.select_batch(QUERIES)
     found = chooser.calibrate(Habitual(lambda *_: True))
-    assert found.order == LikeliestLast() and found.core == ()
+    assert found.order == LikeliestLast() and found.prefix == ()
     assert [s.demonstrations for s in chooser.select_batch(QUERIES)] == [s.demonstrations for s in before]
 
 
@@ -131,7 +133,7 @@ def test_an_order_that_is_pinned_stays_and_is_not_tried_otherwise():
     chooser = selector(settings=Settings(k=4, order=NearestFirst()))
     found = chooser.calibrate(reader)
     assert found.order is None and "of 3 ways" in found.source
-    assert chooser.calibration.under(chooser.settings).order == NearestFirst()
+    assert chooser.calibration.query_context(chooser._pool, chooser.settings).settings.order == NearestFirst()
 
 
 def test_calibrating_without_a_reader_forgets_what_it_chose():
@@ -153,18 +155,18 @@ def test_what_is_examined_here_is_neither_shown_nor_examined_for_the_static_prom
     assert all(query not in inputs for inputs, _, query in ways)
 
 
-def test_pools_of_several_tasks_get_no_core():
+def test_pools_of_several_tasks_get_no_prefix():
     pool = [{**record, "task": "ab"[i % 4 // 2]} for i, record in enumerate(records())]
     reader = Habitual(contrast)
     found = selector(pool).calibrate(reader)
-    assert found.core == () and len(reader.asked) == 2 * 60  # two orders; no static prompt was looked for
+    assert found.prefix == () and len(reader.asked) == 2 * 60  # two orders; no static prompt was looked for
     tasks = {record["input"]: record["task"] for record in pool}
     assert all(tasks[each] == tasks[query] for p in reader.asked for inputs, _, query in [shown(p)] for each in inputs)
 
 
 def test_one_demonstration_has_no_half():
     found = selector(settings=Settings(k=1)).calibrate(Habitual(lambda *_: True))
-    assert "of 3 ways" in found.source and found.core == ()
+    assert "of 3 ways" in found.source and found.prefix == ()
 
 
 def test_free_text_is_compared_by_its_embedding():
@@ -177,7 +179,7 @@ def test_free_text_is_compared_by_its_embedding():
     chooser = selector(pool, Settings(k=4, outputs="text"))
     found = chooser.calibrate(TextReader(parrot))
     losses = [float(number) for number in re.findall(r"squared distance of the outputs (\d\.\d{3})", found.source)]
-    assert losses == sorted(losses) and found.core == ()
+    assert losses == sorted(losses) and found.prefix == ()
 
 
 # -- the criterion --------------------------------------------------------------------------------------------------
@@ -205,65 +207,65 @@ def test_the_fitted_log_loss_equals_a_naive_one_and_forgives_being_too_sure():
     assert EvaluationOutcome([0.0, 1.0], [False, True]).fitted_log_loss() is None
 
 
-# -- whom the core serves -------------------------------------------------------------------------------------------
+# -- whom the prefix serves -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def with_core():
+def with_prefix():
     chooser = selector()
     chooser.calibrate(Habitual(contrast))
-    assert len(chooser.calibration.core) == 2
+    assert len(chooser.calibration.prefix) == 2
     return chooser
 
 
-def test_a_query_of_the_core_or_with_permitted_outputs_gets_none(with_core):
-    core = with_core.calibration.core
-    member = with_core.pool[with_core.pool.index(core[0])]
+def test_a_query_of_the_prefix_or_with_permitted_outputs_gets_none(with_prefix):
+    prefix = with_prefix.calibration.prefix
+    member = with_prefix.pool[with_prefix.pool.index(prefix[0])]
     mixed = [QUERIES[0], member.input, QUERIES[1]]
     steps = []
-    found = with_core.select_batch(mixed, progress=steps.append)
-    assert [selection.core for selection in found] == [2, 0, 2] and sum(steps) == 3
+    found = with_prefix.select_batch(mixed, progress=steps.append)
+    assert [selection.prefix_length for selection in found] == [2, 0, 2] and sum(steps) == 3
     assert [selection.query.text for selection in found] == mixed
     assert member.id not in found[1].ids
-    assert [each.ids for each in found] == [with_core.select(query).ids for query in mixed]
-    assert with_core.select(QUERIES[0], outputs=["north"]).core == 0
-    assert with_core.select(QUERIES[0], outputs=["north", "south"]).core == 2
+    assert [each.ids for each in found] == [with_prefix.select(query).ids for query in mixed]
+    assert with_prefix.select(QUERIES[0], outputs=["north"]).prefix_length == 0
+    assert with_prefix.select(QUERIES[0], outputs=["north", "south"]).prefix_length == 2
 
 
-async def test_a_query_asked_for_asynchronously_gets_it_too(with_core):
-    found = await with_core.aselect(QUERIES[0])
-    assert found.core == 2 and found.ids == with_core.select(QUERIES[0]).ids
+async def test_a_query_asked_for_asynchronously_gets_it_too(with_prefix):
+    found = await with_prefix.aselect(QUERIES[0])
+    assert found.prefix_length == 2 and found.ids == with_prefix.select(QUERIES[0]).ids
 
 
-def test_another_core_or_none_may_be_given(with_core):
-    other = with_core.select_static(k=1)
-    assert with_core.select(QUERIES[0], core=other).ids[:1] == other.ids
-    assert with_core.select(QUERIES[0], core=()).core == 0
+def test_another_prefix_or_none_may_be_given(with_prefix):
+    other = with_prefix.select_static(k=1)
+    assert with_prefix.select(QUERIES[0], prefix=other).ids[:1] == other.ids
+    assert with_prefix.select(QUERIES[0], prefix=()).prefix_length == 0
 
 
-def test_without_one_of_its_examples_or_the_room_for_it_there_is_none(with_core):
-    smaller = DistillationSelector.from_dict(with_core.to_dict(), EMBEDDER, settings=Settings(k=1))
-    assert smaller.calibration.core and smaller.select(QUERIES[0]).core == 0
-    tight = DistillationSelector.from_dict(with_core.to_dict(), EMBEDDER, settings=Settings(k=4, budget=5))
-    assert tight.select(QUERIES[0]).core == 0
-    wide = DistillationSelector.from_dict(with_core.to_dict(), EMBEDDER, settings=Settings(k=4, budget=500))
-    assert wide.select(QUERIES[0]).core == 2
-    with_core.remove(with_core.calibration.core[1])
-    assert with_core.select(QUERIES[0]).core == 0
+def test_without_one_of_its_examples_or_the_room_for_it_there_is_none(with_prefix):
+    smaller = DistillationSelector.from_dict(with_prefix.to_dict(), EMBEDDER, settings=Settings(k=1))
+    assert smaller.calibration.prefix and smaller.select(QUERIES[0]).prefix_length == 0
+    tight = DistillationSelector.from_dict(with_prefix.to_dict(), EMBEDDER, settings=Settings(k=4, budget=5))
+    assert tight.select(QUERIES[0]).prefix_length == 0
+    wide = DistillationSelector.from_dict(with_prefix.to_dict(), EMBEDDER, settings=Settings(k=4, budget=500))
+    assert wide.select(QUERIES[0]).prefix_length == 2
+    with_prefix.remove(with_prefix.calibration.prefix[1])
+    assert with_prefix.select(QUERIES[0]).prefix_length == 0
 
 
-def test_core_and_order_are_stored(with_core, tmp_path):
-    with_core.save(tmp_path / "chooser")
+def test_prefix_and_order_are_stored(with_prefix, tmp_path):
+    with_prefix.save(tmp_path / "chooser")
     loaded = DistillationSelector.load(tmp_path / "chooser", EMBEDDER)
-    assert loaded.calibration == with_core.calibration
-    assert loaded.select_batch(QUERIES) == with_core.select_batch(QUERIES)
-    assert DistillationSelector.from_dict(json.loads(json.dumps(with_core.to_dict())), EMBEDDER).calibration.core
+    assert loaded.calibration == with_prefix.calibration
+    assert loaded.select_batch(QUERIES) == with_prefix.select_batch(QUERIES)
+    assert DistillationSelector.from_dict(json.loads(json.dumps(with_prefix.to_dict())), EMBEDDER).calibration.prefix
 
 
-def test_a_calibration_that_was_stored_without_them_is_read(with_core):
+def test_a_calibration_that_was_stored_without_them_is_read(with_prefix):
     stored = selector().to_dict()
-    for name in ("order", "core"):
-        del stored["calibration"]["fields"][name]
+    for name in ("order", "prefix"):
+        del stored["calibration"][name]
     assert DistillationSelector.from_dict(stored, EMBEDDER).calibration == selector().calibration
 
 
@@ -281,11 +283,13 @@ def test_what_cannot_be_calibrated_so_is_refused_and_leaves_the_calibration():
 
 
 @pytest.mark.llm
+@pytest.mark.slow
 def test_a_real_model_is_asked(data, embedder, small_lm):
     rows = [{"input": row["input"], "output": row["output"]} for row in data("trec", "pool")[:140]]
     queries = [row["input"] for row in data("trec", "dev")[:20]]
-    chooser = DistillationSelector.from_examples(rows, embedder, queries=queries, settings=Settings(k=2))
+    settings = Settings(k=2, static=StaticSettings(rounds=2))  # each round is some 480 answers
+    chooser = DistillationSelector.from_examples(rows, embedder, queries=queries, settings=settings)
     found = chooser.calibrate(LabelReader(small_lm))
     assert found.source.count("on 35 of them") in (1, 2) and small_lm.name in found.source
-    assert {s.core for s in chooser.select_batch(queries)} == {len(found.core)}
-    assert torch.isfinite(torch.tensor([s.after.total for s in chooser.select_batch(queries)])).all()
+    assert {s.prefix_length for s in chooser.select_batch(queries)} == {len(found.prefix)}
+    assert torch.isfinite(torch.tensor([s.terms.total for s in chooser.select_batch(queries)])).all()

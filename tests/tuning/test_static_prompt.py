@@ -16,6 +16,7 @@ from kdprompt import (
     PromptTemplate,
     Quota,
     Settings,
+    StaticSettings,
 )
 from kdprompt.evaluate import EmbeddingCache, LabelReader, TextReader
 from kdprompt.evaluate.datasets import Case, Dataset
@@ -31,6 +32,7 @@ def vector(text):
 
 
 EMBEDDER = CallableEmbedder(lambda texts: np.array([vector(text) for text in texts]))
+SETTINGS = Settings(k=4, static=StaticSettings(rounds=4))  # few rounds of changes: nothing here depends on how many
 
 
 def records(n):
@@ -38,7 +40,7 @@ def records(n):
 
 
 def selector(pool, settings=None):
-    return DistillationSelector.from_examples(pool, EMBEDDER, settings=settings or Settings(k=4))
+    return DistillationSelector.from_examples(pool, EMBEDDER, settings=settings or SETTINGS)
 
 
 class Leaning:
@@ -76,7 +78,7 @@ def shown(prompt):
 @pytest.mark.parametrize("likes", ["red", "green", "blue"])
 @pytest.mark.parametrize("sure", [True, False], ids=["probabilities", "text"])
 def test_the_prompt_with_which_the_reader_is_right_is_taken(likes, sure):
-    chooser, reader = selector(records(300), Settings(k=4)), Leaning(likes, sure=sure)
+    chooser, reader = selector(records(300), SETTINGS), Leaning(likes, sure=sure)
     found = chooser.select_static(["a query", "b query", "c query"], reader=reader)
     assert found.demonstrations[-1].output == likes and len(found) == 4
     assert found == chooser.select_static(["a query", "b query", "c query"], reader=Leaning(likes, sure=sure))
@@ -85,7 +87,7 @@ def test_the_prompt_with_which_the_reader_is_right_is_taken(likes, sure):
 
 def test_what_is_held_out_is_in_no_prompt_and_labels_of_queries_are_not_needed():
     pool = [*records(300), *records(60)]  # some examples stand there twice
-    chooser, reader = selector(pool, Settings(k=4)), Leaning("red")
+    chooser, reader = selector(pool, SETTINGS), Leaning("red")
     chooser.select_static(["a query", "b query", "c query"], reader=reader)
     prompts = [shown(prompt) for prompt, _ in reader.asked]
     held, used = {query for _, query in prompts}, {each for demonstrations, _ in prompts for each in demonstrations}
@@ -111,7 +113,7 @@ class Counting(Leaning):
 @pytest.mark.parametrize("order", [None, NearestLast()], ids=["free", "fixed"])
 def test_changes_that_the_reader_answers_better_with_stay(order):
     def found(rounds):
-        chooser = selector(records(300), Settings(k=4, static_rounds=rounds, order=order))
+        chooser = selector(records(300), Settings(k=4, order=order, static=StaticSettings(rounds=rounds)))
         reader = Counting("red")
         chosen = chooser.select_static(["a query", "b query", "c query"], reader=reader)
         note = next(n for n in chosen.notes if reader.name in n)
@@ -148,13 +150,13 @@ def test_a_prompt_without_demonstrations_may_be_the_best():
 
 
 def test_what_is_noted_is_what_the_reader_lost():
-    chooser, reader = selector(records(300), Settings(k=4)), Leaning("red")
+    chooser, reader = selector(records(300), SETTINGS), Leaning("red")
     note = next(n for n in chooser.select_static(["a query"], reader=reader).notes if reader.name in n)
     assert re.search(f"loss {-log(0.9):.3f} on \\d+ of them, 100% right; that of least J", note)
 
 
 def test_half_of_the_sets_are_drawn_and_the_note_says_where_the_winner_comes_from():
-    chooser, reader = selector(records(300), Settings(k=4, static_rounds=0)), Leaning("blue")
+    chooser, reader = selector(records(300), Settings(k=4, static=StaticSettings(rounds=0))), Leaning("blue")
     assert {d.output for d in chooser.select_static(["a query"]).demonstrations} == {"red"}
     small = chooser.select_static(["a query"], reader=Leaning("red"))
     assert any(", of small J: loss" in note for note in small.notes)
@@ -167,7 +169,7 @@ def test_half_of_the_sets_are_drawn_and_the_note_says_where_the_winner_comes_fro
 
 
 def test_without_a_reader_nothing_changes():
-    chooser = selector(records(300), Settings(k=4))
+    chooser = selector(records(300), SETTINGS)
     before = chooser.select_static(["a query", "b query"])
     chooser.select_static(["a query", "b query"], reader=Leaning("red"))
     assert chooser.select_static(["a query", "b query"]) == before
@@ -186,7 +188,7 @@ def test_an_order_a_quota_and_permitted_outputs_hold():
     for prompt, _ in reader.asked:
         assert max(Counter(re.findall(r"Output: (.+)", prompt)).values()) <= 2
     reader = Leaning("red")
-    found = selector(records(400), Settings(k=4)).select_static(["a query"], outputs=["red", "blue"], reader=reader)
+    found = selector(records(400), SETTINGS).select_static(["a query"], outputs=["red", "blue"], reader=reader)
     assert {d.output for d in found.demonstrations} <= {"red", "blue"}
     assert {labels for _, labels in reader.asked} == {("blue", "red")}
     assert all(shown(prompt)[1][0] in "ac" for prompt, _ in reader.asked)
@@ -240,11 +242,12 @@ def test_a_model_that_is_no_reader_is_refused():
 
 
 @pytest.mark.llm
+@pytest.mark.slow
 def test_a_real_model_is_asked_and_asked_for_good(data, embedder, small_lm):
     rows = data("trec", "pool")[:100]
-    chooser = DistillationSelector.from_examples(
-        [{"input": row["input"], "output": row["output"]} for row in rows], embedder, settings=Settings(k=3)
-    )
+    settings = Settings(k=3, static=StaticSettings(rounds=2))  # each round is some 480 answers
+    pool = [{"input": row["input"], "output": row["output"]} for row in rows]
+    chooser = DistillationSelector.from_examples(pool, embedder, settings=settings)
     queries = [row["input"] for row in data("trec", "dev")[:60]]
     found = chooser.select_static(queries, reader=LabelReader(small_lm))
     note = next(note for note in found.notes if small_lm.name in note)
@@ -254,14 +257,14 @@ def test_a_real_model_is_asked_and_asked_for_good(data, embedder, small_lm):
 
 @pytest.mark.parametrize("name", ["kdprompt-static-reader", "kdprompt-reader"])
 def test_the_benchmark_asks_no_prompt_twice(name, tmp_path):
-    from kdprompt.evaluate import Plan, Store, contender, run
+    from kdprompt.evaluate import Plan, Store, make_selector, run
     from kdprompt.pool.pool import Pool
     from kdprompt.pool.records import Query
 
     cases = tuple(Case(Query(text=f"{'abc'[i % 3]} query {i}"), "red green blue".split()[i % 3]) for i in range(9))
     dataset = Dataset("made", Pool.from_records(records(200)), tuple(c.query for c in cases), cases, cases)
     reader = Leaning("red")
-    work = Plan([dataset], [contender(name)], [3], reader, EmbeddingCache(EMBEDDER, name="c"))
+    work = Plan([dataset], [make_selector(name)], [3], reader, EmbeddingCache(EMBEDDER, name="c"))
     scores = []
     for _ in range(2):
         with Store(tmp_path) as store:
