@@ -1,20 +1,24 @@
 """A selection explained: its numbers in words and beside them those of the nearest neighbours."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from kdprompt.calibration.calibration import Calibration
-from kdprompt.objective.target import Target
 from kdprompt.pool.query_tensors import QueryTensors
-from kdprompt.selection.accounting import Geometry, audit
+from kdprompt.pool.records import Query
+from kdprompt.selection.accounting import Prompts, account
+from kdprompt.selection.candidates import find_nearest_on_average
+from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.embedded_pool import EmbeddedPool
-from kdprompt.selection.problem import nearest_rows
+from kdprompt.selection.per_query import choose_query_prompts
+from kdprompt.selection.prefix import group_by_prefix
 from kdprompt.selection.result import ChosenDemonstration, Selection, TermValues
 from kdprompt.settings import Settings
 from kdprompt.theory.kernels import Gaussian
+from kdprompt.tuning.static_choice import StaticChoice
 
-__all__ = ["Explanation", "explained"]
+__all__ = ["Explanation", "explain_query", "explain_static"]
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,13 @@ class Explanation:
         lines = [what, *self._support(), ""]
         lines += [f"{'':34}{'empty':>10}{'chosen':>10}{'nearest':>10}{'weight':>10}"]
         for name, weight in (
-            ("bias", selection.penalties.bias),
-            ("complexity", selection.penalties.complexity),
-            ("interference", selection.penalties.interference),
+            ("bias", selection.weights.bias),
+            ("complexity", selection.weights.complexity),
+            ("interference", selection.weights.interference),
         ):
-            values = (getattr(terms, name) for terms in (selection.before, selection.after, self.nearest))
+            values = (getattr(terms, name) for terms in (selection.empty_terms, selection.terms, self.nearest))
             lines.append(f"{LABELS[name]:34}" + "".join(f"{value:10.4f}" for value in (*values, weight)))
-        totals = (selection.before.total, selection.after.total, self.nearest.total)
+        totals = (selection.empty_terms.total, selection.terms.total, self.nearest.total)
         lines += [f"{'J, their weighted sum (R8)':34}" + "".join(f"{value:10.4f}" for value in totals), ""]
         lines += [
             f"interference from other tasks {selection.cross_task:.4f}, from conflicting outputs of the same task "
@@ -69,18 +73,20 @@ class Explanation:
         return [support + (f"; likeliest: {guess}" if guess else "")]
 
     def _settings(self) -> list[str]:
-        chosen = self.calibration.chosen if self.selection.query is not None else self.calibration.static
+        calibration, is_static = self.calibration, self.selection.query is None
+        parameters = calibration.static_parameters if is_static else calibration.parameters
         kernel = (
-            f"temperature {chosen.kernel.temperature:.3g}"
-            if isinstance(chosen.kernel, Gaussian)
-            else f"{chosen.kernel}"
+            f"temperature {parameters.kernel.temperature:.3g}"
+            if isinstance(parameters.kernel, Gaussian)
+            else f"{parameters.kernel}"
         )
         loss = ""
-        if chosen.loss is not None and chosen.interval is not None:
-            low, high = chosen.interval
-            loss = f"; its loss on them {chosen.loss:.3f} (95 % interval {low:.3f} to {high:.3f})"
+        if not is_static and calibration.chosen.loss is not None and calibration.chosen.interval is not None:
+            low, high = calibration.chosen.interval
+            loss = f"; its loss on them {calibration.chosen.loss:.3f} (95 % interval {low:.3f} to {high:.3f})"
         return [
-            f"settings: {kernel}, output kernel's share {chosen.share:.3g}, neighbourhood {chosen.neighbourhood:.3g}",
+            f"settings: {kernel}, output kernel's share {parameters.output_share:.3g}, neighbourhood "
+            f"{parameters.neighbourhood:.3g}",
             f"  {self.source}{loss}",
         ]
 
@@ -92,31 +98,36 @@ class Explanation:
         return "what is not pinned follows the rules for static prompts: a narrow kernel, and R6 by what k can show"
 
 
-def explained(
-    selection: Selection,
-    corpus: EmbeddedPool,
-    wanted: QueryTensors,
-    target: Target,
-    calibration: Calibration,
-    settings: Settings,
+def _explain_prompt(
+    context: SelectionContext, prompts: Prompts, encoded: QueryTensors, calibration: Calibration
 ) -> Explanation:
-    """Audits as many nearest neighbours as were selected.
+    """Accounts for one prompt and, for comparison, for as many nearest neighbours under the same J.
 
     Args:
-        selection: The selection; without a query a static prompt.
-        corpus: The pool.
-        wanted: The query, or the sample of the traffic.
-        target: Its target, exact.
-        calibration: The settings in force.
-        settings: All the others.
+        context: The pool, the settings and J's parameters.
+        prompts: One prompt, for one query or for a sample of them.
+        encoded: The query, or the sample.
+        calibration: Where the parameters come from.
     """
-    trial = calibration.static if selection.query is None else calibration.chosen
-    rows = nearest_rows(corpus.features, wanted, max(len(selection), 1))
+    selection = account(context, prompts)[0]
+    rows = find_nearest_on_average(context.tensors, encoded, max(len(selection), 1))
     rows = rows if len(selection) else torch.full_like(rows, -1)
-    nearest = audit(corpus.features, target, rows, Geometry.of(trial, settings), wanted.task[None])[0]
-    return Explanation(
-        selection, nearest.after, tuple(corpus.at(member.row).id for member in nearest.members), calibration
-    )
+    nearest = account(context, replace(prompts, rows=rows, prefix_length=0))[0]
+    return Explanation(selection, nearest.terms, nearest.ids, calibration)
+
+
+def explain_query(pool: EmbeddedPool, query: Query, settings: Settings, calibration: Calibration) -> Explanation:
+    """Chooses the prompt for one query and explains it; the query is embedded once."""
+    encoded = pool.encode([query], settings)
+    (group,) = group_by_prefix(pool, encoded, settings, None, calibration.prefix)
+    context = calibration.query_context(pool, settings)
+    return _explain_prompt(context, choose_query_prompts(context, [query], encoded, group.prefix), encoded, calibration)
+
+
+def explain_static(choice: StaticChoice, calibration: Calibration) -> Explanation:
+    """Explains a static prompt, with the notes of its choice."""
+    explanation = _explain_prompt(choice.context, choice.prompts, choice.encoded, calibration)
+    return replace(explanation, selection=choice.add_notes(explanation.selection))
 
 
 LABELS = {

@@ -1,50 +1,36 @@
 """``DistillationSelector``: pool, embedder and settings in; selections out. State lives here, mathematics does not."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdprompt.calibration.calibration import Calibration, calibrate
-from kdprompt.explanation import Explanation, explained
+from kdprompt.calibration.calibration import Calibration, calibrate_pool
+from kdprompt.deprecation import rename_argument
+from kdprompt.editable_pool import EditablePool
+from kdprompt.explanation import Explanation, explain_query, explain_static
 from kdprompt.micro_batching import MicroBatcher
-from kdprompt.objective.target import sample_target
 from kdprompt.pool.embedding import Embedder, check_vectors, embed_documents, embed_queries, embed_query_async
-from kdprompt.pool.neighbours import Neighbours, find_neighbours
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.pool.records import Query, Schema
 from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 from kdprompt.readers.reader import Reader
-from kdprompt.selection.accounting import CPU, Audit, Geometry, audit
-from kdprompt.selection.embedded_pool import (
-    FROM_POOL,
-    AnyQuery,
-    EmbeddedPool,
-    Record,
-    Traffic,
-    check_size,
-    query_distribution,
-)
-from kdprompt.selection.problem import query_rows, query_target
-from kdprompt.selection.record import record
+from kdprompt.selection.embedded_pool import AnyQuery, EmbeddedPool, Record, check_size
+from kdprompt.selection.per_query import select_in_groups
+from kdprompt.selection.prefix import Prefix, group_by_prefix
 from kdprompt.selection.result import Selection
+from kdprompt.selection.traffic import Traffic, TrafficRequest, sample_queries
 from kdprompt.settings import Settings
-from kdprompt.storage import Stored, described, from_dict, read, restored_embedder, restored_settings, to_dict, write
-from kdprompt.tuning.query_prompts import Core, by_core, calibrate_query_prompts
-from kdprompt.tuning.static_prompt import static_rows
+from kdprompt.storage import Recode, Stored, describe_embedder, from_dict, read, restore_embedder, to_dict, write
+from kdprompt.tuning.query_prompts import calibrate_query_prompts
+from kdprompt.tuning.static_choice import StaticChoice, choose_static
 
 __all__ = ["DistillationSelector"]
 
-Recode = Callable[[Any], Any]
-CHUNK = 128
-EXACT = (CPU, torch.float64)  # where and in what the reported numbers are computed
 
-
-class DistillationSelector:
+class DistillationSelector(EditablePool):
     """Chooses which demonstrations go into a prompt, how many, and in which order, and says why.
 
     Make one with ``from_examples``. Then ``select`` serves one query, ``select_batch`` many in one pass, and
@@ -61,16 +47,15 @@ class DistillationSelector:
 
     def __init__(
         self,
-        corpus: EmbeddedPool,
+        pool: EmbeddedPool,
         settings: Settings,
         traffic: Traffic | None = None,
         calibration: Calibration | None = None,
     ) -> None:
-        self.settings = settings
-        self._corpus = corpus
+        super().__init__(pool, settings)
         self._traffic = traffic
         self._together = MicroBatcher(self._answer)
-        self.calibration = calibration or self._calibrated()
+        self.calibration = calibration or calibrate_pool(pool, traffic, settings)
 
     @classmethod
     def from_examples(
@@ -107,60 +92,10 @@ class DistillationSelector:
         texts = [demonstration.input for demonstration in pool]
         known = embed_documents(embedder, texts) if vectors is None else check_vectors(vectors, texts, "vectors")
         traffic = Traffic(parsed, embed_queries(embedder, [q.text for q in parsed])) if parsed else None
-        return cls(EmbeddedPool.of(pool, known, embedder, settings), settings, traffic)
+        return cls(EmbeddedPool.build(pool, known, embedder, settings), settings, traffic)
 
     def __copy__(self) -> "DistillationSelector":
-        return type(self)(self._corpus, self.settings, self._traffic, self.calibration)
-
-    # -- the pool -----------------------------------------------------------------------------------------------
-
-    @property
-    def pool(self) -> Pool:
-        """The demonstrations to choose from."""
-        return self._corpus.pool
-
-    @property
-    def embedder(self) -> Embedder:
-        """Embeds examples and queries; another one must embed alike."""
-        return self._corpus.embedder
-
-    @embedder.setter
-    def embedder(self, embedder: Embedder) -> None:
-        self._corpus = replace(self._corpus, embedder=embedder)
-
-    def add_example(self, example: Record) -> str:
-        """Adds one example and returns its id; see ``add_examples``."""
-        return self.add_examples([example])[0]
-
-    def add_examples(self, examples: Iterable[Record]) -> list[str]:
-        """Adds examples. All or none: on an error the pool stays as it was. The calibration is kept.
-
-        Returns:
-            Their ids, in order.
-
-        Raises:
-            MissingKeyError, PoolError, EmbeddingError: As ``from_examples``.
-        """
-        before = self._corpus
-        self._corpus = before.with_records(examples, self.settings)
-        return [demonstration.id for demonstration in self.pool.demonstrations[len(before.pool) :]]
-
-    def update(self, ident: str, example: Record) -> None:
-        """Puts another example in the place of one, under the same id. On an error nothing has changed.
-
-        Raises:
-            PoolError: The id is not in the pool.
-            MissingKeyError, PoolError, EmbeddingError: As ``from_examples``.
-        """
-        self._corpus = self._corpus.with_changed(ident, example, self.settings)
-
-    def remove(self, ids: str | Iterable[str]) -> None:
-        """Removes examples by id. All or none. The calibration is kept.
-
-        Raises:
-            PoolError: An id is not in the pool, or fewer than k examples would be left.
-        """
-        self._corpus = self._corpus.without({ids} if isinstance(ids, str) else ids, self.settings)
+        return type(self)(self._pool, self.settings, self._traffic, self.calibration)
 
     def calibrate(self, reader: Reader | None = None) -> Calibration:
         """Calibrates again, on the pool as it now is, and keeps the result.
@@ -168,18 +103,13 @@ class DistillationSelector:
         Args:
             reader: The model that will read the prompts, as ``select_static`` takes it. By some 10,600 answers to
                 examples of the pool it chooses the reading order for one query and, in pools of one task, whether
-                demonstrations of its static prompt stand first (``core``).
+                demonstrations of its static prompt stand first (``prefix``).
         """
-        self.calibration = self._calibrated(reader)
-        return self.calibration
-
-    def _calibrated(self, reader: Reader | None = None) -> Calibration:
-        traffic = self._traffic
-        seen = None if traffic is None else self._corpus.requests(traffic.queries, self.settings, traffic.vectors).q
-        found = calibrate(self._corpus.features, self.settings, seen)
-        return found if reader is None else calibrate_query_prompts(self._corpus, traffic, found, self.settings, reader)
-
-    # -- storage ------------------------------------------------------------------------------------------------
+        calibration = calibrate_pool(self._pool, self._traffic, self.settings)
+        if reader is not None:
+            calibration = calibrate_query_prompts(self._pool, self._traffic, calibration, self.settings, reader)
+        self.calibration = calibration
+        return calibration
 
     def save(self, path: str | Path, default: Recode | None = None) -> None:
         """Writes pool, embeddings, settings and calibration to one file, for ``load``; see ``kdprompt.storage``.
@@ -235,27 +165,27 @@ class DistillationSelector:
 
     def stored(self) -> Stored:
         """What ``save`` and ``to_dict`` write."""
-        own, embedder = self._corpus, described(self.embedder)
-        return Stored(own.pool, own.vectors, own.outputs, self._traffic, self.settings, self.calibration, embedder)
+        pool, embedder = self._pool, describe_embedder(self.embedder)
+        return Stored(pool.pool, pool.vectors, pool.outputs, self._traffic, self.settings, self.calibration, embedder)
 
     @classmethod
     def restored(
         cls, stored: Stored, embeddings: Embedder | None = None, settings: Settings | None = None
     ) -> "DistillationSelector":
         """A selector from what ``stored`` gave; errors as ``load``."""
-        embedder, settings = restored_embedder(stored, embeddings), settings or restored_settings(stored)
-        corpus = EmbeddedPool.of(stored.pool, stored.vectors, embedder, settings, stored.outputs)
-        return cls(corpus, settings, stored.traffic, stored.calibration_under(settings))
+        embedder = restore_embedder(stored.embedder, embeddings)
+        settings = settings or stored.restored_settings()
+        embedded_pool = EmbeddedPool.build(stored.pool, stored.vectors, embedder, settings, stored.outputs)
+        return cls(embedded_pool, settings, stored.traffic, stored.calibration_under(settings))
 
-    # -- selection ----------------------------------------------------------------------------------------------
-
+    @rename_argument("core", "prefix")
     def select(
         self,
         query: AnyQuery,
         *,
         task: str | None = None,
         outputs: Iterable[str] | None = None,
-        core: Core | None = None,
+        prefix: Prefix | None = None,
     ) -> Selection:
         """Chooses the demonstrations for one query.
 
@@ -263,37 +193,39 @@ class DistillationSelector:
             query: Text, or a mapping with the input keys (and the task key), or a ``Query``.
             task: Choose from this task alone.
             outputs: Choose from examples with these outputs alone.
-            core: A selection (or ids) that stands first, whole and in its order, in every prompt, so that a provider
+            prefix: A selection (or ids) that stands first, whole and in its order, in every prompt, so that a provider
                 can cache what it has read of it: ``select_static(k=4)``, say. The rest of k is chosen given it, and
                 stands behind it. Task and outputs do not restrict it. None takes what a reader chose (``calibrate``)
-                for queries that permit its outputs and do not stand in it; ``()`` is no core.
+                for queries that permit its outputs and do not stand in it; ``()`` is no prefix.
 
         Raises:
-            QueryError: The query is empty, its task or outputs are not the pool's, or the core exceeds k or the budget.
+            QueryError: The query is empty, its task or outputs are not the pool's, or the prefix exceeds k or the
+                budget.
             MissingKeyError: A mapping lacks an input key.
-            PoolError: An id of the core is not in the pool.
+            PoolError: An id of the prefix is not in the pool.
             EmbeddingError: The query's embedding does not fit.
         """
-        return self.select_batch([query], task=task, outputs=outputs, core=core)[0]
+        return self.select_batch([query], task=task, outputs=outputs, prefix=prefix)[0]
 
     async def aselect(
         self, query: AnyQuery, *, task: str | None = None, outputs: Iterable[str] | None = None
     ) -> Selection:
         """As ``select``, in a worker thread; what is asked concurrently is computed in one batched pass."""
-        parsed = self._corpus.parsed([query], task, outputs)[0]
+        parsed = self._pool.parse_queries([query], task, outputs)[0]
         return await self._together((parsed, await embed_query_async(self.embedder, parsed.text)))
 
     def _answer(self, asked: Sequence[tuple[Query, Tensor | None]]) -> list[Selection]:
         vectors = [vector for _, vector in asked if vector is not None]
         return self.select_batch([query for query, _ in asked], vectors=torch.stack(vectors) if vectors else None)
 
+    @rename_argument("core", "prefix")
     def select_batch(
         self,
         queries: Sequence[AnyQuery],
         *,
         task: str | None = None,
         outputs: Iterable[str] | None = None,
-        core: Core | None = None,
+        prefix: Prefix | None = None,
         vectors: Tensor | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> list[Selection]:
@@ -303,26 +235,21 @@ class DistillationSelector:
             queries: As ``select`` takes them.
             task: For all of them.
             outputs: For all of them.
-            core: For all of them.
+            prefix: For all of them.
             vectors: Embeddings of the queries ``[m, d]`` where they are at hand.
             progress: Called with the number of queries done since the last call.
 
         Returns:
             One selection a query, in order; the same as one by one.
         """
-        corpus = self._corpus
-        parsed = corpus.parsed(queries, task, outputs)
+        pool = self._pool
+        parsed = pool.parse_queries(queries, task, outputs)
         if not parsed:
             return []
-        wanted = corpus.requests(parsed, self.settings, vectors)
-        found: dict[int, Selection] = {}
-        for rows, shared in by_core(corpus, wanted, self.calibration, self.settings, core):
-            for part in rows.split(CHUNK):
-                selections = self._select(corpus, [parsed[i] for i in part.tolist()], wanted.part(part), shared)
-                found |= zip(part.tolist(), selections, strict=True)
-                if progress is not None:
-                    progress(len(part))
-        return [found[i] for i in range(len(parsed))]
+        encoded = pool.encode(parsed, self.settings, vectors)
+        context = self.calibration.query_context(pool, self.settings)
+        groups = group_by_prefix(pool, encoded, self.settings, prefix, self.calibration.prefix)
+        return select_in_groups(context, parsed, encoded, groups, progress)
 
     def select_static(
         self,
@@ -340,24 +267,21 @@ class DistillationSelector:
             task: Choose from this task alone.
             outputs: Choose from examples with these outputs alone.
             k: Demonstrations; None takes the settings'.
-            reader: The model that will read the prompt, ``kdprompt.evaluate.LabelReader`` or ``TextReader`` say. In
-                some 9,600 answers (``static_rounds``) to held-out examples of the pool, no label of a query, it chooses
+            reader: The model that will read the prompt, ``LabelReader`` or ``TextReader`` say. In some 9,600
+                answers (``settings.static.rounds``) to held-out examples of the pool, no label of a query, it chooses
                 among prompts of small J, drawn ones, changes of the best. ``PoolError``: fewer than 96 have an output.
 
         Returns:
             The selection; its ``query`` is None.
         """
-        corpus, settings = self._corpus, self.settings.static(k)
+        return self._choose_static(TrafficRequest(queries, task, outputs), k, reader).select()
+
+    def _choose_static(self, request: TrafficRequest, k: int | None, reader: Reader | None) -> StaticChoice:
+        pool, settings = self._pool, self.settings.for_static_prompt(k)
         if k is not None:
-            check_size(corpus.pool, len(corpus.features), settings)
-        wanted, notes = query_distribution(corpus, self._traffic, settings, queries, task=task, outputs=outputs)
-        rows, why = static_rows(corpus, wanted, self.calibration, settings, reader)
-        exact = sample_target(corpus.features, self._near(corpus, wanted).to(*EXACT), self.calibration.regression)
-        sampled = 0 if notes and notes[0] == FROM_POOL else len(wanted)
-        geometry = Geometry.of(self.calibration.static, settings, sampled)
-        report = audit(corpus.features, exact, rows, geometry, wanted.task[None])
-        found = self._record(corpus, None, report[0], settings)
-        return found.model_copy(update={"notes": (*notes, *why, *found.notes)})
+            check_size(pool.pool, len(pool.tensors), settings)
+        sample = sample_queries(pool, self._traffic, settings, request)
+        return choose_static(self.calibration.static_context(pool, settings), sample, reader)
 
     def explain(
         self,
@@ -367,40 +291,9 @@ class DistillationSelector:
         outputs: Iterable[str] | None = None,
         reader: Reader | None = None,
     ) -> Explanation:
-        """Selects and explains; without a query, the prompt of ``select_static``, which takes the ``reader``.
-
-        Returns:
-            The selection, the settings in force, and for comparison the terms of as many nearest neighbours.
-        """
-        corpus = self._corpus
+        """Selects and explains, beside as many nearest neighbours; without a query as ``select_static`` selects."""
         if query is None:
-            settings, selection = self.settings.static(), self.select_static(task=task, outputs=outputs, reader=reader)
-            wanted, _ = query_distribution(corpus, self._traffic, self.settings, task=task, outputs=outputs)
-            exact = sample_target(corpus.features, self._near(corpus, wanted).to(*EXACT), self.calibration.regression)
-        else:
-            settings, selection = self.calibration.under(self.settings), self.select(query, task=task, outputs=outputs)
-            wanted = corpus.requests(corpus.parsed([query], task, outputs), settings)
-            exact = query_target(corpus.features, self._near(corpus, wanted).to(*EXACT), self.calibration)
-        return explained(selection, corpus, wanted, exact, self.calibration, settings)
-
-    def _near(self, corpus: EmbeddedPool, wanted: QueryTensors) -> Neighbours:
-        return find_neighbours(corpus.features, wanted, self.settings.shortlist)
-
-    def _select(
-        self, corpus: EmbeddedPool, queries: Sequence[Query], wanted: QueryTensors, core: Tensor
-    ) -> list[Selection]:
-        features, near, settings = corpus.features, self._near(corpus, wanted), self.calibration.under(self.settings)
-        rows = query_rows(features, wanted, near, self.calibration, settings, corpus.lengths, core)
-        exact = query_target(features, near.to(*EXACT), self.calibration)
-        audits = audit(features, exact, rows, Geometry.of(self.calibration.chosen, settings), wanted.task[:, None])
-        return [
-            self._record(corpus, query, report, self.settings, core=len(core))
-            for query, report in zip(queries, audits, strict=True)
-        ]
-
-    def _record(
-        self, corpus: EmbeddedPool, query: Query | None, report: Audit, settings: Settings, *, core: int = 0
-    ) -> Selection:
-        shown = [corpus.at(member.row) for member in report.members]
-        tokens = [corpus.tokens(member.row, settings) for member in report.members]
-        return record(query, shown, report, tokens, settings.k, core=core)
+            choice = self._choose_static(TrafficRequest(None, task, outputs), None, reader)
+            return explain_static(choice, self.calibration)
+        pool = self._pool
+        return explain_query(pool, pool.parse_queries([query], task, outputs)[0], self.settings, self.calibration)

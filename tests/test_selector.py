@@ -20,9 +20,11 @@ from kdprompt import (
     QueryError,
     Quota,
     Schema,
+    SearchSettings,
     Selection,
     SentenceTransformerEmbedder,
     Settings,
+    StaticSettings,
 )
 from kdprompt.search.ordering import NearestLast
 from kdprompt.search.position_profiles import Recency
@@ -161,7 +163,10 @@ def test_an_empty_pool_is_refused(settings):
         selector([], settings)
 
 
-@pytest.mark.parametrize("settings", [{"k": -1}, {"k": "most"}, {"share": 1.5}, {"shortlist": 0}, {"colour": 1}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"k": -1}, {"k": "most"}, {"objective": {"output_share": 1.5}}, {"search": {"shortlist": 0}}, {"colour": 1}],
+)
 def test_settings_that_cannot_be_meant_are_refused_by_name(settings):
     (name,) = settings
     with pytest.raises(ValidationError, match=name):
@@ -276,7 +281,7 @@ def test_permitted_outputs_hold_for_static_prompts_with_a_short_shortlist():
     """Queries of a task with few permitted examples never let in what no query permits."""
     pool = [{"id": f"x{i}", "input": f"a {i}", "output": "yes" if i < 2 else "no", "task": "left"} for i in range(40)]
     pool += [{"id": f"y{i}", "input": f"c {i}", "output": "yes", "task": "right"} for i in range(60)]
-    chooser = selector(pool, Settings(k=8, static_shortlist=50))
+    chooser = selector(pool, Settings(k=8, static=StaticSettings(shortlist=50)))
     queries = [Query(text="a query", task="left"), Query(text="c query", task="right")]
     found = chooser.select_static(queries, outputs=["yes"])
     assert set(outputs(found)) == {"yes"}
@@ -308,7 +313,7 @@ def test_quotas_are_kept(quota, holds):
 
 
 def test_a_quota_reaches_beyond_the_shortlist():
-    chooser = selector(settings=Settings(k=4, shortlist=6, quota=Quota(least={"blue": 2})))
+    chooser = selector(settings=Settings(k=4, quota=Quota(least={"blue": 2}), search=SearchSettings(shortlist=6)))
     assert outputs(chooser.select("a query"))["blue"] >= 2
 
 
@@ -334,7 +339,7 @@ def test_a_budget_below_every_length_gives_no_demonstrations_and_a_note():
     chooser = selector(settings=Settings(k=4, budget=1))
     for found in (chooser.select("a query"), chooser.select_static(), chooser.explain("a query").selection):
         assert found.ids == () and found.tokens == 0 and found.examples == []
-        assert found.after == found.before
+        assert found.terms == found.empty_terms
         assert any(note.startswith("0 of 4 demonstrations") for note in found.notes)
 
 
@@ -535,13 +540,13 @@ def test_without_queries_the_pool_itself_is_the_distribution_and_a_note_says_so(
 
 def test_a_sample_of_many_queries_stands_for_all_and_a_note_says_so():
     queries = [f"{'abc'[i % 3]} query {i}" for i in range(60)]
-    chooser = selector(settings=Settings(k=3, static_queries=20))
+    chooser = selector(settings=Settings(k=3, static=StaticSettings(queries=20)))
     found = chooser.select_static(queries)
     assert found.notes == ("a sample of 20 of the 60 queries stands for all (static_queries)",)
     assert found == chooser.select_static(queries)
     (bound,) = (bound for bound in found.bounds if bound.result == "R5")
     assert "20 queries" in bound.premise
-    notes = selector(settings=Settings(k=3, static_queries=20)).select_static().notes
+    notes = selector(settings=Settings(k=3, static=StaticSettings(queries=20))).select_static().notes
     assert notes == (FROM_POOL, "a sample of 20 of the 36 queries stands for all (static_queries)")
 
 
@@ -577,7 +582,7 @@ def test_one_output_does_not_stand_at_the_end_of_a_static_prompt():
 
 def test_a_repeated_query_may_see_its_own_example():
     """Where traffic repeats examples, theirs is the nearest one, and its output the estimate."""
-    chooser = selector(records(6), Settings(k=6, leave_out_own=False))
+    chooser = selector(records(6), Settings(k=6, search=SearchSettings(exclude_query_text=False)))
     found = chooser.select("A  0")
     assert len(found) == 6 and not found.notes
     assert found.demonstrations[-1].input == "a 0"
@@ -604,7 +609,7 @@ def test_a_selection_survives_json():
         assert Selection.model_validate_json(text) == found
         parsed = json.loads(text)
         assert [c["demonstration"]["id"] for c in parsed["chosen"]] == list(found.ids)
-        assert parsed["after"]["total"] == found.after.total
+        assert parsed["terms"]["total"] == found.terms.total
         assert "NaN" not in text
 
 
@@ -647,7 +652,7 @@ def test_an_explanation_holds_the_selection_and_the_nearest():
     q = embedder.vector("a query") / np.linalg.norm(embedder.vector("a query"))
     near = sorted(chooser.pool, key=lambda d: embedder.vector(d.input) @ q / np.linalg.norm(embedder.vector(d.input)))
     assert found.nearest_ids == tuple(d.id for d in near[-4:])
-    assert found.selection.after.total <= found.nearest.total + 1e-9
+    assert found.selection.terms.total <= found.nearest.total + 1e-9
     assert str(found).startswith("query: a query\nsupport of the estimated output")
 
 
@@ -657,9 +662,9 @@ def test_a_static_prompt_is_explained_too():
     assert found.selection == chooser.select_static()
     assert str(found).startswith("one prompt for the query distribution\n")
     assert "R5" in str(found) and "the rules for static prompts" in str(found)
-    static = chooser.calibration.static
+    static = chooser.calibration.static_parameters
     assert f"settings: temperature {static.kernel.temperature:.3g}" in str(found)
-    assert found.selection.penalties == static.penalties != chooser.calibration.chosen.penalties
+    assert found.selection.weights == static.weights != chooser.calibration.parameters.weights
     assert "the rules for static prompts" not in str(chooser.explain("a query"))
     assert f"note: {FROM_POOL}" in str(selector().explain())
 
