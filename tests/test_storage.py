@@ -8,6 +8,7 @@ import sys
 import threading
 from dataclasses import dataclass, replace
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,21 +17,25 @@ from safetensors.torch import load, save, save_file
 
 from kdprompt import (
     ByObjective,
+    CallableEmbedder,
     DistillationSelector,
     EmbeddingError,
     NearestFirst,
+    ObjectiveSettings,
     ObjectiveWeights,
     PoolError,
     PromptTemplate,
     Query,
     Quota,
     Schema,
+    SearchSettings,
     SentenceTransformerEmbedder,
     Settings,
+    StaticSettings,
 )
 from kdprompt import selector as selector_room
 from kdprompt.search.position_profiles import MeasuredProfile, PrimacyRecency, Recency
-from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial
+from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial, RationalQuadratic
 
 WIDTH = 6
 OUTPUTS = {"a": "red", "b": "green", "c": "blue"}
@@ -88,7 +93,7 @@ def no_calibration(monkeypatch):
         def calibrate(*_):
             raise AssertionError("calibrated again")
 
-        monkeypatch.setattr(selector_room, "calibrate", calibrate)
+        monkeypatch.setattr(selector_room, "calibrate_pool", calibrate)
 
     return forbid
 
@@ -189,15 +194,31 @@ def test_a_schema_is_kept(way, tmp_path):
 SETTINGS = {
     "auto": Settings(k="auto", k_max=6),
     "none": Settings(k=0, calibrate=False),
-    "kernel": Settings(k=3, kernel=2.0 * Laplace(0.8) * Polynomial(2, 0.5) + Linear(), share=0.3, neighbourhood=0.5),
-    "order": Settings(k=5, order=ByObjective(PrimacyRecency(0.4, 0.6)), penalties=ObjectiveWeights(1.0, 0.1, 0.7)),
+    "kernel": Settings(
+        k=3,
+        objective=ObjectiveSettings(
+            kernel=2.0 * Laplace(0.8) * Polynomial(2, 0.5) + Linear(), output_share=0.3, neighbourhood=0.5
+        ),
+    ),
+    "order": Settings(
+        k=5,
+        order=ByObjective(PrimacyRecency(0.4, 0.6)),
+        objective=ObjectiveSettings(weights=ObjectiveWeights(1.0, 0.1, 0.7)),
+    ),
     "measured": Settings(k=3, order=NearestFirst(MeasuredProfile((1.0, 2.0, 4.0)))),
     "listed": Settings(k=3, order=ByObjective(MeasuredProfile([1.0, 2.0, 4.0]))),
-    "recency": Settings(k=3, order=ByObjective(Recency(0.5)), seed=3, tolerance=0.1, delta=0.2),
+    "recency": Settings(
+        k=3, order=ByObjective(Recency(0.5)), seed=3, delta=0.2, objective=ObjectiveSettings(tolerance=0.1)
+    ),
     "quota": Settings(k=4, quota=Quota(most={"red": 1}, least=1), budget=60),
     "counts": Settings(k=4, quota=Quota(most=2)),
     "template": Settings(k=4, budget=40, template=PromptTemplate("Q {input} ä A {output}", "Q {input}", "\n", "Say.")),
-    "wide": Settings(k=4, shortlist=9, static_shortlist=12, static_queries=20, near_duplicate=0.99, outputs="labels"),
+    "wide": Settings(
+        k=4,
+        outputs="labels",
+        search=SearchSettings(shortlist=9, near_duplicate=0.99),
+        static=StaticSettings(shortlist=12, queries=20),
+    ),
 }
 
 
@@ -213,7 +234,7 @@ def test_settings_are_kept(settings, way, tmp_path, no_calibration):
 @pytest.mark.parametrize("outputs", ["labels", "text"])
 def test_what_was_calibrated_for_an_open_k_is_kept(outputs, way, tmp_path, no_calibration):
     chooser = selector(records(108), settings=Settings(k="auto", k_max=4, outputs=outputs))
-    assert any(trial.tolerance > 0 for trial in chooser.calibration.trials)
+    assert any(trial.parameters.tolerance > 0 for trial in chooser.calibration.trials)
     no_calibration()
     assert_same(chooser, way(chooser, Counted(), tmp_path))
 
@@ -308,7 +329,11 @@ def per_word(text):
 
 
 @WAYS
-@pytest.mark.parametrize("own", [{"kernel": Own()}, {"count_tokens": per_word, "budget": 40}], ids=["kernel", "count"])
+@pytest.mark.parametrize(
+    "own",
+    [{"objective": ObjectiveSettings(kernel=Own())}, {"count_tokens": per_word, "budget": 40}],
+    ids=["kernel", "count"],
+)
 def test_settings_that_cannot_be_stored_are_given_again(own, way, tmp_path):
     settings = Settings(k=4, **own)
     chooser = selector(settings=settings)
@@ -328,16 +353,20 @@ def test_a_kernel_that_only_bears_a_known_name_is_not_taken_for_it(tmp_path):
     impostor = type("Gaussian", (Own,), {})
     assert type(impostor()).__name__ == "Gaussian"
     with pytest.raises(PoolError, match="could not be stored"):
-        by_file(selector(settings=Settings(k=4, kernel=impostor())), Counted(), tmp_path)
+        by_file(selector(settings=Settings(k=4, objective=ObjectiveSettings(kernel=impostor()))), Counted(), tmp_path)
 
 
 def test_other_settings_may_be_given_and_what_they_pin_holds(tmp_path, no_calibration):
     chooser = selector(records(108))
     pinned = Settings(
-        k=2, penalties=ObjectiveWeights(1.0, 0.2, 0.9), share=0.25, kernel=Gaussian(0.3), neighbourhood=0.1
+        k=2,
+        objective=ObjectiveSettings(
+            weights=ObjectiveWeights(1.0, 0.2, 0.9), output_share=0.25, kernel=Gaussian(0.3), neighbourhood=0.1
+        ),
     )
     other = by_file(chooser, Counted(), tmp_path, settings=pinned)
-    assert other.calibration.chosen.penalties == pinned.penalties and other.calibration.chosen.share == 0.25
+    assert other.calibration.parameters.weights == pinned.objective.weights
+    assert other.calibration.parameters.output_share == 0.25
     assert other.select_batch(QUERIES) == selector(records(108), settings=pinned).select_batch(QUERIES)
     no_calibration()
     fewer = by_file(chooser, Counted(), tmp_path, settings=Settings(k=2))
@@ -428,7 +457,7 @@ def test_a_file_of_another_kind_is_named(tmp_path):
         with pytest.raises(PoolError, match=f"{path.name} is no stored selector"):
             DistillationSelector.load(path, Counted())
     path.write_bytes(save({"document": torch.tensor(list(b"[1]"), dtype=torch.uint8)}))
-    with pytest.raises(PoolError, match=f"{path.name}: a stored selector of format 1 is expected, got None"):
+    with pytest.raises(PoolError, match=f"{path.name}: a stored selector of format 1 or 2 is expected, got None"):
         DistillationSelector.load(path, Counted())
 
 
@@ -440,10 +469,10 @@ def test_another_format_is_named(tmp_path):
     document = json.loads(bytes(tensors["document"].tolist()))
     tensors["document"] = torch.tensor(list(json.dumps({**document, "format": 7}).encode()), dtype=torch.uint8)
     save_file(tensors, path)
-    with pytest.raises(PoolError, match=f"{path.name}: a stored selector of format 1 is expected, got 7"):
+    with pytest.raises(PoolError, match=f"{path.name}: a stored selector of format 1 or 2 is expected, got 7"):
         DistillationSelector.load(path, Counted())
     for data, said in (({**chooser.to_dict(), "format": 7}, 7), ({}, None)):
-        with pytest.raises(PoolError, match=f"format 1 is expected, got {said}"):
+        with pytest.raises(PoolError, match=f"format 1 or 2 is expected, got {said}"):
             DistillationSelector.from_dict(data, Counted())
 
 
@@ -455,8 +484,8 @@ def test_damaged_tensors_of_a_dictionary_are_an_error(tensors):
 
 def test_an_unknown_object_inside_is_named(tmp_path):
     data = selector().to_dict()
-    data["settings"]["fields"]["kernel"] = {"": "Tomorrow", "fields": {}}
-    with pytest.raises(PoolError, match="holds a 'Tomorrow', which this version of kdprompt does not know"):
+    data["settings"]["objective"]["kernel"] = {"kind": "tomorrow"}
+    with pytest.raises(PoolError, match=r"settings of the stored selector are not ones .* knows(?s:.)*'tomorrow'"):
         DistillationSelector.from_dict(data, Counted())
 
 
@@ -472,16 +501,15 @@ def test_folders_are_made_and_the_file_stands_alone(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from pathlib import Path
 import torch
 from kdprompt import CallableEmbedder, DistillationSelector, Settings
 
-def half(self, content):
-    with open(self, "wb") as file:
-        file.write(content[: len(content) // 2])
+def killed(descriptor):
+    # in place of the flush to the disk: half of the content is there
+    os.truncate(descriptor, os.fstat(descriptor).st_size // 2)
     os.kill(os.getpid(), signal.SIGKILL)
 
-Path.write_bytes = half
+os.fsync = killed
 embedder = CallableEmbedder(lambda texts: torch.eye(6)[: len(texts)])
 chooser = DistillationSelector.from_examples([{"input": str(i)} for i in range(6)], embedder, settings=Settings(k=2))
 chooser.save(sys.argv[1])
@@ -506,10 +534,10 @@ def test_a_write_that_fails_leaves_the_file_of_before_and_no_other(tmp_path, mon
     chooser.save(path)
     before = path.read_bytes()
 
-    def full(self, content):
+    def full(descriptor):
         raise OSError("no space left")
 
-    monkeypatch.setattr(type(path), "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space left"):
         chooser.save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
@@ -547,3 +575,47 @@ def test_what_is_stored_may_carry_more(tmp_path):
     storage.write(stored, tmp_path / "x")
     assert storage.read(tmp_path / "x").about == {"who": "x", "list": [1, None]}
     assert storage.from_dict(storage.to_dict(stored)).about == {"who": "x", "list": [1, None]}
+
+
+# -- files of before ----------------------------------------------------------------------------------------------
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.mark.parametrize("way", ["file", "dictionary"])
+@pytest.mark.parametrize("name", ["rich", "reader"])
+def test_files_of_format_1_answer_as_the_version_that_wrote_them(name, way):
+    """Written by kdprompt 0.1.0, before its settings had groups; so were the ids and J that are expected."""
+    expected = json.loads((DATA / "format_1_expected.json").read_text(encoding="utf-8"))
+    path, embedder = DATA / f"format_1_{name}.kdprompt", CallableEmbedder(lambda texts: torch.ones(len(texts), 12))
+    chooser = DistillationSelector.load(path, embedder)
+    if way == "dictionary":  # written again, in the present format
+        chooser = DistillationSelector.from_dict(json.loads(json.dumps(chooser.to_dict())), embedder)
+    found = chooser.select_batch(expected["queries"], vectors=torch.tensor(expected["vectors"]))
+    assert [list(selection.ids) for selection in found] == expected[name]["ids"]
+    assert [selection.terms.total for selection in found] == pytest.approx(expected[name]["totals"], abs=1e-12)
+
+
+def test_settings_of_format_1_are_all_read():
+    settings = DistillationSelector.load(DATA / "format_1_rich.kdprompt", CallableEmbedder(lambda t: t)).settings
+    assert (settings.k, settings.k_max, settings.budget, settings.seed, settings.delta) == ("auto", 9, 300, 3, 0.1)
+    assert settings.quota == Quota(most={"billing": 2}, least=0)
+    assert settings.order == ByObjective(MeasuredProfile((0.2, 0.3, 0.5)))
+    assert settings.objective == ObjectiveSettings(
+        kernel=0.5 * Gaussian(0.3) + Laplace(0.8) * RationalQuadratic(0.5, 2.0),
+        output_share=0.25,
+        neighbourhood=0.5,
+        weights=ObjectiveWeights(1.0, 0.1, 0.7),
+        tolerance=0.05,
+    )
+    assert settings.search == SearchSettings(shortlist=40, near_duplicate=0.9, exclude_query_text=False)
+    assert settings.static == StaticSettings(shortlist=100, queries=20, rounds=3)
+    assert settings.template == PromptTemplate(instruction="Route it.")
+
+
+def test_what_a_reader_chose_is_read_from_format_1():
+    calibration = DistillationSelector.load(
+        DATA / "format_1_reader.kdprompt", CallableEmbedder(lambda t: t)
+    ).calibration
+    assert calibration.order is not None and "ways to make prompts" in calibration.source
+    assert calibration.trials and calibration.parameters in [trial.parameters for trial in calibration.trials]

@@ -1,0 +1,60 @@
+"""Demonstrations as JSON: they come back as they went in, or are refused by name."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kdprompt.errors import PoolError
+from kdprompt.pool.records import Demonstration
+
+__all__ = ["Recode", "demonstration_from_record", "demonstration_to_record"]
+
+Recode = Callable[[Any], Any]
+
+
+def demonstration_to_record(demonstration: Demonstration, name: str, default: Recode | None = None) -> dict[str, Any]:
+    """One demonstration as a dictionary that JSON has.
+
+    Args:
+        demonstration: The demonstration.
+        name: Names it in errors.
+        default: Called for a value that JSON has no form for, as ``json.dumps`` does.
+
+    Raises:
+        PoolError: JSON cannot keep one of its fields as it is.
+    """
+    kept = {}
+    for key, value in demonstration.fields.items():
+        where = f"{name} (id {demonstration.id!r}) cannot be stored: its {key!r} is {value!r:.80}"
+        try:
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=default)
+        except (TypeError, ValueError) as error:
+            raise PoolError(f"{where}: {error}. Give values that JSON has, or keep the pool yourself.") from error
+        kept[key] = json.loads(text)
+        if not isinstance(key, str) or (default is None and kept[key] != value) or _has_tuples(value):
+            raise PoolError(f"{where}, which JSON would change (a tuple, or a key that is no text); make it a list")
+    return {
+        "id": demonstration.id,
+        "input": demonstration.input,
+        "output": demonstration.output,
+        "task": demonstration.task,
+        "fields": kept,
+    }
+
+
+def demonstration_from_record(record: Mapping[str, Any], decode: Recode | None = None) -> Demonstration:
+    """What ``demonstration_to_record`` made.
+
+    Args:
+        record: The dictionary.
+        decode: Makes a field's value again of what ``default`` made of it.
+    """
+    fields = {key: decode(value) if decode else value for key, value in record["fields"].items()}
+    return Demonstration(**{**record, "fields": fields})
+
+
+def _has_tuples(value: Any) -> bool:
+    """Whether a tuple, or a key that is no text, stands anywhere inside."""
+    if isinstance(value, Mapping):
+        return any(not isinstance(key, str) or _has_tuples(inner) for key, inner in value.items())
+    return isinstance(value, tuple) or (isinstance(value, list) and any(map(_has_tuples, value)))
