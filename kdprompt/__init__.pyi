@@ -7,6 +7,8 @@ from .errors import ModelNotFoundError as ModelNotFoundError
 from .errors import PoolError as PoolError
 from .errors import QueryError as QueryError
 from .explanation import Explanation as Explanation
+from .objective.parameters import ObjectiveParameters as ObjectiveParameters
+from .objective.parameters import ObjectiveSettings as ObjectiveSettings
 from .objective.parameters import ObjectiveWeights as ObjectiveWeights
 from .pool.embedding import CallableEmbedder as CallableEmbedder
 from .pool.embedding import Embedder as Embedder
@@ -18,16 +20,33 @@ from .pool.records import Demonstration as Demonstration
 from .pool.records import Query as Query
 from .pool.records import Schema as Schema
 from .pool.sentence_transformer import SentenceTransformerEmbedder as SentenceTransformerEmbedder
+from .readers.label_reader import LabelReader as LabelReader
 from .readers.reader import Answer as Answer
 from .readers.reader import Reader as Reader
+from .readers.text_reader import TextReader as TextReader
 from .search.ordering import ByObjective as ByObjective
 from .search.ordering import LikeliestLast as LikeliestLast
 from .search.ordering import NearestFirst as NearestFirst
 from .search.ordering import NearestLast as NearestLast
+from .search.ordering import Order as Order
+from .search.position_profiles import MeasuredProfile as MeasuredProfile
+from .search.position_profiles import PositionProfile as PositionProfile
+from .search.position_profiles import PrimacyRecency as PrimacyRecency
+from .search.position_profiles import Recency as Recency
+from .search.position_profiles import Uniform as Uniform
 from .selection.result import Selection as Selection
 from .selector import DistillationSelector as DistillationSelector
 from .settings import Quota as Quota
+from .settings import SearchSettings as SearchSettings
 from .settings import Settings as Settings
+from .settings import StaticSettings as StaticSettings
 from .theory.bounds import Bound as Bound
+from .theory.kernels import Cosine as Cosine
+from .theory.kernels import Gaussian as Gaussian
+from .theory.kernels import Kernel as Kernel
+from .theory.kernels import Laplace as Laplace
+from .theory.kernels import Linear as Linear
+from .theory.kernels import Polynomial as Polynomial
+from .theory.kernels import RationalQuadratic as RationalQuadratic
 
 __version__: str
