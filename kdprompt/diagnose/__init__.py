@@ -1,6 +1,22 @@
 """What is wrong with a pool, before it costs answers; ``kdprompt doctor`` is its command."""
 
-from kdprompt.diagnose.coverage import Coverage, coverage
-from kdprompt.diagnose.task_mixture import Mixture, mixture
+import sys
+from typing import TYPE_CHECKING
 
-__all__ = ["Coverage", "Mixture", "coverage", "mixture"]
+from kdprompt.deprecation import resolve_renamed
+from kdprompt.diagnose.pool_coverage import PoolCoverage, measure_coverage
+from kdprompt.diagnose.task_mixture import TaskMixture, find_task_mixture
+
+__all__ = ["PoolCoverage", "TaskMixture", "find_task_mixture", "measure_coverage"]
+
+RENAMED = {
+    "Coverage": "PoolCoverage",
+    "Mixture": "TaskMixture",
+    "coverage": "measure_coverage",
+    "mixture": "find_task_mixture",
+}
+
+if not TYPE_CHECKING:  # type checkers shall not know the old names
+
+    def __getattr__(name: str) -> object:
+        return resolve_renamed(sys.modules[__name__], name, RENAMED)

@@ -1,10 +1,10 @@
-"""Does a pool mix tasks whose inputs do not tell them apart, and what does that cost?
+"""Whether a pool mixes tasks that its inputs do not tell apart, and what that costs.
 
-Each example is asked for in turn, with its output hidden: the attention of its nearest neighbours (R6, with the
-pool's own outputs in place of estimates) falls on its own output, on another output of its task, or on another
-task's. Where the pool has no tags, two groups of outputs are looked for that the same inputs get: groups that
-neighbours hardly tell apart, while within each group they do tell the outputs apart. That is a hint, no proof: a
-single task whose outputs the embedding does not see looks the same.
+Each example is a query once, with its output hidden. The attention of its nearest neighbours (R6, with the pool's own
+outputs in place of estimates) falls on its own output, on another output of its task, or on one of another task. Where
+the pool has no tags, the outputs are split into two groups that neighbours hardly tell apart while they do tell the
+outputs within each group apart. Such a split is a hint and no proof: a single task whose outputs the embedding does not
+separate looks the same.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,33 +15,35 @@ import torch
 from torch import Tensor
 
 from kdprompt.pool.pool import Pool
+from kdprompt.theory.attention import normalise_attention
 from kdprompt.theory.bandwidth import fit_by_leave_one_out
 
-__all__ = ["Mixture", "mixture"]
+__all__ = ["TaskMixture", "find_task_mixture"]
 
-SAMPLE = 2000
-NEIGHBOURS = 64
-MOST_OUTPUTS = 12  # up to here every split of the outputs into two groups is looked at
-FEWEST = 1000  # with fewer examples neighbours are far, and a single task looks mixed too
-INDISTINCT = 0.8  # from here on, a split counts as one that inputs do not tell apart
-CLEARER = 0.15  # and the outputs within its groups must be told apart better by at least this much
+SAMPLE = 2000  # most examples that are queries
+NEIGHBOURS = 64  # neighbours of ``confusion``, ``within`` and the votes
+MAX_OUTPUTS = 12  # up to so many outputs, every split into two groups is examined
+MIN_EXAMPLES_UNTAGGED = 1000  # with fewer examples neighbours are far, and a single task looks mixed too
+MIN_CONFUSION = 0.8  # from this confusion on, inputs do not tell the groups apart
+MIN_CONTRAST = 0.15  # and outputs within the groups must be told apart better by at least this much
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """What the neighbourhoods of a pool say about its tasks.
+class TaskMixture:
+    """The tasks of a pool, and how far inputs tell them apart.
 
     Attributes:
-        groups: Outputs of each task: by tags, or two groups that were found; one group where nothing is mixed.
+        groups: Outputs of each task: by tags, or of the two groups of the best split; one group where nothing is mixed.
         tagged: Whether the groups are the pool's own tags.
         confusion: Attention of neighbours on other groups, relative to the groups' shares of the pool: 0 where inputs
             tell the groups apart, 1 where they say nothing about them.
         within: The same for outputs within a group, the group being known.
-        cross: Share of the attention of the ``k`` nearest neighbours on other groups: the cross-task interference.
-        conflict: Its share on other outputs of the same group: the label conflict.
-        accuracy: Of the outputs that neighbours vote for.
-        accuracy_within: Of their votes when the group is known.
-        k: Neighbours of ``cross`` and ``conflict``.
+        cross: Share of the attention of the ``k`` nearest neighbours on other groups, in [0, 1]: the cross-task
+            interference.
+        conflict: Its share on other outputs of the same group, in [0, 1]: the label conflict.
+        accuracy: Accuracy of the outputs that neighbours vote for, in [0, 1].
+        accuracy_within: Accuracy of their votes when the group is known, in [0, 1].
+        k: Number of neighbours of ``cross`` and ``conflict``.
     """
 
     groups: tuple[tuple[str, ...], ...]
@@ -57,21 +59,23 @@ class Mixture:
     @property
     def mixed(self) -> bool:
         """Whether several tasks share inputs that hardly tell them apart."""
-        return len(self.groups) > 1 and self.confusion >= INDISTINCT
+        return len(self.groups) > 1 and self.confusion >= MIN_CONFUSION
 
     def __str__(self) -> str:
-        """The finding in sentences, with what to do."""
-        if not self.mixed:
-            told = (
-                "The inputs tell its tasks apart"
-                if self.tagged
-                else "Nothing speaks for a mixture of conflicting tasks"
-            )
-            return (
-                f"{told} (confusion {self.confusion:.2f}, where 1 is chance). Of the attention of {self.k} nearest "
-                f"neighbours {self.cross:.0%} falls on outputs of another task, {self.conflict:.0%} on conflicting "
-                "outputs of the same."
-            )
+        """The result in sentences, with what to do."""
+        return self._mixed_text() if self.mixed else self._plain_text()
+
+    def _plain_text(self) -> str:
+        verdict = (
+            "The inputs tell its tasks apart" if self.tagged else "Nothing speaks for a mixture of conflicting tasks"
+        )
+        return (
+            f"{verdict} (confusion {self.confusion:.2f}, where 1 is chance). Of the attention of {self.k} nearest "
+            f"neighbours {self.cross:.0%} falls on outputs of another task, {self.conflict:.0%} on conflicting "
+            "outputs of the same."
+        )
+
+    def _mixed_text(self) -> str:
         names = " and ".join(
             "{" + ", ".join(group[:6]) + (", …" if len(group) > 6 else "") + "}" for group in self.groups
         )
@@ -85,66 +89,106 @@ class Mixture:
         )
 
 
-def mixture(pool: Pool, vectors: Tensor, *, k: int = 8, seed: int = 0) -> Mixture:
+@dataclass(frozen=True)
+class _LabelledPool:
+    """The examples with outputs: unit-norm ``x: [n, d]``, index of the output ``y: [n]``, and (task, output) names."""
+
+    x: Tensor
+    y: Tensor
+    names: list[tuple[str, str]]
+
+    @property
+    def values(self) -> Tensor:
+        """One-hot outputs ``[n, c]``."""
+        return torch.nn.functional.one_hot(self.y, len(self.names)).float()
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """Where the attention of m examples falls.
+
+    ``mass: [m, c]`` on each output by many neighbours, ``nearest: [m, c]`` by the k nearest, ``output: [m]`` index of
+    the true output, ``prior: [c]`` share of each output in the pool.
+    """
+
+    mass: Tensor
+    nearest: Tensor
+    output: Tensor
+    prior: Tensor
+    k: int
+
+
+def find_task_mixture(pool: Pool, vectors: Tensor, *, k: int = 8, seed: int = 0) -> TaskMixture:
     """Looks for tasks in a pool that conflict.
 
     Args:
         pool: Examples with outputs from a label set.
         vectors: Unit-norm embeddings of their inputs ``[n, d]``.
         k: Nearest neighbours that a plain selector would show.
-        seed: Of the sample of at most 2,000 examples that are asked for.
+        seed: Seed of the sample of at most 2,000 examples that are queries.
 
     Returns:
-        The finding; ``str`` says it in words.
+        The tasks; ``str`` describes them in words.
 
     Raises:
         ValueError: The pool has fewer than 3 examples with outputs, or fewer than 2 outputs.
     """
-    kept = [i for i, d in enumerate(pool) if d.output is not None]
-    names = sorted({(pool[i].task or "", str(pool[i].output)) for i in kept})
-    if len(kept) < 3 or len(names) < 2:
-        raise ValueError(
-            f"a mixture can be looked for among at least 3 examples with 2 outputs, got {len(kept)} with {len(names)}"
-        )
-    code = {name: i for i, name in enumerate(names)}
-    y = torch.tensor([code[pool[i].task or "", str(pool[i].output)] for i in kept])
-    x = torch.nn.functional.normalize(vectors[torch.tensor(kept)].float().cpu(), dim=-1)
-    mass, near, own = _attention(x, y, len(names), k, seed)
-    prior = torch.nn.functional.one_hot(y, len(names)).float().mean(0)
-    tags = sorted({task for task, _ in names})
-    if len(tags) > 1:
-        group = torch.tensor([tags.index(task) for task, _ in names])
-        return _finding(group, names, (mass, near, own, prior), tagged=True, k=k)
-    whole = _finding(torch.zeros(len(names), dtype=torch.long), names, (mass, near, own, prior), tagged=False, k=k)
-    if len(kept) < FEWEST:
+    labelled = _labelled_pool(pool, vectors)
+    attention = _attend(labelled, k, seed)
+    tasks = sorted({task for task, _ in labelled.names})
+    if len(tasks) > 1:
+        group = torch.tensor([tasks.index(task) for task, _ in labelled.names])
+        return _measure_groups(group, labelled.names, attention, tagged=True)
+    outputs = len(labelled.names)
+    whole = _measure_groups(torch.zeros(outputs, dtype=torch.long), labelled.names, attention, tagged=False)
+    if len(labelled.y) < MIN_EXAMPLES_UNTAGGED:
         return whole
-    found = [_finding(split, names, (mass, near, own, prior), tagged=False, k=k) for split in _splits(len(names))]
-    best = max(found, key=lambda item: item.confusion - item.within, default=whole)
-    clear = best.confusion >= INDISTINCT and best.confusion - best.within >= CLEARER
+    splits = [_measure_groups(group, labelled.names, attention, tagged=False) for group in _splits(outputs)]
+    best = max(splits, key=lambda split: split.confusion - split.within, default=whole)
+    clear = best.confusion >= MIN_CONFUSION and best.confusion - best.within >= MIN_CONTRAST
     return best if clear else whole
 
 
-def _attention(x: Tensor, y: Tensor, outputs: int, k: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention on each output, of many neighbours and of the k nearest ``[m, c]`` each, and true outputs ``[m]``."""
-    rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:SAMPLE]
-    similarity = x[rows] @ x.T
-    similarity[torch.arange(len(rows)), rows] = -torch.inf
+def _labelled_pool(pool: Pool, vectors: Tensor) -> _LabelledPool:
+    rows = [i for i, d in enumerate(pool) if d.output is not None]
+    names = sorted({(pool[i].task or "", str(pool[i].output)) for i in rows})
+    if len(rows) < 3 or len(names) < 2:
+        raise ValueError(
+            f"a mixture can be looked for among at least 3 examples with 2 outputs, got {len(rows)} with {len(names)}"
+        )
+    code = {name: i for i, name in enumerate(names)}
+    y = torch.tensor([code[pool[i].task or "", str(pool[i].output)] for i in rows])
+    return _LabelledPool(torch.nn.functional.normalize(vectors[torch.tensor(rows)].float().cpu(), dim=-1), y, names)
+
+
+def _attend(labelled: _LabelledPool, k: int, seed: int) -> _Attention:
+    """The attention of a sample of the examples on all others; its temperature is fitted by leave-one-out."""
+    x, values = labelled.x, labelled.values
+    sample = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:SAMPLE]
+    similarity = x[sample] @ x.T
+    similarity[torch.arange(len(sample)), sample] = -torch.inf
     top = similarity.topk(min(NEIGHBOURS, len(x) - 1), dim=-1)
-    values = torch.nn.functional.one_hot(y, outputs).float()
-    fitted = fit_by_leave_one_out(top.values, values[top.indices], values[rows], values.mean(0), labels=True)
-    pull = ((top.values - 1) / fitted.temperature).exp()
-    shown = values[top.indices]
+    prior, shown = values.mean(0), values[top.indices]
+    fitted = fit_by_leave_one_out(top.values, shown, values[sample], prior, labels=True)
+    weights = ((top.values - 1) / fitted.temperature).exp()
 
-    def share(count: int) -> Tensor:
-        part = pull[:, :count, None]
-        return (part * shown[:, :count]).sum(1) / part.sum(1).clamp_min(torch.finfo(part.dtype).tiny)
+    def share_of_nearest(count: int) -> Tensor:
+        """Attention of the ``count`` nearest neighbours by output ``[m, c]``."""
+        attention = normalise_attention(weights[:, :count], dim=-1)
+        return (attention[..., None] * shown[:, :count]).sum(1)
 
-    return share(len(top.values[0])), share(k), y[rows]
+    return _Attention(
+        mass=share_of_nearest(top.values.shape[-1]),
+        nearest=share_of_nearest(k),
+        output=labelled.y[sample],
+        prior=prior,
+        k=k,
+    )
 
 
 def _splits(outputs: int) -> Iterator[Tensor]:
-    """Every split of the outputs into two groups of at least two; none where there are too many to look at."""
-    if outputs > MOST_OUTPUTS:
+    """Every split of the outputs into two groups of at least two; none where there are more than ``MAX_OUTPUTS``."""
+    if outputs > MAX_OUTPUTS:
         return
     for size in range(2, outputs // 2 + 1):
         for members in combinations(range(outputs), size):
@@ -154,36 +198,27 @@ def _splits(outputs: int) -> Iterator[Tensor]:
                 yield group
 
 
-def _finding(
-    group: Tensor,
-    names: Sequence[tuple[str, str]],
-    seen: tuple[Tensor, Tensor, Tensor, Tensor],
-    *,
-    tagged: bool,
-    k: int,
-) -> Mixture:
-    mass, near, own, prior = seen
-    same = group[own][:, None] == group  # outputs of the example's own group [m, c]
-
-    def inside(shares: Tensor) -> Tensor:
-        kept = shares * same
-        return kept / kept.sum(-1, keepdim=True).clamp_min(torch.finfo(kept.dtype).tiny)
-
-    chance = prior.expand_as(mass)
-    apart = (mass * ~same).sum(-1).mean() / (chance * ~same).sum(-1).mean().clamp_min(1e-12)
-    missed = 1 - inside(mass).gather(1, own[:, None]).mean()
-    blind = 1 - inside(chance).gather(1, own[:, None]).mean()
-    hit = near.gather(1, own[:, None]).squeeze(-1)
-    cross = float((near * ~same).sum(-1).mean())
+def _measure_groups(
+    group: Tensor, names: Sequence[tuple[str, str]], attention: _Attention, *, tagged: bool
+) -> TaskMixture:
+    """How far the attention tells groups of outputs apart; ``group: [c]`` is the index of each output's group."""
+    mass, output = attention.mass, attention.output
+    same = group[output][:, None] == group  # whether an output is of the example's group [m, c]
+    chance = attention.prior.expand_as(mass)
+    between = (mass * ~same).sum(-1).mean() / (chance * ~same).sum(-1).mean().clamp_min(1e-12)
+    missed = 1 - normalise_attention(mass * same, dim=-1).gather(1, output[:, None]).mean()
+    missed_by_chance = 1 - normalise_attention(chance * same, dim=-1).gather(1, output[:, None]).mean()
+    hit = attention.nearest.gather(1, output[:, None]).squeeze(-1)
+    cross = float((attention.nearest * ~same).sum(-1).mean())
     groups = [tuple(names[i][1] for i in range(len(names)) if group[i] == g) for g in group.unique().tolist()]
-    return Mixture(
+    return TaskMixture(
         groups=tuple(groups),
         tagged=tagged,
-        confusion=float(apart) if len(groups) > 1 else 0.0,
-        within=float(missed / blind.clamp_min(1e-12)),
+        confusion=float(between) if len(groups) > 1 else 0.0,
+        within=float(missed / missed_by_chance.clamp_min(1e-12)),
         cross=cross,
         conflict=float((1 - hit).mean()) - cross,
-        accuracy=float((mass.argmax(-1) == own).float().mean()),
-        accuracy_within=float(((mass * same).argmax(-1) == own).float().mean()),
-        k=k,
+        accuracy=float((mass.argmax(-1) == output).float().mean()),
+        accuracy_within=float(((mass * same).argmax(-1) == output).float().mean()),
+        k=attention.k,
     )

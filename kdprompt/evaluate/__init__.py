@@ -1,57 +1,88 @@
-"""The benchmark harness: data sets, contenders, readers, paired statistics; ``kdprompt bench`` is its command."""
+"""The benchmark harness: data sets, selectors, readers, paired statistics; ``kdprompt bench`` is its command."""
 
-from kdprompt.evaluate.datasets import Asked, Case, Dataset, EmbeddingCache, Problem
+import sys
+from typing import TYPE_CHECKING
+
+from kdprompt.deprecation import resolve_renamed
+from kdprompt.evaluate.benchmark_pool import BenchmarkPool, QueryBatch
+from kdprompt.evaluate.cell import Cell
+from kdprompt.evaluate.datasets import Case, Dataset
+from kdprompt.evaluate.embedding_cache import EmbeddingCache
 from kdprompt.evaluate.metrics import exact_match, label_accuracy, token_f1
-from kdprompt.evaluate.runner import Cell, Plan, run
+from kdprompt.evaluate.runner import Plan, count_prompts, run
+from kdprompt.evaluate.selector_specs import make_selector, make_selectors
 from kdprompt.evaluate.selectors import (
-    Contender,
-    Distillation,
-    FromLangChain,
-    PerQuery,
-    Shuffled,
-    Static,
-    contender,
-    contenders,
+    BenchmarkSelector,
+    DistillationBenchmarkSelector,
+    LangChainSelector,
+    PerQuerySelector,
+    ShuffledSelector,
+    StaticSelector,
 )
 from kdprompt.evaluate.store import Store
-from kdprompt.evaluate.stress import duplicates, imbalance, label_noise, mixed, stress
-from kdprompt.evaluate.tables import Results, joined, summarise
-from kdprompt.readers import Answer, LabelReader, Reader, TextReader, smollm2
-from kdprompt.readers import CausalLM as HuggingFaceModel
+from kdprompt.evaluate.suites import add_duplicates, add_label_noise, apply_suite, mix_datasets, unbalance_outputs
+from kdprompt.evaluate.tables import Results, join_results, summarise
+from kdprompt.readers import Answer, CausalLM, LabelReader, Reader, TextReader, smollm2
 
 __all__ = [
     "Answer",
-    "Asked",
+    "BenchmarkPool",
+    "BenchmarkSelector",
     "Case",
+    "CausalLM",
     "Cell",
-    "Contender",
     "Dataset",
-    "Distillation",
+    "DistillationBenchmarkSelector",
     "EmbeddingCache",
-    "FromLangChain",
-    "HuggingFaceModel",
     "LabelReader",
-    "PerQuery",
+    "LangChainSelector",
+    "PerQuerySelector",
     "Plan",
-    "Problem",
+    "QueryBatch",
     "Reader",
     "Results",
-    "Shuffled",
-    "Static",
+    "ShuffledSelector",
+    "StaticSelector",
     "Store",
     "TextReader",
-    "contender",
-    "contenders",
-    "duplicates",
+    "add_duplicates",
+    "add_label_noise",
+    "apply_suite",
+    "count_prompts",
     "exact_match",
-    "imbalance",
-    "joined",
+    "join_results",
     "label_accuracy",
-    "label_noise",
-    "mixed",
+    "make_selector",
+    "make_selectors",
+    "mix_datasets",
     "run",
     "smollm2",
-    "stress",
     "summarise",
     "token_f1",
+    "unbalance_outputs",
 ]
+
+RENAMED = {
+    "Asked": "QueryBatch",
+    "Contender": "BenchmarkSelector",
+    "Distillation": "DistillationBenchmarkSelector",
+    "FromLangChain": "LangChainSelector",
+    "HuggingFaceModel": "CausalLM",
+    "PerQuery": "PerQuerySelector",
+    "Problem": "BenchmarkPool",
+    "Shuffled": "ShuffledSelector",
+    "Static": "StaticSelector",
+    "contender": "make_selector",
+    "contenders": "make_selectors",
+    "duplicates": "add_duplicates",
+    "imbalance": "unbalance_outputs",
+    "joined": "join_results",
+    "label_noise": "add_label_noise",
+    "mixed": "mix_datasets",
+    "stress": "apply_suite",
+}
+
+if not TYPE_CHECKING:  # type checkers shall not know the old names
+
+    def __getattr__(name: str) -> object:
+        return resolve_renamed(sys.modules[__name__], name, RENAMED)

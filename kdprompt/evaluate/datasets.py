@@ -1,44 +1,29 @@
-"""Data sets: a pool, dev queries and labelled test queries, with the embeddings of their texts."""
+"""Data sets of a benchmark: a pool, dev queries and labelled test queries."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
-
-import torch
-from torch import Tensor
 
 from kdprompt.errors import PoolError
+from kdprompt.evaluate.benchmark_pool import BenchmarkPool, EmbeddingFunction
 from kdprompt.evaluate.store import digest
-from kdprompt.pool.embedding import CallableEmbedder, Embedder
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Demonstration, Query, Schema
-from kdprompt.readers.reader import Reader
 
-__all__ = ["Asked", "Case", "Dataset", "Embed", "EmbeddingCache", "Problem"]
+__all__ = ["Case", "Dataset", "check_disjoint"]
 
-MOST_LABELS = 200
-
-
-class Embed(Protocol):
-    """Texts to ``[n, d]``, with a name that identifies the embedding."""
-
-    name: str
-
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Texts to ``[n, d]``."""
-        ...
+MAX_LABELS = 200
 
 
 @dataclass(frozen=True)
 class Case:
-    """A test query with the output that it should get.
+    """A query with its true output.
 
     Attributes:
         query: What selectors see.
         output: The true output.
-        task: The true task, whether or not the query says it.
+        task: The true task, whether or not the query states it.
     """
 
     query: Query
@@ -56,7 +41,7 @@ class Dataset:
         traffic: Dev queries without their outputs: the query distribution.
         dev: The same queries with outputs, for choosing settings.
         test: Labelled queries, for reporting.
-        suite: Which stress it was put under; ``clean`` for none.
+        suite: The stress suite that was applied; ``clean`` for none.
     """
 
     name: str
@@ -73,20 +58,26 @@ class Dataset:
         Raises:
             PoolError: A file cannot be read, an example has no output, or an input stands in two of the files.
         """
-        parts = {"pool": pool, "dev": dev, "test": test}
-        pools = {part: Pool.from_jsonl(path, schema) for part, path in parts.items()}
-        for part, path in parts.items():
-            missing = next((d for d in pools[part] if d.output is None), None)
-            if missing is not None:
-                raise PoolError(f"{path}: the example {missing.input!r:.80} has no output; a benchmark needs every one")
-        check_disjoint(pools)
-        cases = {part: tuple(_case(d) for d in pools[part]) for part in ("dev", "test")}
-        return cls(name, pools["pool"], tuple(case.query for case in cases["dev"]), cases["dev"], cases["test"])
+        files = {"pool": pool, "dev": dev, "test": test}
+        splits = {split: Pool.from_jsonl(path, schema) for split, path in files.items()}
+        for split, path in files.items():
+            unlabelled = next((d for d in splits[split] if d.output is None), None)
+            if unlabelled is not None:
+                raise PoolError(
+                    f"{path}: the example {unlabelled.input!r:.80} has no output; a benchmark needs every one"
+                )
+        check_disjoint(splits)
+        cases = {split: tuple(_labelled_case(d) for d in splits[split]) for split in ("dev", "test")}
+        return cls(name, splits["pool"], tuple(case.query for case in cases["dev"]), cases["dev"], cases["test"])
 
     @classmethod
     def from_prefix(cls, prefix: Path, schema: Schema | None = None) -> "Dataset":
-        """Reads ``prefix.pool.jsonl``, ``prefix.dev.jsonl`` and ``prefix.test.jsonl``."""
-        files = {part: prefix.with_name(f"{prefix.name}.{part}.jsonl") for part in ("pool", "dev", "test")}
+        """Reads ``prefix.pool.jsonl``, ``prefix.dev.jsonl`` and ``prefix.test.jsonl``.
+
+        Raises:
+            PoolError: A file does not exist, or as ``from_jsonl``.
+        """
+        files = {split: prefix.with_name(f"{prefix.name}.{split}.jsonl") for split in ("pool", "dev", "test")}
         for path in files.values():
             if not path.is_file():
                 raise PoolError(f"no such file: {path}; a data set is three files, NAME.pool.jsonl, .dev and .test")
@@ -94,27 +85,34 @@ class Dataset:
 
     @cached_property
     def labels(self) -> tuple[str, ...] | None:
-        """All outputs of the pool, sorted; None where they are no label set (more than 200 or mostly distinct)."""
-        names = sorted({str(d.output) for d in self.pool})
-        return tuple(names) if len(names) <= min(MOST_LABELS, max(2, len(self.pool) // 2)) else None
+        """The label set: all outputs of the pool, sorted; None where more than 200 or mostly distinct."""
+        outputs = sorted({str(d.output) for d in self.pool})
+        return tuple(outputs) if len(outputs) <= min(MAX_LABELS, max(2, len(self.pool) // 2)) else None
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the pool, the traffic and the suite: what selections depend on."""
-        rows = [[d.id, d.input, d.output, d.task] for d in self.pool]
+        examples = [[d.id, d.input, d.output, d.task] for d in self.pool]
         queries = [[q.text, q.task, sorted(q.outputs or ())] for q in self.traffic]
-        return digest(self.name, self.suite, rows, queries)
+        return digest(self.name, self.suite, examples, queries)
 
     def texts(self) -> list[str]:
         """Every distinct text to embed."""
-        parts = ([d.input for d in self.pool], [c.query.text for c in self.dev], [c.query.text for c in self.test])
-        return list(dict.fromkeys(text for part in parts for text in part))
+        inputs = [d.input for d in self.pool]
+        queries = [case.query.text for case in (*self.dev, *self.test)]
+        return list(dict.fromkeys([*inputs, *queries]))
 
-    def problem(self, embed: Embed, seed: int = 0) -> "Problem":
-        """The data set as selectors see it."""
-        return Problem(
+    def to_benchmark_pool(self, embed: EmbeddingFunction, seed: int = 0) -> BenchmarkPool:
+        """The data set as selectors see it: embedded, and without the outputs of queries.
+
+        Args:
+            embed: Texts to unit-norm embeddings.
+            seed: Seed of every random draw of a selector.
+        """
+        x = embed([d.input for d in self.pool])
+        return BenchmarkPool(
             pool=self.pool,
-            x=(x := embed([d.input for d in self.pool])),
+            x=x,
             traffic=self.traffic,
             traffic_vectors=embed([query.text for query in self.traffic]) if self.traffic else x[:0],
             embed=embed,
@@ -122,116 +120,26 @@ class Dataset:
         )
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A pool and a sample of the traffic, as selectors see them: no output of a query.
-
-    Attributes:
-        pool: The demonstrations.
-        x: Unit-norm embeddings of their inputs ``[n, d]``.
-        traffic: Sample of the query distribution.
-        traffic_vectors: Its unit-norm embeddings ``[t, d]``.
-        embed: Texts to embeddings, for selectors that embed for themselves.
-        seed: Of everything that samples.
-        reader: Who will answer, for selectors that may ask beforehand; None where nobody is there.
-    """
-
-    pool: Pool
-    x: Tensor
-    traffic: tuple[Query, ...]
-    traffic_vectors: Tensor
-    embed: Embed
-    seed: int = 0
-    reader: Reader | None = None
-
-    @cached_property
-    def labels(self) -> Tensor:
-        """Code of each example's output ``[n]``."""
-        names = {name: i for i, name in enumerate(sorted({str(d.output) for d in self.pool}))}
-        return torch.tensor([names[str(d.output)] for d in self.pool])
-
-    @cached_property
-    def embedder(self) -> Embedder:
-        """The embedding as an ``Embedder``."""
-        return CallableEmbedder(self.embed)
-
-    def demonstrations(self, rows: Iterable[int]) -> tuple[Demonstration, ...]:
-        """The pool's examples at some rows; −1 pads are left out."""
-        return tuple(self.pool[row] for row in rows if row >= 0)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Queries to select for: ``queries`` of length m and their unit-norm embeddings ``q: [m, d]``."""
-
-    queries: tuple[Query, ...]
-    q: Tensor
-
-    def __iter__(self) -> Iterator["Asked"]:
-        """One by one."""
-        for i in range(len(self.queries)):
-            yield Asked(self.queries[i : i + 1], self.q[i : i + 1])
-
-    def first(self, count: int) -> "Asked":
-        """The first few."""
-        return Asked(self.queries[:count], self.q[:count])
-
-
-class EmbeddingCache:
-    """Embeds texts once: known ones from memory, lists seen before from files.
-
-    Args:
-        embedder: The embedder.
-        name: Identifies it in file names and results.
-        folder: Where lists of embeddings are kept; None keeps nothing.
-    """
-
-    def __init__(self, embedder: Embedder, *, name: str, folder: Path | None = None) -> None:
-        self.embedder = embedder
-        self.name = name
-        self.folder = folder
-        self._known: dict[str, Tensor] = {}
-
-    def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Texts to unit-norm ``[n, d]``, float32 on the CPU."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if new:
-            self._known.update(zip(new, self._load(new), strict=True))
-        return torch.stack([self._known[text] for text in texts])
-
-    def _load(self, texts: list[str]) -> Tensor:
-        from safetensors.torch import load_file, save_file
-
-        path = self.folder / f"{digest(self.name, texts)}.safetensors" if self.folder else None
-        if path is not None and path.is_file():
-            return load_file(path)["vectors"]
-        vectors = torch.as_tensor(self.embedder.embed_documents(texts)).float().cpu()
-        vectors = torch.nn.functional.normalize(vectors, dim=-1)
-        if path is not None and len(texts) > 1:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            save_file({"vectors": vectors.contiguous()}, part)
-            part.replace(path)
-        return vectors
-
-
-def _case(demonstration: Demonstration) -> Case:
+def _labelled_case(demonstration: Demonstration) -> Case:
     query = Query(text=demonstration.input)
     return Case(query, str(demonstration.output), demonstration.task)
 
 
-def check_disjoint(pools: Mapping[str, Pool]) -> None:
-    """Says which input stands in two parts of a data set.
+def check_disjoint(splits: Mapping[str, Pool]) -> None:
+    """Checks that no input stands in two splits of a data set.
+
+    Args:
+        splits: Splits by name.
 
     Raises:
-        PoolError: One does; figures from such a data set would be no evidence.
+        PoolError: An input stands in two splits; scores on such a data set would be no evidence.
     """
-    seen: dict[str, str] = {}
-    for part, pool in pools.items():
+    first_split: dict[str, str] = {}
+    for split, pool in splits.items():
         for demonstration in pool:
-            first = seen.setdefault(demonstration.input, part)
-            if first != part:
+            first = first_split.setdefault(demonstration.input, split)
+            if first != split:
                 raise PoolError(
-                    f"the input {demonstration.input!r:.80} stands in {first} and in {part}; take it out of one of "
+                    f"the input {demonstration.input!r:.80} stands in {first} and in {split}; take it out of one of "
                     "them, they must be disjoint"
                 )

@@ -1,4 +1,4 @@
-"""A second embedding without a network, to see what a swapped embedder changes."""
+"""A second embedding without a network, to measure how results depend on the embedder."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +13,9 @@ class LatentSemanticEmbedder:
     """Latent semantic analysis: TF-IDF of words and word pairs, reduced by a truncated SVD (Deerwester et al. 1990).
 
     Args:
-        texts: What it is fitted on.
-        dimensions: Of the embedding.
-        seed: Of the SVD.
+        texts: Texts that words and the reduction are fitted on.
+        dimensions: Dimension d of the embedding.
+        seed: Seed of the SVD.
 
     Raises:
         ImportError: scikit-learn is not installed.
@@ -33,10 +33,10 @@ class LatentSemanticEmbedder:
         self._pipeline.fit(list(texts))
 
     def embed_documents(self, texts: list[str]) -> Tensor:
-        """Texts to ``[n, d]``; a text without a known word points where all dimensions weigh the same."""
-        found = torch.as_tensor(self._pipeline.transform(texts), dtype=torch.float32)
-        blank = found.norm(dim=-1, keepdim=True) < 1e-6
-        return torch.where(blank, torch.ones_like(found), found)
+        """Texts to ``[n, d]``; a text without a known word becomes a vector of ones."""
+        vectors = torch.as_tensor(self._pipeline.transform(texts), dtype=torch.float32)
+        blank = vectors.norm(dim=-1, keepdim=True) < 1e-6
+        return torch.where(blank, torch.ones_like(vectors), vectors)
 
     def embed_query(self, text: str) -> Tensor:
         """One text to ``[d]``."""

@@ -1,4 +1,4 @@
-"""How right an answer is: numbers in [0, 1] from an answer and the true output."""
+"""Scores of answers: from an answer and the true output to a number in [0, 1]."""
 
 import re
 import string
@@ -14,7 +14,7 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 def label_accuracy(answer: str, truth: str) -> float:
-    """1 if the answer is the true label, case and spacing apart.
+    """1 if the answer is the true label up to case and spacing, 0 otherwise.
 
     Example:
         >>> label_accuracy(" Card  arrival", "card arrival")

@@ -1,7 +1,7 @@
-"""Other selectors of demonstrations for each query, as small functions on the same embeddings.
+"""Published selectors of demonstrations for each query, as small functions on the same embeddings.
 
-Each takes a ``Problem``, the queries asked and k, and returns rows of the pool in reading order ``[m, k]``. The best
-stand last, next to the query, unless the name says otherwise: that is the stronger order for most readers.
+Each takes a ``BenchmarkPool``, a ``QueryBatch`` and k, and returns rows of the pool in prompt order ``[m, k]``. The
+best demonstration stands last, next to the query, unless the name says otherwise: most models do better so.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdprompt.evaluate.datasets import Asked, Problem
+from kdprompt.evaluate.benchmark_pool import BenchmarkPool, QueryBatch
 from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 from kdprompt.theory.kernels import Gaussian
 
 __all__ = [
-    "PER_QUERY",
-    "Baseline",
+    "QUERY_BASELINES",
+    "QueryBaseline",
     "bm25",
     "dpp",
     "kite",
@@ -29,31 +29,31 @@ __all__ = [
     "zero_shot",
 ]
 
-Baseline = Callable[[Problem, Asked, int], Tensor]
+QueryBaseline = Callable[[BenchmarkPool, QueryBatch, int], Tensor]
 SHORTLIST = 100
 
 
-def zero_shot(problem: Problem, asked: Asked, k: int) -> Tensor:
+def zero_shot(benchmark: BenchmarkPool, batch: QueryBatch, k: int) -> Tensor:
     """No demonstrations, whatever k."""
-    return torch.zeros(len(asked.queries), 0, dtype=torch.long)
+    return torch.zeros(len(batch.queries), 0, dtype=torch.long)
 
 
-def nearest_first(problem: Problem, asked: Asked, k: int) -> Tensor:
+def nearest_first(benchmark: BenchmarkPool, batch: QueryBatch, k: int) -> Tensor:
     """The k nearest neighbours, nearest first, as most libraries return them."""
-    return (asked.q @ problem.x.T).topk(min(k, len(problem.x)), dim=-1).indices
+    return (batch.q @ benchmark.x.T).topk(min(k, len(benchmark.x)), dim=-1).indices
 
 
-def nearest_last(problem: Problem, asked: Asked, k: int) -> Tensor:
+def nearest_last(benchmark: BenchmarkPool, batch: QueryBatch, k: int) -> Tensor:
     """The k nearest neighbours, nearest last: Liu et al. (2022), arXiv 2101.06804 (KATE)."""
-    return nearest_first(problem, asked, k).flip(-1)
+    return nearest_first(benchmark, batch, k).flip(-1)
 
 
-def bm25(problem: Problem, asked: Asked, k: int) -> Tensor:
+def bm25(benchmark: BenchmarkPool, batch: QueryBatch, k: int) -> Tensor:
     """The k best by BM25: Robertson & Zaragoza (2009), by the library ``bm25s`` (arXiv 2407.03618)."""
-    library, index = _bm25_index(tuple(d.input for d in problem.pool))
-    tokens = library.tokenize([query.text for query in asked.queries], show_progress=False, return_ids=False)
-    found, _ = index.retrieve(tokens, k=min(k, len(problem.x)), show_progress=False)
-    return torch.as_tensor(found.astype("int64")).flip(-1)
+    library, index = _bm25_index(tuple(d.input for d in benchmark.pool))
+    tokens = library.tokenize([query.text for query in batch.queries], show_progress=False, return_ids=False)
+    rows, _ = index.retrieve(tokens, k=min(k, len(benchmark.x)), show_progress=False)
+    return torch.as_tensor(rows.astype("int64")).flip(-1)
 
 
 @lru_cache(maxsize=2)
@@ -67,19 +67,19 @@ def _bm25_index(texts: tuple[str, ...]) -> tuple[Any, Any]:
     return bm25s, index
 
 
-def mmr(problem: Problem, asked: Asked, k: int, *, trade_off: float = 0.7) -> Tensor:
+def mmr(benchmark: BenchmarkPool, batch: QueryBatch, k: int, *, trade_off: float = 0.7) -> Tensor:
     """Maximal marginal relevance: Carbonell & Goldstein (1998); for demonstrations Ye et al. (2023), arXiv 2211.13892.
 
     Args:
-        problem: Pool.
-        asked: Queries.
-        k: Demonstrations.
+        benchmark: Embedded pool of n demonstrations.
+        batch: m queries.
+        k: Demonstrations a prompt.
         trade_off: λ in [0, 1]; 1 is nearest neighbours.
 
     Returns:
-        ``[m, k]``, chosen first last.
+        ``[m, k]``; the demonstration chosen first stands last.
     """
-    index, nearness, among = _shortlist(problem, asked)
+    index, nearness, among = _shortlist(benchmark, batch)
     redundancy = torch.zeros_like(nearness)
     taken = torch.zeros_like(nearness, dtype=torch.bool)
     order: list[Tensor] = []
@@ -87,36 +87,42 @@ def mmr(problem: Problem, asked: Asked, k: int, *, trade_off: float = 0.7) -> Te
         score = trade_off * nearness - (1 - trade_off) * redundancy
         pick = score.masked_fill(taken, -torch.inf).argmax(-1, keepdim=True)
         taken.scatter_(-1, pick, True)
-        closeness = _row(among, pick)
+        closeness = _gather_row(among, pick)
         redundancy = torch.maximum(redundancy, closeness) if order else closeness
         order.append(pick)
     return index.gather(-1, torch.cat(order, -1)).flip(-1)
 
 
-def dpp(problem: Problem, asked: Asked, k: int, *, relevance: float = 0.1) -> Tensor:
+def dpp(benchmark: BenchmarkPool, batch: QueryBatch, k: int, *, relevance: float = 0.1) -> Tensor:
     """Greedy MAP of a k-DPP: Chen et al. (2018), arXiv 1709.05135; Ye et al. (2023), arXiv 2302.05698.
 
     The kernel is r_i (1 + ⟨x_i, x_j⟩)/2 r_j with relevance r_i = exp(⟨q, x_i⟩ / (2 · ``relevance``)); nothing is
     trained.
 
     Args:
-        problem: Pool.
-        asked: Queries.
-        k: Demonstrations.
+        benchmark: Embedded pool of n demonstrations.
+        batch: m queries.
+        k: Demonstrations a prompt.
         relevance: Smaller weighs nearness more.
 
     Returns:
         ``[m, k]``, nearest last.
     """
-    index, nearness, among = _shortlist(problem, asked)
+    index, nearness, among = _shortlist(benchmark, batch)
     scale = ((nearness - nearness.amax(-1, keepdim=True)) / (2 * relevance)).double().exp()
     kernel = scale[:, :, None] * (1 + among.double()) / 2 * scale[:, None, :]
-    picks = _conditioning(kernel, torch.zeros_like(scale), k, noise=0.0, gain=lambda variance, _: variance)
-    return _nearest_last(index, nearness, picks)
+    picks = _choose_by_posterior(kernel, torch.zeros_like(scale), k, noise=0.0, gain=lambda variance, _: variance)
+    return _arrange_nearest_last(index, nearness, picks)
 
 
 def kite(
-    problem: Problem, asked: Asked, k: int, *, temperature: float = 0.25, noise: float = 0.1, diversity: float = 0.1
+    benchmark: BenchmarkPool,
+    batch: QueryBatch,
+    k: int,
+    *,
+    temperature: float = 0.25,
+    noise: float = 0.1,
+    diversity: float = 0.1,
 ) -> Tensor:
     """Kernelised submodular selection in the manner of KITE, arXiv 2509.15676.
 
@@ -125,38 +131,38 @@ def kite(
     Gaussian kernel conditioned on what is chosen.
 
     Args:
-        problem: Pool.
-        asked: Queries.
-        k: Demonstrations.
-        temperature: Of the kernel.
+        benchmark: Embedded pool of n demonstrations.
+        batch: m queries.
+        k: Demonstrations a prompt.
+        temperature: Temperature of the kernel.
         noise: Ridge of the regression.
         diversity: Weight of the regulariser.
 
     Returns:
         ``[m, k]``, nearest last.
     """
-    index, nearness, _ = _shortlist(problem, asked)
+    index, nearness, _ = _shortlist(benchmark, batch)
     kappa = Gaussian(temperature)
-    x = problem.x[index].double()
-    kernel, cross = kappa(x, x), kappa(x, asked.q.double()[:, None, :]).squeeze(-1)
+    x = benchmark.x[index].double()
+    kernel, cross = kappa(x, x), kappa(x, batch.q.double()[:, None, :]).squeeze(-1)
 
     def gain(variance: Tensor, covariance: Tensor) -> Tensor:
         return covariance.square() / (variance + noise) + diversity * (variance / noise).log1p()
 
-    return _nearest_last(index, nearness, _conditioning(kernel, cross, k, noise=noise, gain=gain))
+    return _arrange_nearest_last(index, nearness, _choose_by_posterior(kernel, cross, k, noise=noise, gain=gain))
 
 
-def _conditioning(
+def _choose_by_posterior(
     kernel: Tensor, cross: Tensor, k: int, *, noise: float, gain: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Greedy choice by what is left of a Gaussian process after conditioning on the choice so far.
+    """Greedy choice by the posterior of a Gaussian process that is conditioned on the choice so far.
 
     Args:
-        kernel: ``[m, L, L]``.
-        cross: Covariance with the query ``[m, L]``.
-        k: How many.
-        noise: Added to the variance of what is chosen.
-        gain: From remaining variance and remaining covariance ``[m, L]`` to the gain ``[m, L]``.
+        kernel: Prior covariance of the candidates ``[m, L, L]``.
+        cross: Their prior covariance with the query ``[m, L]``.
+        k: Number of candidates to choose.
+        noise: Added to the variance of each chosen candidate.
+        gain: From posterior variance and posterior covariance with the query ``[m, L]`` to the gain ``[m, L]``.
 
     Returns:
         Positions ``[m, min(k, L)]`` in order of choice, by an incremental Cholesky factorisation.
@@ -169,9 +175,9 @@ def _conditioning(
     for _ in range(min(k, kernel.shape[-1])):
         score = gain(variance.clamp_min(0), covariance)
         pick = score.masked_fill(taken, -torch.inf).argmax(-1, keepdim=True)
-        own = factors.gather(1, pick[..., None].expand(-1, -1, factors.shape[-1]))
+        pick_factor = factors.gather(1, pick[..., None].expand(-1, -1, factors.shape[-1]))
         root = (variance.gather(-1, pick) + noise).clamp_min(1e-12).sqrt()
-        column = (_row(kernel, pick) - (factors * own).sum(-1)) / root
+        column = (_gather_row(kernel, pick) - (factors * pick_factor).sum(-1)) / root
         covariance = covariance - column * (covariance.gather(-1, pick) / root)
         variance = variance - column.square()
         factors = torch.cat([factors, column[..., None]], -1)
@@ -180,43 +186,43 @@ def _conditioning(
     return torch.cat(order, -1)
 
 
-def label_balanced(problem: Problem, asked: Asked, k: int) -> Tensor:
+def label_balanced(benchmark: BenchmarkPool, batch: QueryBatch, k: int) -> Tensor:
     """The nearest of each output, then the second nearest of each, and so on; nearer outputs first; nearest last."""
-    similarity = asked.q @ problem.x.T
+    similarity = batch.q @ benchmark.x.T
     order = similarity.argsort(dim=-1, descending=True)
-    labels = problem.labels[order]
-    turn = torch.zeros_like(labels)
-    for code in labels.unique():  # how many of the same output are nearer
-        same = labels == code
+    codes = benchmark.output_codes[order]
+    turn = torch.zeros_like(codes)  # how many demonstrations of the same output are nearer
+    for code in codes.unique():
+        same = codes == code
         turn[same] = (same.cumsum(-1) - 1)[same]
-    first = turn.argsort(dim=-1, stable=True)[:, : min(k, len(problem.x))]
+    first = turn.argsort(dim=-1, stable=True)[:, : min(k, len(benchmark.x))]
     rows = order.gather(-1, first)
     return rows.gather(-1, similarity.gather(-1, rows).argsort(-1))
 
 
-def set_bsr(problem: Problem, asked: Asked, k: int) -> Tensor:
+def set_bsr(benchmark: BenchmarkPool, batch: QueryBatch, k: int) -> Tensor:
     """Set-BSR: Gupta et al. (2023), arXiv 2305.14907, with MiniLM's token embeddings.
 
     Greedy coverage of the query's tokens: the sum over them of the largest similarity with a token of a chosen
     example (BERTScore recall of a set, without idf weights).
 
     Args:
-        problem: Pool.
-        asked: Queries.
-        k: Demonstrations.
+        benchmark: Embedded pool of n demonstrations.
+        batch: m queries.
+        k: Demonstrations a prompt.
 
     Returns:
         ``[m, k]``; the largest recall on its own stands last.
     """
-    words, owner = _token_vectors(tuple(d.input for d in problem.pool))
-    asked_words = [_encode_tokens([query.text])[0] for query in asked.queries]
+    token_vectors, owner = _token_vectors(tuple(d.input for d in benchmark.pool))
     rows = []
-    for word in asked_words:
-        recall = torch.full((len(problem.pool), len(word)), -1.0)  # each example's best match of each token
-        recall.scatter_reduce_(0, owner[:, None].expand(-1, len(word)), words @ word.T, "amax")
-        covered = torch.full((len(word),), -1.0)
+    for query in batch.queries:
+        query_tokens = _encode_tokens([query.text])[0]
+        recall = torch.full((len(benchmark.pool), len(query_tokens)), -1.0)  # each example's best match of each token
+        recall.scatter_reduce_(0, owner[:, None].expand(-1, len(query_tokens)), token_vectors @ query_tokens.T, "amax")
+        covered = torch.full((len(query_tokens),), -1.0)
         order: list[int] = []
-        for _ in range(min(k, len(problem.pool))):
+        for _ in range(min(k, len(benchmark.pool))):
             gain = torch.maximum(recall, covered).sum(-1)
             gain[order] = -torch.inf
             order.append(int(gain.argmax()))
@@ -228,10 +234,10 @@ def set_bsr(problem: Problem, asked: Asked, k: int) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _token_vectors(texts: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """Unit-norm token embeddings of all texts ``[w, d]`` and the text that each belongs to ``[w]``."""
-    parts = _encode_tokens(list(texts))
-    owner = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor([len(part) for part in parts]))
-    return torch.cat(parts), owner
+    """Unit-norm token embeddings of all texts ``[w, d]``, and the index of each token's text ``[w]``."""
+    by_text = _encode_tokens(list(texts))
+    lengths = torch.tensor([len(vectors) for vectors in by_text])
+    return torch.cat(by_text), torch.repeat_interleave(torch.arange(len(by_text)), lengths)
 
 
 @lru_cache(maxsize=1)
@@ -241,29 +247,29 @@ def _token_model() -> Any:
 
 def _encode_tokens(texts: Sequence[str]) -> list[Tensor]:
     """Unit-norm embeddings of each text's tokens, the special ones at both ends left out."""
-    found = _token_model().encode(list(texts), output_value="token_embeddings", show_progress_bar=False)
-    parts = [torch.as_tensor(part).float().cpu() for part in found]
-    return [torch.nn.functional.normalize(part[1:-1] if len(part) > 2 else part, dim=-1) for part in parts]
+    encoded = _token_model().encode(list(texts), output_value="token_embeddings", show_progress_bar=False)
+    by_text = [torch.as_tensor(vectors).float().cpu() for vectors in encoded]
+    return [torch.nn.functional.normalize(v[1:-1] if len(v) > 2 else v, dim=-1) for v in by_text]
 
 
-def _shortlist(problem: Problem, asked: Asked) -> tuple[Tensor, Tensor, Tensor]:
+def _shortlist(benchmark: BenchmarkPool, batch: QueryBatch) -> tuple[Tensor, Tensor, Tensor]:
     """The nearest rows ``[m, L]``, their similarity to the query ``[m, L]`` and among themselves ``[m, L, L]``."""
-    near = (asked.q @ problem.x.T).topk(min(SHORTLIST, len(problem.x)), dim=-1)
-    x = problem.x[near.indices]
+    near = (batch.q @ benchmark.x.T).topk(min(SHORTLIST, len(benchmark.x)), dim=-1)
+    x = benchmark.x[near.indices]
     return near.indices, near.values, x @ x.transpose(-1, -2)
 
 
-def _row(matrix: Tensor, pick: Tensor) -> Tensor:
+def _gather_row(matrix: Tensor, pick: Tensor) -> Tensor:
     """Row ``pick: [m, 1]`` of each matrix ``[m, L, L]``, as ``[m, L]``."""
     return matrix.gather(1, pick[..., None].expand(-1, -1, matrix.shape[-1])).squeeze(1)
 
 
-def _nearest_last(index: Tensor, nearness: Tensor, picks: Tensor) -> Tensor:
+def _arrange_nearest_last(index: Tensor, nearness: Tensor, picks: Tensor) -> Tensor:
     by_nearness = nearness.gather(-1, picks).argsort(-1)
     return index.gather(-1, picks.gather(-1, by_nearness))
 
 
-PER_QUERY: dict[str, Baseline] = {
+QUERY_BASELINES: dict[str, QueryBaseline] = {
     "zero-shot": zero_shot,
     "bm25": bm25,
     "nearest-last": nearest_last,

@@ -1,73 +1,32 @@
-"""Runs contenders on data sets with a reader; every number that a report needs is in its cells."""
+"""Runs selectors on data sets with a reader: from a ``Plan`` to one ``Cell`` a data set, k and selector.
+
+Answers and selections are kept in a ``Store``, so that a run that was killed continues where it stopped.
+"""
 
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
-from kdprompt.evaluate.datasets import Asked, Case, Dataset, Embed, Problem
+from kdprompt.evaluate.answer_table import AnswerRecord, AnswerTable
+from kdprompt.evaluate.benchmark_pool import BenchmarkPool, EmbeddingFunction, QueryBatch
+from kdprompt.evaluate.cell import Cell, Latency
+from kdprompt.evaluate.datasets import Case, Dataset
 from kdprompt.evaluate.metrics import Metric, label_accuracy
-from kdprompt.evaluate.selectors import Contender, Shuffled
+from kdprompt.evaluate.selectors import BenchmarkSelector, Demonstrations, ShuffledSelector
 from kdprompt.evaluate.statistics import calibration_error
 from kdprompt.evaluate.store import Store, code_fingerprint, digest
 from kdprompt.pool.prompt import PromptTemplate
-from kdprompt.pool.records import Demonstration
 from kdprompt.readers.reader import Answer, Reader
 
-__all__ = ["Cell", "Latency", "Plan", "run", "size"]
+__all__ = ["Plan", "Progress", "count_prompts", "run"]
 
 Progress = Callable[[int, str], object]
-TIMED = 100  # queries asked one by one for the latency
-
-
-class Latency(BaseModel):
-    """Milliseconds of one selection, embedding apart, and seconds of what is done once for a pool."""
-
-    model_config = ConfigDict(frozen=True)
-
-    p50: float
-    p99: float
-    prepare: float
-
-
-class Cell(BaseModel):
-    """One contender on one data set: numbers for each test query, means over the draws.
-
-    Attributes:
-        dataset: Name.
-        suite: The stress.
-        selector: The contender.
-        k: Demonstrations asked for.
-        score: Of the metric, in [0, 1], ``[m]``.
-        log_loss: −log probability of the true label in nats ``[m]``; empty where unknown.
-        confidence: Probability of the answer given ``[m]``; empty where unknown.
-        tokens: Of the whole prompt ``[m]``.
-        shown: Demonstrations shown ``[m]``.
-        off_task: Of these, of another task than the query's ``[m]``.
-        draws: Mean score of each draw.
-        calibration_error: Expected calibration error over all draws; None where unknown.
-        latency: Of the selection.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    dataset: str
-    suite: str
-    selector: str
-    k: int
-    score: list[float]
-    log_loss: list[float]
-    confidence: list[float]
-    tokens: list[float]
-    shown: list[float]
-    off_task: list[float]
-    draws: list[float]
-    calibration_error: float | None
-    latency: Latency
+TIMED_QUERIES = 100  # queries that are selected for one by one, for the latency
 
 
 @dataclass(frozen=True)
@@ -75,23 +34,23 @@ class Plan:
     """What to run.
 
     Attributes:
-        datasets: Under their suites.
-        contenders: What is compared.
+        datasets: Data sets, under their stress suites.
+        selectors: What is compared.
         ks: Numbers of demonstrations.
-        reader: Who answers.
-        embed: The embedding that every contender works on.
+        reader: The model that answers prompts.
+        embed: The embedding that every selector works on.
         template: How prompts are written.
-        metric: What counts as right.
+        metric: Score of an answer.
         limit: Most test queries of each data set, the first ones; None takes all.
         split: ``test`` for reporting, ``dev`` for choosing settings.
-        seed: Of everything that samples; draws count up from it.
+        seed: Seed of every random draw; the seeds of draws count up from it.
     """
 
     datasets: Sequence[Dataset]
-    contenders: Sequence[Contender]
+    selectors: Sequence[BenchmarkSelector]
     ks: Sequence[int]
     reader: Reader
-    embed: Embed
+    embed: EmbeddingFunction
     template: PromptTemplate = field(default_factory=PromptTemplate)
     metric: Metric = label_accuracy
     limit: int | None = None
@@ -99,14 +58,14 @@ class Plan:
     seed: int = 0
 
     def cases(self, dataset: Dataset) -> tuple[Case, ...]:
-        """The queries that are asked."""
+        """The queries of a data set that are asked, with their true outputs."""
         return (dataset.dev if self.split == "dev" else dataset.test)[: self.limit]
 
 
-def size(plan: Plan) -> int:
-    """How many prompts a plan asks for, those that are known included."""
-    prompts = sum(len(plan.cases(dataset)) for dataset in plan.datasets)
-    return prompts * len(plan.ks) * sum(contender.draws for contender in plan.contenders)
+def count_prompts(plan: Plan) -> int:
+    """Number of prompts that a plan asks for, those included whose answers are known."""
+    queries = sum(len(plan.cases(dataset)) for dataset in plan.datasets)
+    return queries * len(plan.ks) * sum(selector.draws for selector in plan.selectors)
 
 
 def run(plan: Plan, store: Store, progress: Progress | None = None) -> Iterator[Cell]:
@@ -114,126 +73,160 @@ def run(plan: Plan, store: Store, progress: Progress | None = None) -> Iterator[
 
     Args:
         plan: What to run.
-        store: Where answers and selections are kept: what it knows is not asked for again.
-        progress: Called with the number of prompts done since the last call and what is being done.
+        store: Keeps answers and selections; what it knows is not asked for again.
+        progress: Called with the number of prompts done since the last call and a description of the cell.
 
     Yields:
         A cell as soon as it is complete.
     """
     for dataset in plan.datasets:
-        problem = replace(dataset.problem(plan.embed, plan.seed), reader=store.remembering(plan.reader))
-        for k, contender in product(plan.ks, plan.contenders):
-            drawn = [replace(problem, seed=plan.seed + draw) for draw in range(contender.draws)]
-            chosen = [_selections(plan, store, dataset, each, (contender, k)) for each in drawn]
-            what = f"{dataset.name} {dataset.suite} k={k} {contender.name}"
-            tables = _asked(plan, store, dataset, [shown for shown, _ in chosen], what, progress)
-            yield _cell(dataset, contender, k, tables, [latency for _, latency in chosen])
+        benchmark = dataset.to_benchmark_pool(plan.embed, plan.seed)
+        context = _Context(plan, store, dataset, replace(benchmark, reader=store.cached_reader(plan.reader)))
+        for k, selector in product(plan.ks, plan.selectors):
+            draws = [_select(context, selector, k, plan.seed + draw) for draw in range(selector.draws)]
+            description = f"{dataset.name} {dataset.suite} k={k} {selector.name}"
+            prompts = _write_prompts(context, [draw.demonstrations for draw in draws])
+            records = {}
+            for prompt, record in _ask(context, prompts):
+                records[prompt.draw, prompt.query] = record
+                if progress is not None:
+                    progress(1, description)
+            table = AnswerTable([[records[i, j] for j in range(len(context.cases))] for i in range(len(draws))])
+            latency = _mean_latency([draw.latency for draw in draws])
+            yield _cell(dataset, selector.name, k, table, latency)
 
 
-def _asked(
-    plan: Plan,
-    store: Store,
-    dataset: Dataset,
-    chosen: Sequence[Sequence[Sequence[Demonstration]]],
-    what: str,
-    progress: Progress | None,
-) -> torch.Tensor:
-    """Rows (score, log-loss, confidence, tokens, shown, off task) by draw and query ``[draws, m, 6]``; NaN unknown.
+@dataclass(frozen=True)
+class _Context:
+    """What all cells of one data set have in common."""
 
-    Prompts are asked in the order of their texts: those that begin alike stand side by side, and a local model reads
-    what they have in common once.
+    plan: Plan
+    store: Store
+    dataset: Dataset
+    benchmark: BenchmarkPool
+
+    @cached_property
+    def cases(self) -> tuple[Case, ...]:
+        return self.plan.cases(self.dataset)
+
+    def selection_key(self, selector: BenchmarkSelector, k: int, seed: int) -> str:
+        """A hash of everything that a selection depends on."""
+        queries = [[c.query.text, c.query.task, sorted(c.query.outputs or ())] for c in self.cases]
+        description = re.sub(r" at 0x[0-9a-f]+", "", repr(selector))  # its settings, without addresses of functions
+        environment = (self.plan.embed.name, self.plan.reader.name, code_fingerprint())
+        return digest(self.dataset.fingerprint, queries, description, k, seed, *environment)
+
+
+@dataclass(frozen=True)
+class _TimedSelection:
+    """The demonstrations of each query's prompt, and how long the selection took."""
+
+    demonstrations: Sequence[Demonstrations]
+    latency: Latency
+
+
+@dataclass(frozen=True, order=True)
+class _Prompt:
+    """A prompt to ask; prompts compare by text, draw and query."""
+
+    text: str
+    draw: int
+    query: int
+    demonstrations: Demonstrations = field(compare=False)
+
+
+def _select(context: _Context, selector: BenchmarkSelector, k: int, seed: int) -> _TimedSelection:
+    if isinstance(selector, ShuffledSelector):  # the demonstrations are selected once, whatever the number of orders
+        original = _select(context, selector.selector, k, context.plan.seed)
+        return replace(original, demonstrations=selector.shuffle(original.demonstrations, seed))
+    key = context.selection_key(selector, k, seed)
+    saved = context.store.load_selection(key)
+    if saved is None:
+        selection = _select_now(context, selector, k, seed)
+        prompt_ids = [[demonstration.id for demonstration in prompt] for prompt in selection.demonstrations]
+        saved = {"ids": prompt_ids, **selection.latency.model_dump()}
+        context.store.save_selection(key, saved)
+    pool = context.dataset.pool
+    demonstrations = [tuple(pool[pool.index(identifier)] for identifier in ids) for ids in saved["ids"]]
+    return _TimedSelection(demonstrations, Latency(p50=saved["p50"], p99=saved["p99"], prepare=saved["prepare"]))
+
+
+def _select_now(context: _Context, selector: BenchmarkSelector, k: int, seed: int) -> _TimedSelection:
+    queries = tuple(case.query for case in context.cases)
+    batch = QueryBatch(queries, context.plan.embed([query.text for query in queries]))
+    start = time.perf_counter()
+    choose = selector.prepare(replace(context.benchmark, seed=seed), k)
+    prepare = time.perf_counter() - start
+    demonstrations = choose(batch)
+    milliseconds = []
+    for single in batch.first(TIMED_QUERIES):
+        start = time.perf_counter()
+        choose(single)
+        milliseconds.append(1000 * (time.perf_counter() - start))
+    levels = torch.tensor([0.5, 0.99], dtype=torch.float64)
+    p50, p99 = torch.tensor(milliseconds, dtype=torch.float64).quantile(levels).tolist()
+    return _TimedSelection(demonstrations, Latency(p50=p50, p99=p99, prepare=prepare))
+
+
+def _write_prompts(context: _Context, draws: Sequence[Sequence[Demonstrations]]) -> list[_Prompt]:
+    """The prompts of all draws and queries, sorted by text.
+
+    Prompts that begin alike stand side by side: a local model computes their common prefix once.
     """
-    asked = [
-        (plan.template.text(shown, case.query.text), draw, i, case, shown)
-        for draw, selections in enumerate(chosen)
-        for i, (case, shown) in enumerate(zip(plan.cases(dataset), selections, strict=True))
-    ]
-    asked.sort(key=lambda each: each[:3])
-    table = torch.empty(len(chosen), len(chosen[0]), 6, dtype=torch.float64)
-    answers = store.answers(plan.reader, [prompt for prompt, *_ in asked], dataset.labels)
-    for (prompt, draw, i, case, shown), answer in zip(asked, answers, strict=True):
-        table[draw, i] = torch.tensor(_row(plan, dataset, case, shown, prompt, answer), dtype=torch.float64)
-        if progress is not None:
-            progress(1, what)
-    return table
+    template, cases = context.plan.template, context.cases
+    return sorted(
+        _Prompt(template.text(demonstrations, case.query.text), draw, query, demonstrations)
+        for draw, selections in enumerate(draws)
+        for query, (case, demonstrations) in enumerate(zip(cases, selections, strict=True))
+    )
 
 
-def _row(
-    plan: Plan,
-    dataset: Dataset,
-    case: Case,
-    shown: Sequence[Demonstration],
-    prompt: str,
-    answer: Answer,
-) -> list[float]:
-    log_probs = answer.log_probs
-    loss = confidence = float("nan")
-    if log_probs is not None and dataset.labels is not None and case.output in dataset.labels:
-        probs = torch.tensor(log_probs, dtype=torch.float64)
-        loss, confidence = -float(probs[dataset.labels.index(case.output)]), float(probs.max().exp())
-    off_task = sum(case.task is not None and d.fields.get("task", case.task) != case.task for d in shown)
-    return [
-        plan.metric(answer.text, case.output),
-        loss,
-        confidence,
-        float(plan.reader.count_tokens(prompt)),
-        float(len(shown)),
-        float(off_task),
-    ]
+def _ask(context: _Context, prompts: Sequence[_Prompt]) -> Iterator[tuple[_Prompt, AnswerRecord]]:
+    texts = [prompt.text for prompt in prompts]
+    answers = context.store.answers(context.plan.reader, texts, context.dataset.labels)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        yield prompt, _record(context, prompt, answer)
 
 
-def _selections(
-    plan: Plan, store: Store, dataset: Dataset, problem: Problem, what: tuple[Contender, int]
-) -> tuple[list[tuple[Demonstration, ...]], Latency]:
-    contender, k = what
-    if isinstance(contender, Shuffled):  # orders of one choice, which is made once
-        chosen, latency = _selections(plan, store, dataset, replace(problem, seed=plan.seed), (contender.of, k))
-        return contender.arranged(chosen, problem.seed), latency
-    queries = tuple(case.query for case in plan.cases(dataset))
-    asked_for = [[q.text, q.task, sorted(q.outputs or ())] for q in queries]
-    described = re.sub(r" at 0x[0-9a-f]+", "", repr(contender))  # its settings, without addresses of functions
-    depends = (plan.embed.name, plan.reader.name, code_fingerprint())
-    key = digest(dataset.fingerprint, asked_for, described, k, problem.seed, *depends)
-    kept = store.selection(key)
-    pool = dataset.pool
-    if kept is None:
-        asked = Asked(queries, plan.embed([query.text for query in queries]))
-        begun = time.perf_counter()
-        choose = contender.prepare(problem, k)
-        prepared = time.perf_counter() - begun
-        chosen = choose(asked)
-        times = []
-        for one in asked.first(TIMED):
-            begun = time.perf_counter()
-            choose(one)
-            times.append(1000 * (time.perf_counter() - begun))
-        p50, p99 = (
-            torch.tensor(times, dtype=torch.float64).quantile(torch.tensor([0.5, 0.99], dtype=torch.float64)).tolist()
-        )
-        kept = {"ids": [[d.id for d in shown] for shown in chosen], "p50": p50, "p99": p99, "prepare": prepared}
-        store.keep_selection(key, kept)
-    shown = [tuple(pool[pool.index(ident)] for ident in ids) for ids in kept["ids"]]
-    return shown, Latency(p50=kept["p50"], p99=kept["p99"], prepare=kept["prepare"])
+def _record(context: _Context, prompt: _Prompt, answer: Answer) -> AnswerRecord:
+    case, labels = context.cases[prompt.query], context.dataset.labels
+    log_loss = confidence = float("nan")
+    if answer.log_probs is not None and labels is not None and case.output in labels:
+        log_probs = torch.tensor(answer.log_probs, dtype=torch.float64)
+        log_loss, confidence = -float(log_probs[labels.index(case.output)]), float(log_probs.max().exp())
+    tasks = [d.fields.get("task", case.task) for d in prompt.demonstrations]
+    return AnswerRecord(
+        score=context.plan.metric(answer.text, case.output),
+        log_loss=log_loss,
+        confidence=confidence,
+        tokens=float(context.plan.reader.count_tokens(prompt.text)),
+        shown=float(len(prompt.demonstrations)),
+        off_task=float(sum(task != case.task for task in tasks)) if case.task is not None else 0.0,
+    )
 
 
-def _cell(dataset: Dataset, contender: Contender, k: int, tables: torch.Tensor, times: Sequence[Latency]) -> Cell:
-    mean = tables.mean(0)
-    known = not bool(mean[:, 1:3].isnan().any())
-    error = calibration_error(tables[..., 2].flatten(), tables[..., 0].flatten()) if known else None
-    columns = [[round(value, 5) for value in column] for column in mean.T.tolist()]
-    latency = {name: sum(getattr(each, name) for each in times) / len(times) for name in Latency.model_fields}
+def _cell(dataset: Dataset, selector: str, k: int, table: AnswerTable, latency: Latency) -> Cell:
+    known = table.has_log_probs
+    confidence, score = table.column("confidence"), table.column("score")
     return Cell(
         dataset=dataset.name,
         suite=dataset.suite,
-        selector=contender.name,
+        selector=selector,
         k=k,
-        score=columns[0],
-        log_loss=columns[1] if known else [],
-        confidence=columns[2] if known else [],
-        tokens=columns[3],
-        shown=columns[4],
-        off_task=columns[5],
-        draws=[round(value, 5) for value in tables[..., 0].mean(-1).tolist()],
-        calibration_error=error,
-        latency=Latency(**latency),
+        score=table.mean("score"),
+        log_loss=table.mean("log_loss") if known else [],
+        confidence=table.mean("confidence") if known else [],
+        tokens=table.mean("tokens"),
+        shown=table.mean("shown"),
+        off_task=table.mean("off_task"),
+        draws=[round(value, 5) for value in score.mean(-1).tolist()],
+        calibration_error=calibration_error(confidence.flatten(), score.flatten()) if known else None,
+        latency=latency,
     )
+
+
+def _mean_latency(latencies: Sequence[Latency]) -> Latency:
+    means = {
+        name: sum(getattr(latency, name) for latency in latencies) / len(latencies) for name in Latency.model_fields
+    }
+    return Latency(**means)

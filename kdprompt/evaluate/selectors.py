@@ -1,314 +1,227 @@
-"""Everything that can be compared goes through one door: prepare on a problem, then choose for queries."""
+"""Selectors that a benchmark compares. Each prepares once on a pool and then chooses demonstrations for queries.
 
-import json
+``kdprompt.evaluate.selector_specs`` makes them from text such as ``mmr:trade_off=0.9``.
+"""
+
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from kdprompt.evaluate.datasets import Asked, Problem
-from kdprompt.evaluate.query_baselines import PER_QUERY, Baseline
-from kdprompt.evaluate.static_baselines import STATIC, StaticBaseline
-from kdprompt.objective.parameters import ObjectiveWeights
+from kdprompt.evaluate.benchmark_pool import BenchmarkPool, QueryBatch
+from kdprompt.evaluate.query_baselines import QueryBaseline
+from kdprompt.evaluate.static_baselines import StaticBaseline
 from kdprompt.pool.records import Demonstration
-from kdprompt.search.ordering import ORDERS
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
-from kdprompt.theory.kernels import Gaussian
 
 __all__ = [
-    "Choose",
-    "Contender",
-    "Distillation",
-    "FromLangChain",
-    "PerQuery",
-    "Shuffled",
-    "Static",
-    "contender",
-    "contenders",
+    "BenchmarkSelector",
+    "ChooseFunction",
+    "Demonstrations",
+    "DistillationBenchmarkSelector",
+    "LangChainSelector",
+    "PerQuerySelector",
+    "ShuffledSelector",
+    "StaticSelector",
 ]
 
-Shown = tuple[Demonstration, ...]
-Choose = Callable[[Asked], list[Shown]]
-RANDOM_DRAWS = 10
+Demonstrations = tuple[Demonstration, ...]
+"""The demonstrations of one prompt, in the order in which they stand there."""
+
+ChooseFunction = Callable[[QueryBatch], list[Demonstrations]]
+"""From m queries to the demonstrations of m prompts."""
 
 
-class Contender(Protocol):
-    """A way to choose demonstrations.
+class BenchmarkSelector(Protocol):
+    """A way to choose demonstrations that a benchmark can compare with others.
 
     Attributes:
-        name: In tables.
-        draws: How many seeds it is averaged over; 1 where nothing is drawn.
+        name: Name in tables.
+        draws: Number of seeds that results are averaged over; 1 where nothing is drawn.
     """
 
     @property
     def name(self) -> str:
-        """In tables."""
+        """Name in tables."""
         ...
 
     @property
     def draws(self) -> int:
-        """How many seeds it is averaged over."""
+        """Number of seeds that results are averaged over."""
         ...
 
-    def prepare(self, problem: Problem, k: int) -> Choose:
-        """What is done once for a pool; what comes back is asked for each query."""
+    def prepare(self, benchmark: BenchmarkPool, k: int) -> ChooseFunction:
+        """Does what is needed once for a pool.
+
+        Args:
+            benchmark: The embedded pool, a sample of the traffic, and the seed of every random draw.
+            k: Demonstrations a prompt.
+
+        Returns:
+            The function that chooses demonstrations for queries.
+        """
         ...
 
 
 @dataclass(frozen=True)
-class PerQuery:
-    """A baseline that chooses for each query."""
+class PerQuerySelector:
+    """A published method that chooses demonstrations for each query.
+
+    Attributes:
+        name: Name in tables.
+        function: The method, one of ``query_baselines``.
+        draws: Number of seeds that results are averaged over.
+    """
 
     name: str
-    function: Baseline
+    function: QueryBaseline
     draws: int = 1
 
-    def prepare(self, problem: Problem, k: int) -> Choose:
-        """Nothing to prepare."""
+    def prepare(self, benchmark: BenchmarkPool, k: int) -> ChooseFunction:
+        """Does nothing before queries come."""
 
-        def choose(asked: Asked) -> list[Shown]:
-            return [problem.demonstrations(rows) for rows in self.function(problem, asked, k).tolist()]
+        def choose(batch: QueryBatch) -> list[Demonstrations]:
+            return [benchmark.demonstrations(rows) for rows in self.function(benchmark, batch, k).tolist()]
 
         return choose
 
 
 @dataclass(frozen=True)
-class Static:
-    """A baseline with one prompt for all queries."""
+class StaticSelector:
+    """A published method that chooses one prompt for all queries.
+
+    Attributes:
+        name: Name in tables.
+        function: The method, one of ``static_baselines``.
+        draws: Number of seeds that results are averaged over.
+    """
 
     name: str
     function: StaticBaseline
     draws: int = 1
 
-    def prepare(self, problem: Problem, k: int) -> Choose:
+    def prepare(self, benchmark: BenchmarkPool, k: int) -> ChooseFunction:
         """Chooses the prompt."""
-        shown = problem.demonstrations(self.function(problem, k))
-        return lambda asked: [shown] * len(asked.queries)
+        return _choose_always(benchmark.demonstrations(self.function(benchmark, k)))
 
 
 @dataclass(frozen=True)
-class Distillation:
-    """kdprompt itself.
+class DistillationBenchmarkSelector:
+    """kdprompt itself: ``DistillationSelector`` on the embeddings of the benchmark.
 
     Attributes:
-        name: In tables.
+        name: Name in tables.
         settings: Settings other than k.
-        static: One prompt for all queries, chosen for the traffic.
-        auto: The number that minimises J, at most k.
-        traffic: Whether prompts for single queries are calibrated near the traffic; static prompts, and those that a
-            reader calibrates, always are.
-        reads: Whether the reader answers examples of the pool beforehand: for the static prompt, or to calibrate.
-        draws: 1.
+        static: Whether one prompt, chosen for the traffic, serves all queries.
+        adaptive_k: Whether each prompt gets the number of demonstrations that minimises J, at most k.
+        traffic: Whether prompts for single queries are calibrated near the traffic. Static prompts, and those that are
+            calibrated with the reader, always are.
+        ask_reader: Whether the reader answers examples of the pool during preparation: to choose the static prompt, or
+            to calibrate.
+        draws: 1, since nothing is drawn.
     """
 
     name: str
     settings: Settings = field(default_factory=Settings)
     static: bool = False
-    auto: bool = False
+    adaptive_k: bool = False
     traffic: bool = False
-    reads: bool = False
+    ask_reader: bool = False
     draws: int = 1
 
-    def prepare(self, problem: Problem, k: int) -> Choose:
+    def prepare(self, benchmark: BenchmarkPool, k: int) -> ChooseFunction:
         """Builds the selector on the embeddings at hand, which calibrates on the pool."""
-        update: dict[str, Any] = {"k": "auto", "k_max": k} if self.auto else {"k": k}
+        number: dict[str, Any] = {"k": "auto", "k_max": k} if self.adaptive_k else {"k": k}
         selector = DistillationSelector.from_examples(
-            problem.pool,
-            problem.embedder,
-            vectors=problem.x,
-            queries=problem.traffic if self.traffic or self.static or self.reads else None,
-            settings=self.settings.model_copy(update=update),
+            benchmark.pool,
+            benchmark.embedder,
+            vectors=benchmark.x,
+            queries=benchmark.traffic if self.traffic or self.static or self.ask_reader else None,
+            settings=self.settings.model_copy(update=number),
         )
         if self.static:
-            shown = selector.select_static(reader=problem.reader if self.reads else None).demonstrations
-            return lambda asked: [shown] * len(asked.queries)
-        if self.reads:
-            selector.calibrate(problem.reader)
-        return lambda asked: [
-            selection.demonstrations for selection in selector.select_batch(asked.queries, vectors=asked.q)
+            reader = benchmark.reader if self.ask_reader else None
+            return _choose_always(selector.select_static(reader=reader).demonstrations)
+        if self.ask_reader:
+            selector.calibrate(benchmark.reader)
+        return lambda batch: [
+            selection.demonstrations for selection in selector.select_batch(batch.queries, vectors=batch.q)
         ]
 
 
 @dataclass(frozen=True)
-class Shuffled:
-    """Another contender's demonstrations in random order, one order a draw."""
+class ShuffledSelector:
+    """The demonstrations of another selector in random order, one order a draw.
+
+    Attributes:
+        name: Name in tables.
+        selector: The other selector.
+        draws: Number of random orders.
+    """
 
     name: str
-    of: Contender
+    selector: BenchmarkSelector
     draws: int = 20
 
-    def prepare(self, problem: Problem, k: int) -> Choose:
-        """Prepares the other; orders are drawn from the problem's seed and the demonstrations."""
-        inner = self.of.prepare(problem, k)
-        return lambda asked: self.arranged(inner(asked), problem.seed)
+    def prepare(self, benchmark: BenchmarkPool, k: int) -> ChooseFunction:
+        """Prepares the other selector; orders depend on the seed of the benchmark and on the demonstrations."""
+        choose = self.selector.prepare(benchmark, k)
+        return lambda batch: self.shuffle(choose(batch), benchmark.seed)
 
     @staticmethod
-    def arranged(chosen: Sequence[Shown], seed: int) -> list[Shown]:
-        """Demonstrations in a random order, the same for all queries that are shown the same ones."""
-        found = []
-        for shown in chosen:
-            order = sorted(shown, key=lambda demonstration: demonstration.id)
+    def shuffle(prompts: Sequence[Demonstrations], seed: int) -> list[Demonstrations]:
+        """Puts the demonstrations of prompts into random order; equal sets of demonstrations get the same order.
+
+        Args:
+            prompts: The demonstrations of each prompt.
+            seed: Seed of the orders.
+        """
+        shuffled = []
+        for demonstrations in prompts:
+            order = sorted(demonstrations, key=lambda demonstration: demonstration.id)
             random.Random(f"{seed} {[demonstration.id for demonstration in order]}").shuffle(order)
-            found.append(tuple(order))
-        return found
+            shuffled.append(tuple(order))
+        return shuffled
 
 
 @dataclass(frozen=True)
-class FromLangChain:
+class LangChainSelector:
     """An example selector of LangChain.
 
     Attributes:
-        name: In tables.
-        build: From examples (``input``, ``output``, ``id``), LangChain embeddings and k to the selector.
-        draws: 1.
+        name: Name in tables.
+        build: From examples (``input``, ``output`` and ``id`` each), LangChain embeddings and k to the selector.
+        draws: 1, since nothing is drawn.
     """
 
     name: str
     build: Callable[[list[dict[str, str]], Any, int], Any]
     draws: int = 1
 
-    def prepare(self, problem: Problem, k: int) -> Choose:
-        """Builds it on the pool."""
+    def prepare(self, benchmark: BenchmarkPool, k: int) -> ChooseFunction:
+        """Builds the selector on the pool."""
         from langchain_core.embeddings import Embeddings
 
-        class Known(Embeddings):
+        class BenchmarkEmbeddings(Embeddings):
             def embed_documents(self, texts: list[str]) -> list[list[float]]:
-                vectors: list[list[float]] = problem.embed(texts).tolist()
+                vectors: list[list[float]] = benchmark.embed(texts).tolist()
                 return vectors
 
             def embed_query(self, text: str) -> list[float]:
                 return self.embed_documents([text])[0]
 
-        examples = [{"input": d.input, "output": str(d.output), "id": d.id} for d in problem.pool]
-        selector = self.build(examples, Known(), k)
+        pool = benchmark.pool
+        examples = [{"input": d.input, "output": str(d.output), "id": d.id} for d in pool]
+        selector = self.build(examples, BenchmarkEmbeddings(), k)
 
-        def choose(asked: Asked) -> list[Shown]:
-            chosen = [selector.select_examples({"input": query.text}) for query in asked.queries]
-            return [tuple(problem.pool[problem.pool.index(row["id"])] for row in rows) for rows in chosen]
+        def choose(batch: QueryBatch) -> list[Demonstrations]:
+            prompts = [selector.select_examples({"input": query.text}) for query in batch.queries]
+            return [tuple(pool[pool.index(example["id"])] for example in examples) for examples in prompts]
 
         return choose
 
 
-def _similarity(examples: list[dict[str, str]], embeddings: Any, k: int) -> Any:
-    from langchain_core.example_selectors import SemanticSimilarityExampleSelector
-    from langchain_core.vectorstores import InMemoryVectorStore
-
-    return SemanticSimilarityExampleSelector.from_examples(
-        examples, embeddings, InMemoryVectorStore, k=k, input_keys=["input"]
-    )
-
-
-def _marginal_relevance(examples: list[dict[str, str]], embeddings: Any, k: int) -> Any:
-    from langchain_core.example_selectors import MaxMarginalRelevanceExampleSelector
-    from langchain_core.vectorstores import InMemoryVectorStore
-
-    return MaxMarginalRelevanceExampleSelector.from_examples(
-        examples, embeddings, InMemoryVectorStore, k=k, input_keys=["input"]
-    )
-
-
-def _registry() -> dict[str, Callable[[], Contender]]:
-    known: dict[str, Callable[[], Contender]] = {
-        "kdprompt": lambda: Distillation("kdprompt"),
-        "kdprompt-reader": lambda: Distillation("kdprompt-reader", reads=True),
-        "kdprompt-auto": lambda: Distillation("kdprompt-auto", auto=True),
-        "kdprompt-static": lambda: Distillation("kdprompt-static", static=True),
-        "kdprompt-static-reader": lambda: Distillation("kdprompt-static-reader", static=True, reads=True),
-        "langchain-similarity": lambda: FromLangChain("langchain-similarity", _similarity),
-        "langchain-mmr": lambda: FromLangChain("langchain-mmr", _marginal_relevance),
-    }
-    for name, function in PER_QUERY.items():
-        known[name] = partial(PerQuery, name, function)
-    for name, static in STATIC.items():
-        known[name] = partial(Static, name, static, RANDOM_DRAWS if name == "random" else 1)
-    return known
-
-
-def contender(spec: str) -> Contender:
-    """A contender by name, with options behind a colon.
-
-    ``kdprompt:share=0;interference=1`` pins settings of kdprompt (share, neighbourhood, interference, complexity,
-    tolerance, temperature, order, shortlist, static_rounds, calibrate), and ``traffic=true`` calibrates it near the
-    traffic; ``mmr:trade_off=0.9`` sets an argument of a baseline; ``shuffled:kdprompt`` and ``shuffled(5):kdprompt``
-    show another's demonstrations in 20 or 5 random orders.
-
-    Raises:
-        ValueError: There is no such contender or option; the error lists those that there are.
-    """
-    name, _, rest = spec.partition(":")
-    if name.startswith("shuffled"):
-        count = name.removeprefix("shuffled").strip("()") or "20"
-        if not count.isdecimal() or not rest:
-            raise ValueError(
-                f"shuffled needs a number of orders and a selector, as in shuffled(20):kdprompt, got {spec!r}"
-            )
-        return Shuffled(spec, contender(rest), int(count))
-    registry = _registry()
-    if name not in registry:
-        raise ValueError(f"there is no selector {name!r}; there are {', '.join(sorted(registry))}")
-    plain = registry[name]()
-    options = _options(rest, spec)
-    if not options:
-        return plain
-    if isinstance(plain, Distillation):
-        traffic = options.pop("traffic", False)
-        if not isinstance(traffic, bool):
-            raise ValueError(f"traffic must be true or false, got {traffic!r} in {spec!r}")
-        return replace(plain, name=spec, traffic=traffic, settings=_settings(options, spec))
-    if isinstance(plain, PerQuery | Static):
-        return type(plain)(spec, _bound(plain.function, options, spec), plain.draws)
-    raise ValueError(f"the selector {name!r} takes no options, got {rest!r}")
-
-
-def contenders(specs: Iterable[str]) -> list[Contender]:
-    """Contenders by name, each once; ``per-query``, ``static`` and ``all`` stand for all of a kind.
-
-    Raises:
-        ValueError: As ``contender``.
-    """
-    groups = {"per-query": ("kdprompt", *PER_QUERY), "static": ("kdprompt-static", *STATIC)}
-    groups["all"] = groups["per-query"] + groups["static"]
-    names = [name for spec in specs for name in groups.get(spec, (spec,))]
-    return [contender(name) for name in dict.fromkeys(names)]
-
-
-def _options(text: str, spec: str) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for part in filter(None, text.split(";")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(f"options are name=value, separated by semicolons, got {part!r} in {spec!r}")
-        try:
-            options[key] = json.loads(value)
-        except json.JSONDecodeError:
-            options[key] = value
-    return options
-
-
-def _settings(options: Mapping[str, Any], spec: str) -> Settings:
-    plain = {"share", "neighbourhood", "tolerance", "shortlist", "static_rounds", "calibrate"}
-    update = {key: value for key, value in options.items() if key in plain}
-    weights = {key: options[key] for key in ("interference", "complexity") if key in options}
-    if weights:
-        update["penalties"] = ObjectiveWeights(**weights)
-    if "temperature" in options:
-        update["kernel"] = Gaussian(options["temperature"])
-    if "order" in options:
-        if options["order"] not in ORDERS:
-            raise ValueError(f"order must be one of {sorted(ORDERS)}, got {options['order']!r} in {spec!r}")
-        update["order"] = ORDERS[options["order"]]()
-    known = plain | {"interference", "complexity", "temperature", "order", "traffic"}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise ValueError(f"kdprompt has no option {unknown[0]!r} here; it has {sorted(known)}")
-    return Settings(**update)
-
-
-def _bound(function: Callable[..., Any], options: Mapping[str, Any], spec: str) -> Callable[..., Any]:
-    names = set(getattr(function, "__kwdefaults__", None) or ())
-    unknown = sorted(set(options) - names)
-    if unknown:
-        raise ValueError(f"{spec!r}: there is no option {unknown[0]!r}; there are {sorted(names) or 'none'}")
-    return partial(function, **options)
+def _choose_always(demonstrations: Demonstrations) -> ChooseFunction:
+    """The same demonstrations for every query."""
+    return lambda batch: [demonstrations] * len(batch.queries)

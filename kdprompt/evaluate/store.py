@@ -1,8 +1,8 @@
-"""What a benchmark has learnt so far, on disk: a killed run goes on where it was.
+"""What a benchmark has computed so far, on disk: a run that was killed continues where it stopped.
 
-Answers are kept by the content that they answer (reader, prompt, labels), one JSON object a line, written as they
-come; selections by what they depend on, the package's own code included. Several runs may share a folder: each
-appends to a file of its own.
+Answers are kept under a hash of reader, prompt and labels, one JSON object a line, written as they come. Selections are
+kept under a hash of everything that they depend on, the sources of this package included. Several runs may share a
+folder: each appends answers to a file of its own.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Self
 
+from kdprompt.atomic_write import atomic_write
 from kdprompt.readers.reader import Answer, Reader
 
 __all__ = ["Store", "code_fingerprint", "digest"]
@@ -45,42 +46,39 @@ class Store:
         self._answers: dict[str, Answer] = {}
         self._file: IO[str] | None = None
         for path in sorted(folder.glob("answers*.jsonl")):
-            self._read(path)
+            self._read_answers(path)
 
     def __len__(self) -> int:
-        """Answers at hand."""
+        """Number of answers that are known."""
         return len(self._answers)
 
     def answers(self, reader: Reader, prompts: Sequence[str], labels: Sequence[str] | None) -> Iterator[Answer]:
-        """The reader's answers, in order; only those that are not known yet are asked for, each prompt once."""
+        """The reader's answers, in order; the reader is asked only for unknown ones, and for each prompt once."""
         keys = [self.key(reader, prompt, labels) for prompt in prompts]
-        new = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._answers}
-        fresh = zip(new, reader.answers(list(new.values()), labels), strict=True)
+        unknown = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._answers}
+        new_answers = zip(unknown, reader.answers(list(unknown.values()), labels), strict=True)
         for key in keys:
             while key not in self._answers:
-                self._keep(*next(fresh))
+                self._keep_answer(*next(new_answers))
             yield self._answers[key]
 
-    def remembering(self, reader: Reader) -> Reader:
-        """The reader, asked only for what is not known yet."""
-        return _Remembering(self, reader)
+    def cached_reader(self, reader: Reader) -> Reader:
+        """A reader that asks the given one only for answers that are not known yet."""
+        return _CachedReader(self, reader)
 
     @staticmethod
     def key(reader: Reader, prompt: str, labels: Sequence[str] | None) -> str:
-        """What an answer is kept under."""
+        """The key of an answer."""
         return digest(reader.name, prompt, labels)
 
-    def selection(self, key: str) -> Any:
-        """A selection kept under a key, or None."""
+    def load_selection(self, key: str) -> Any:
+        """The selection saved under a key, or None."""
         path = self._selections / f"{key}.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
-    def keep_selection(self, key: str, value: Any) -> None:
-        """Keeps a selection; whole or not at all."""
-        path = self._selections / f"{key}.json"
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(value), encoding="utf-8")
-        part.replace(path)
+    def save_selection(self, key: str, value: Any) -> None:
+        """Saves a selection under a key; the file is written whole or not at all."""
+        atomic_write(self._selections / f"{key}.json", json.dumps(value))
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +92,7 @@ class Store:
             self._file.close()
             self._file = None
 
-    def _keep(self, key: str, answer: Answer) -> None:
+    def _keep_answer(self, key: str, answer: Answer) -> None:
         if self._file is None:
             self._file = (self.folder / f"answers-{os.getpid()}.jsonl").open("a", encoding="utf-8")
         probs = None if answer.log_probs is None else [round(value, 5) for value in answer.log_probs]
@@ -102,13 +100,13 @@ class Store:
         self._file.write(json.dumps({"key": key, "text": answer.text, "log_probs": probs}, ensure_ascii=False) + "\n")
         self._file.flush()
 
-    def _read(self, path: Path) -> None:
+    def _read_answers(self, path: Path) -> None:
         text = path.read_text(encoding="utf-8", errors="replace")
         for line in text.split("\n"):
             try:
-                row = json.loads(line)
-                probs = row["log_probs"]
-                self._answers[row["key"]] = Answer(row["text"], None if probs is None else tuple(probs))
+                entry = json.loads(line)
+                probs = entry["log_probs"]
+                self._answers[entry["key"]] = Answer(entry["text"], None if probs is None else tuple(probs))
             except (ValueError, KeyError, TypeError):
                 continue  # the line that a killed run was writing
         if text and not text.endswith("\n"):
@@ -116,7 +114,9 @@ class Store:
                 file.write("\n")
 
 
-class _Remembering:
+class _CachedReader:
+    """A reader in front of which stands a store."""
+
     def __init__(self, store: Store, reader: Reader) -> None:
         self.name = reader.name
         self.count_tokens = reader.count_tokens

@@ -1,17 +1,17 @@
-"""What the cells of a benchmark say: tables of means with intervals, and paired comparisons with a reference."""
+"""From cells of a benchmark to tables: means with intervals, and paired comparisons with a reference selector."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from kdprompt.evaluate.runner import Cell
-from kdprompt.evaluate.statistics import Paired, compare, holm, mean_interval
+from kdprompt.evaluate.cell import Cell
+from kdprompt.evaluate.statistics import PairedComparison, compare, correct_by_holm, mean_interval
 
-__all__ = ["Results", "Row", "Table", "joined", "summarise"]
+__all__ = ["Results", "Row", "Table", "join_results", "summarise"]
 
 FROZEN = ConfigDict(frozen=True)
 
@@ -20,22 +20,23 @@ class Row(BaseModel):
     """One selector in a table; means over the queries.
 
     Attributes:
-        selector: The contender.
-        score: Mean score, with its 95 % bootstrap interval in ``low`` and ``high``.
-        low: Lower end.
+        selector: Name of the selector.
+        score: Mean score, in [0, 1].
+        low: Lower end of its 95 % bootstrap interval.
         high: Upper end.
-        log_loss: In nats; None where unknown.
-        calibration_error: Expected calibration error; None where unknown.
-        tokens: Of a whole prompt.
-        shown: Demonstrations shown.
-        off_task: Of these, of another task than the query's.
-        p50: Median milliseconds of a selection.
-        p99: 99th percentile.
+        log_loss: −log probability of the true label in nats; None where unknown.
+        calibration_error: Expected calibration error, in [0, 1]; None where unknown.
+        tokens: Length of the whole prompt in tokens.
+        shown: Number of demonstrations in the prompt.
+        off_task: Number of these that are of another task than the query.
+        p50: Median of one query's selection in milliseconds.
+        p99: 99th percentile in milliseconds.
         draws: Mean score of each draw, ascending.
-        percentile: Share of the draws that the reference's mean score is above, ties counting half, in [0, 1]; None for
-            a single draw and for the reference itself.
-        against: The reference against this row, its p corrected by Holm's rule for the baselines of the table (for
-            scores other than 0 and 1, and for means over draws, the sign test that it is); None for itself.
+        percentile: Share of the draws that are below the reference's mean score, ties counting half, in [0, 1]; None
+            for a single draw and for the reference itself.
+        against: The reference against this row, with p corrected by Holm's rule for the number of baselines in the
+            table; None for the reference itself. For scores other than 0 and 1, and for means over draws, McNemar's
+            test is the sign test.
     """
 
     model_config = FROZEN
@@ -53,11 +54,20 @@ class Row(BaseModel):
     p99: float
     draws: list[float]
     percentile: float | None = None
-    against: Paired | None = None
+    against: PairedComparison | None = None
 
 
 class Table(BaseModel):
-    """Everything that was compared on one data set, suite and k."""
+    """All selectors on one data set, suite and k.
+
+    Attributes:
+        dataset: Name of the data set.
+        suite: The stress suite; ``clean`` for none.
+        k: Demonstrations asked for.
+        queries: Number of queries.
+        reference: Name of the selector that is compared with all others.
+        rows: One row a selector.
+    """
 
     model_config = FROZEN
 
@@ -70,7 +80,13 @@ class Table(BaseModel):
 
 
 class Results(BaseModel):
-    """A whole benchmark: what was run, its tables, and the cells behind them."""
+    """A whole benchmark.
+
+    Attributes:
+        about: What was run: command, reader, embedder, split, seed.
+        tables: One table a data set, suite and k.
+        cells: The numbers of each query that the tables are made from.
+    """
 
     model_config = FROZEN
 
@@ -80,17 +96,17 @@ class Results(BaseModel):
 
 
 def summarise(cells: Iterable[Cell], reference: str, about: dict[str, Any] | None = None, *, seed: int = 0) -> Results:
-    """Tables from cells, one for each data set, suite and k.
+    """Makes tables from cells, one for each data set, suite and k.
 
     Args:
-        cells: In any order.
-        reference: The selector that is compared with all others.
-        about: What was run, for the record.
-        seed: Of the bootstrap.
+        cells: Cells in any order.
+        reference: Name of the selector that is compared with all others.
+        about: What was run.
+        seed: Seed of the bootstrap.
     """
-    kept = list(cells)
+    all_cells = list(cells)
     groups: dict[tuple[str, str, int], list[Cell]] = {}
-    for cell in kept:
+    for cell in all_cells:
         groups.setdefault((cell.suite, cell.dataset, cell.k), []).append(cell)
     tables = [
         Table(
@@ -103,71 +119,78 @@ def summarise(cells: Iterable[Cell], reference: str, about: dict[str, Any] | Non
         )
         for (suite, dataset, k), group in groups.items()
     ]
-    return Results(about=about or {}, tables=tables, cells=kept)
+    return Results(about=about or {}, tables=tables, cells=all_cells)
 
 
-SAME = ("reader", "embedder", "split", "seed")  # what runs must have in common to stand in one table
+SHARED_SETTINGS = ("reader", "embedder", "split", "seed")  # what runs must have in common to stand in one table
 
 
-def joined(parts: Sequence[Results], reference: str | None = None, *, seed: int = 0) -> Results:
-    """One benchmark from several that asked the same queries, such as runs on several days or machines.
+def join_results(parts: Sequence[Results], reference: str | None = None, *, seed: int = 0) -> Results:
+    """Makes one benchmark from several that asked the same queries, such as runs on several days or machines.
 
     Args:
-        parts: At least one; where two hold the same cell, the later one stands.
-        reference: The selector that is compared with all others; None takes that of the first.
-        seed: Of the bootstrap.
+        parts: At least one benchmark; where two hold the same cell, the later one counts.
+        reference: Name of the selector that is compared with all others; None takes that of the first benchmark.
+        seed: Seed of the bootstrap.
 
     Raises:
         ValueError: They differ in reader, embedder, split, seed or the number of queries of a data set, or none of
             them has the reference.
     """
     first = parts[0].about
-    cells: dict[tuple[str, str, int, str], Cell] = {}
-    sizes: dict[str, int] = {}
     for part in parts:
-        for name in SAME:
-            if part.about.get(name) != first.get(name):
-                raise ValueError(
-                    f"benchmarks in one table must have the same {name}, got {first.get(name)!r} and "
-                    f"{part.about.get(name)!r}"
-                )
-        for cell in part.cells:
-            size = sizes.setdefault(cell.dataset, len(cell.score))
-            if len(cell.score) != size:
-                raise ValueError(
-                    f"benchmarks in one table must ask the same queries, got {size} and {len(cell.score)} of the data "
-                    f"set {cell.dataset!r}; run them under the same limit"
-                )
-            cells[cell.suite, cell.dataset, cell.k, cell.selector] = cell
+        _check_shared_settings(first, part.about)
+    cells = _join_cells(parts)
     reference = reference or parts[0].tables[0].reference
-    known = sorted({cell.selector for cell in cells.values()})
+    known = sorted({cell.selector for cell in cells})
     if reference not in known:
         raise ValueError(f"the reference must be one of the selectors {known}, got {reference!r}")
     commands = list(dict.fromkeys(line for part in parts for line in str(part.about.get("command", "")).split("\n")))
-    about = {**{name: first.get(name) for name in SAME}, "command": "\n".join(commands)}
-    return summarise(cells.values(), reference, about, seed=seed)
+    about = {**{name: first.get(name) for name in SHARED_SETTINGS}, "command": "\n".join(commands)}
+    return summarise(cells, reference, about, seed=seed)
+
+
+def _check_shared_settings(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    for name in SHARED_SETTINGS:
+        if other.get(name) != first.get(name):
+            raise ValueError(
+                f"benchmarks in one table must have the same {name}, got {first.get(name)!r} and {other.get(name)!r}"
+            )
+
+
+def _join_cells(parts: Sequence[Results]) -> list[Cell]:
+    """The cells of several benchmarks, the later one of two on the same selector, data set, suite and k."""
+    cells: dict[tuple[str, str, int, str], Cell] = {}
+    sizes: dict[str, int] = {}
+    for cell in (cell for part in parts for cell in part.cells):
+        size = sizes.setdefault(cell.dataset, len(cell.score))
+        if len(cell.score) != size:
+            raise ValueError(
+                f"benchmarks in one table must ask the same queries, got {size} and {len(cell.score)} of the data "
+                f"set {cell.dataset!r}; run them under the same limit"
+            )
+        cells[cell.suite, cell.dataset, cell.k, cell.selector] = cell
+    return list(cells.values())
 
 
 def _rows(group: Sequence[Cell], reference: str, seed: int) -> list[Row]:
-    own = next((cell for cell in group if cell.selector == reference), None)
-    against: dict[str, Paired] = {}
-    if own is not None:
+    """A row for each cell of one table."""
+    reference_cell = next((cell for cell in group if cell.selector == reference), None)
+    comparisons: dict[str, PairedComparison] = {}
+    if reference_cell is not None:
+        scores = torch.tensor(reference_cell.score)
         others = [cell for cell in group if cell.selector != reference]
-        found = [compare(torch.tensor(own.score), torch.tensor(cell.score), seed=seed) for cell in others]
-        corrected = holm([pair.p for pair in found])
-        for cell, pair, p in zip(others, found, corrected, strict=True):
-            against[cell.selector] = replace(pair, p=p)
-    return [_row(cell, own, against.get(cell.selector), seed) for cell in group]
+        plain = [compare(scores, torch.tensor(cell.score), seed=seed) for cell in others]
+        corrected = correct_by_holm([comparison.p for comparison in plain])
+        for cell, comparison, p in zip(others, plain, corrected, strict=True):
+            comparisons[cell.selector] = replace(comparison, p=p)
+    return [_row(cell, reference_cell, comparisons.get(cell.selector), seed) for cell in group]
 
 
-def _row(cell: Cell, reference: Cell | None, against: Paired | None, seed: int) -> Row:
+def _row(cell: Cell, reference: Cell | None, against: PairedComparison | None, seed: int) -> Row:
     scores = torch.tensor(cell.score, dtype=torch.float64)
-    percentile = None
-    if reference is not None and against is not None and len(cell.draws) > 1:
-        score = _mean(reference.score) or 0.0
-        above = sum(score > draw + 1e-4 for draw in cell.draws) + 0.5 * sum(abs(score - d) <= 1e-4 for d in cell.draws)
-        percentile = above / len(cell.draws)
     low, high = mean_interval(scores, seed=seed)
+    compared = reference is not None and against is not None and len(cell.draws) > 1
     return Row(
         selector=cell.selector,
         score=float(scores.mean()),
@@ -181,9 +204,15 @@ def _row(cell: Cell, reference: Cell | None, against: Paired | None, seed: int) 
         p50=cell.latency.p50,
         p99=cell.latency.p99,
         draws=sorted(cell.draws),
-        percentile=percentile,
+        percentile=_percentile(_mean(reference.score) or 0.0, cell.draws) if reference and compared else None,
         against=against,
     )
+
+
+def _percentile(score: float, draws: Sequence[float]) -> float:
+    """Share of the draws that are below a score, in [0, 1]; draws within 1e-4 of it count half."""
+    below = sum(score > draw + 1e-4 for draw in draws) + 0.5 * sum(abs(score - draw) <= 1e-4 for draw in draws)
+    return below / len(draws)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -5,8 +5,10 @@
 embedding in which demonstrations are selected.
 """
 
-import warnings
+import sys
+from typing import TYPE_CHECKING
 
+from kdprompt.deprecation import resolve_renamed
 from kdprompt.probe.heads import HeadBias, HeadInterference, LayerProbe, Probe, probe
 from kdprompt.probe.key_embedder import KeyEmbedder
 from kdprompt.probe.profile import calibrate_position_profile
@@ -23,13 +25,10 @@ __all__ = [
     "probe",
 ]
 
-_RENAMED = {"AttentionKernel": "KeyEmbedder"}
+RENAMED = {"AttentionKernel": "KeyEmbedder"}
 
 
-def __getattr__(name: str) -> object:
-    """Old names still work, with a warning that tells the new one."""
-    if name in _RENAMED:
-        new = _RENAMED[name]
-        warnings.warn(f"{__name__}.{name} is now called {new}", DeprecationWarning, stacklevel=2)
-        return globals()[new]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # type checkers shall not know the old names
+
+    def __getattr__(name: str) -> object:
+        return resolve_renamed(sys.modules[__name__], name, RENAMED)

@@ -15,6 +15,7 @@ from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.pool.records import Demonstration
 from kdprompt.probe.capture import CapturedAttention, capture_attention
 from kdprompt.probe.segments import Segments
+from kdprompt.theory.attention import normalise_attention
 
 __all__ = ["HeadBias", "HeadInterference", "LayerProbe", "Probe", "probe"]
 
@@ -122,7 +123,7 @@ class LayerProbe:
         sums = torch.einsum("tj,hjd->htd", members, self.contribution)
         read_outs = sums / mass[..., None].clamp_min(tiny)
         truth = read_outs[:, codes.index(query_task)]
-        share = mass / mass.sum(-1, keepdim=True).clamp_min(tiny)
+        share = normalise_attention(mass, dim=-1)
         bound = (share * (read_outs - truth[:, None]).norm(dim=-1)).sum(-1)
         return HeadInterference((self.read_out - truth).norm(dim=-1), bound)
 

@@ -1,4 +1,4 @@
-"""Pages and pictures of what the other rooms found."""
+"""Benchmarks and phenomena as HTML pages and Markdown tables."""
 
 from kdprompt.report.benchmark import write_page
 from kdprompt.report.markdown import write_markdown

@@ -1,108 +1,87 @@
-"""A benchmark as one HTML file: tables and pictures inside, nothing loaded from elsewhere."""
+"""A benchmark as one HTML file: tables and figures inside, nothing loaded from elsewhere."""
 
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from kdprompt.evaluate import Results
 from kdprompt.evaluate.tables import Row, Table
-from kdprompt.report.page import axes_of, document, svg
+from kdprompt.report.page import figure_to_svg, make_axes, write_template
 
 __all__ = ["write_page"]
 
-HEADS = (
+COLUMNS = (
     "selector", "score", "95 %", "log-loss", "ECE", "tokens", "shown", "off task", "p50 ms", "p99 ms",
     "difference, points", "win / tie / loss", "p (Holm)",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Overview:
+    """The reference against all other selectors in all tables."""
+
+    reference: str
+    figure: str
+
+
+@dataclass(frozen=True)
+class _Section:
+    """One table with its rows from the best score to the worst, and a figure of the scores."""
+
+    table: Table
+    rows: list[Row]
+    figure: str
 
 
 def write_page(results: Results, path: Path) -> None:
     """Writes the page.
 
     Args:
-        results: Of ``summarise``.
+        results: Results of ``summarise``.
         path: The file; replaced where it exists.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    parts = [_section(table) for table in results.tables]
-    body = f"{_overview(results)}{''.join(parts)}"
-    path.write_text(document("kdprompt benchmark", body, results.about), encoding="utf-8")
-
-
-def _overview(results: Results) -> str:
-    tables = [table for table in results.tables if len(table.rows) > 1]
-    if not tables:
-        return ""
-    reference = tables[0].reference
-    figure = _differences(tables)
-    return (
-        f"<h2>{escape(reference)} against the others</h2><p>Difference of the mean scores in points with paired 95 % "
-        f"bootstrap intervals; right of the line {escape(reference)} is better.</p><figure>{figure}</figure>"
+    write_template(
+        path,
+        "benchmark",
+        title="kdprompt benchmark",
+        about=results.about,
+        overview=_overview(results.tables),
+        columns=COLUMNS,
+        sections=[_section(table) for table in results.tables],
     )
 
 
-def _section(table: Table) -> str:
+def _overview(tables: Sequence[Table]) -> _Overview | None:
+    comparing = [table for table in tables if len(table.rows) > 1]
+    return _Overview(comparing[0].reference, _plot_differences(comparing)) if comparing else None
+
+
+def _section(table: Table) -> _Section:
     rows = sorted(table.rows, key=lambda row: -row.score)
-    head = "".join(f"<th>{escape(name)}</th>" for name in HEADS)
-    body = "".join(_row(row, table.reference) for row in rows)
-    title = f"{table.dataset}, {table.suite}, k = {table.k}, {table.queries} queries"
-    return (
-        f'<h2>{escape(title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
-        f"</table></div><figure>{_scores(rows, table.reference)}</figure>"
-    )
+    return _Section(table, rows, _plot_scores(rows, table.reference))
 
 
-def _row(row: Row, reference: str) -> str:
-    def optional(value: float | None) -> str:
-        return "" if value is None else f"{value:.3f}"
-
-    cells = [
-        escape(row.selector),
-        f"{row.score:.3f}",
-        f"{row.low:.3f} – {row.high:.3f}",
-        optional(row.log_loss),
-        optional(row.calibration_error),
-        f"{row.tokens:.0f}",
-        f"{row.shown:.1f}",
-        f"{row.off_task:.2f}",
-        f"{row.p50:.1f}",
-        f"{row.p99:.1f}",
-    ]
-    marks = [""] * len(cells)
-    pair = row.against
-    if pair is None:
-        cells, marks = cells + [""] * 3, marks + [""] * 3
-    else:
-        mark = "better" if pair.low > 0 else "worse" if pair.high < 0 else ""
-        drawn = (
-            "" if row.percentile is None else f"<br><small>above {row.percentile:.0%} of {len(row.draws)} draws</small>"
-        )
-        cells += [f"{pair.points}{drawn}", f"{pair.wins} / {pair.ties} / {pair.losses}", f"{pair.p:.2g}"]
-        marks += [mark, "", ""]
-    shown = "".join(f'<td class="{mark}">{cell}</td>' for cell, mark in zip(cells, marks, strict=True))
-    kind = ' class="reference"' if row.selector == reference else ""
-    return f"<tr{kind}>{shown}</tr>"
-
-
-def _scores(rows: list[Row], reference: str) -> str:
-    """Scores with their intervals, best on top."""
-    figure, axes = axes_of(0.9 + 0.27 * len(rows))
+def _plot_scores(rows: Sequence[Row], reference: str) -> str:
+    """Scores with their intervals, the first row on top."""
+    figure, axes = make_axes(0.9 + 0.27 * len(rows))
     for y, row in enumerate(reversed(rows)):
         colour = "#1d4ed8" if row.selector == reference else "#667085"
         axes.plot([row.low, row.high], [y, y], color=colour, linewidth=2, solid_capstyle="round")
         axes.plot([row.score], [y], "o", color=colour, markersize=5)
     axes.set_yticks(range(len(rows)), [row.selector for row in reversed(rows)])
     axes.set(xlabel="mean score, 95 % interval", ylim=(-0.6, len(rows) - 0.4))
-    return svg(figure)
+    return figure_to_svg(figure)
 
 
-def _differences(tables: list[Table]) -> str:
-    """The reference's lead on every other selector, one line a table."""
+def _plot_differences(tables: Sequence[Table]) -> str:
+    """The reference's score less that of every other selector, one colour a table."""
     from matplotlib import colormaps
 
     others = list(dict.fromkeys(row.selector for t in tables for row in t.rows if row.against is not None))
-    figure, axes = axes_of(1.3 + 0.1 * len(others) * (len(tables) + 2))
+    figure, axes = make_axes(1.3 + 0.1 * len(others) * (len(tables) + 2))
     colours = colormaps["tab10"]
     for i, table in enumerate(tables):
         label = f"{table.dataset}, {table.suite}, k = {table.k}"
@@ -118,4 +97,4 @@ def _differences(tables: list[Table]) -> str:
     axes.set_yticks(range(len(others)), list(reversed(others)))
     axes.set_xlabel("points")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8)
-    return svg(figure)
+    return figure_to_svg(figure)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kdprompt.atomic_write import atomic_write
 from kdprompt.evaluate import Results
 from kdprompt.evaluate.tables import Row, Table
 
@@ -12,23 +13,18 @@ def write_markdown(results: Results, path: Path) -> None:
     """Writes the tables.
 
     Args:
-        results: Of ``summarise``.
+        results: Results of ``summarise``.
         path: The file; replaced where it exists.
     """
     groups: dict[tuple[str, int], list[Table]] = {}
     for table in results.tables:
         groups.setdefault((table.suite, table.k), []).append(table)
-    parts = [_table(suite, k, tables) for (suite, k), tables in groups.items()]
-    path.write_text("\n".join(parts), encoding="utf-8")
+    atomic_write(path, "\n".join(_table(suite, k, tables) for (suite, k), tables in groups.items()))
 
 
 def _table(suite: str, k: int, tables: list[Table]) -> str:
     reference = tables[0].reference
     rows = {table.dataset: {row.selector: row for row in table.rows} for table in tables}
-    names = list(dict.fromkeys(row.selector for table in tables for row in table.rows))
-    names.sort(
-        key=lambda name: (name != reference, -_mean([found[name].score for found in rows.values() if name in found]))
-    )
     sizes = ", ".join(f"{table.dataset} {table.queries}" for table in tables)
     lines = [
         f"### {suite}, k = {k}",
@@ -39,16 +35,28 @@ def _table(suite: str, k: int, tables: list[Table]) -> str:
         "| selector | " + " | ".join(rows) + " | mean | tokens |",
         "| --- |" + " --- |" * len(rows) + " ---: | ---: |",
     ]
-    for name in names:
-        found = [group[name] for group in rows.values() if name in group]
-        whole = len(found) == len(rows)
-        mean = f"{100 * _mean([row.score for row in found]):.1f}" if whole else ""
-        tokens = f"{_mean([row.tokens for row in found]):.0f}" if whole else ""
-        cells = [_cell(group.get(name)) for group in rows.values()]
-        lines.append(
-            f"| {'**' + name + '**' if name == reference else name} | " + " | ".join([*cells, mean, tokens]) + " |"
-        )
+    for name in _sort_selectors(tables):
+        lines.append(_line(name, [by_selector.get(name) for by_selector in rows.values()], name == reference))
     return "\n".join([*lines, ""])
+
+
+def _sort_selectors(tables: list[Table]) -> list[str]:
+    """The reference, then the others from the best mean score to the worst."""
+    scores: dict[str, list[float]] = {}
+    for row in (row for table in tables for row in table.rows):
+        scores.setdefault(row.selector, []).append(row.score)
+    return sorted(scores, key=lambda name: (name != tables[0].reference, -_mean(scores[name])))
+
+
+def _line(name: str, rows: list[Row | None], is_reference: bool) -> str:
+    """A selector on every data set; means are left out where it was not run on all of them."""
+    known = [row for row in rows if row is not None]
+    mean = tokens = ""
+    if len(known) == len(rows):
+        mean = f"{100 * _mean([row.score for row in known]):.1f}"
+        tokens = f"{_mean([row.tokens for row in known]):.0f}"
+    title = f"**{name}**" if is_reference else name
+    return "| " + " | ".join([title, *map(_cell, rows), mean, tokens]) + " |"
 
 
 def _cell(row: Row | None) -> str:
@@ -59,8 +67,8 @@ def _cell(row: Row | None) -> str:
     pair = row.against
     if pair is None:
         return shown
-    drawn = "" if row.percentile is None else f"; above {row.percentile:.0%} of {len(row.draws)} draws"
-    return f"{shown} ({pair.points}{drawn})"
+    draws = "" if row.percentile is None else f"; above {row.percentile:.0%} of {len(row.draws)} draws"
+    return f"{shown} ({pair.points}{draws})"
 
 
 def _mean(values: list[float]) -> float:

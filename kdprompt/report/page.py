@@ -1,44 +1,52 @@
-"""What the pages share: one style, one way to draw, nothing loaded from elsewhere."""
+"""What the HTML pages share: templates that escape what they are given, and figures inside the page.
+
+Pages are rendered by jinja2 from ``kdprompt/report/templates``. They load nothing from elsewhere.
+"""
 
 import io
 import re
-from collections.abc import Mapping
-from html import escape
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-__all__ = ["axes_of", "document", "svg"]
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2330; --dim: #667085; --line: #d8dee8; --mark: #eef4ff; --ground: #fff; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ef; --dim: #98a2b3; --line: #333c4d; --mark: #1d2a44; --ground: #12161f; }
-}
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); margin: 2rem auto;
-  max-width: 80rem; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
-p, dd, figcaption { color: var(--dim); } dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; }
-dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; white-space: pre-line; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .5rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } tr.reference { background: var(--mark); font-weight: 600; }
-td.better { color: #15803d; } td.worse { color: #b42318; }
-figure { margin: 1rem 0; background: #fff; padding: .5rem; border-radius: 6px; }
-figure svg { width: 100%; height: auto; }
-"""
+from kdprompt.atomic_write import atomic_write
+
+__all__ = ["figure_to_svg", "make_axes", "write_template"]
 
 
-def document(title: str, body: str, about: Mapping[str, object]) -> str:
-    """A whole HTML page: a title, what was run, and a body."""
-    record = "".join(f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in about.items())
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>{escape(title)}</title><style>{STYLE}</style></head><body>'
-        f"<h1>{escape(title)}</h1><dl>{record}</dl>{body}</body></html>"
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("kdprompt.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
-def axes_of(height: float, *, width: float = 9) -> tuple[Any, Any]:
-    """A figure of some inches with one pair of axes in the page's style.
+def write_template(path: Path, template: str, **context: object) -> None:
+    """Renders a template and writes the page; text in the context is escaped.
+
+    Args:
+        path: The file; replaced where it exists.
+        template: Name of the template without ``.html.jinja``.
+        context: The template's variables.
+    """
+    atomic_write(path, _environment().get_template(f"{template}.html.jinja").render(**context))
+
+
+def make_axes(height: float, *, width: float = 9) -> tuple[Any, Any]:
+    """A figure with one pair of axes in the style of the pages.
+
+    Args:
+        height: Height in inches.
+        width: Width in inches.
+
+    Returns:
+        The figure and its axes.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -54,8 +62,11 @@ def axes_of(height: float, *, width: float = 9) -> tuple[Any, Any]:
     return figure, axes
 
 
-def svg(figure: Any) -> str:
-    """A figure as an SVG element that scales with the page; the same picture gives the same bytes."""
+def figure_to_svg(figure: Any) -> str:
+    """A figure as an SVG element that scales with the page; the same figure gives the same bytes.
+
+    Texts of the figure are escaped by matplotlib: templates insert the element as it is.
+    """
     from matplotlib import rc_context
 
     file = io.StringIO()

@@ -1,50 +1,58 @@
-"""The theory's phenomena as one HTML file with a picture each."""
+"""The predictions of the theory as one HTML file with a figure each."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 
-from kdprompt.report.page import axes_of, document, svg
-from kdprompt.reproduce.phenomena import Phenomenon
+from kdprompt.report.page import figure_to_svg, make_axes, write_template
+from kdprompt.reproduce import Phenomenon
 
 __all__ = ["write_phenomena"]
 
+MAX_LEVELS = 10  # up to so many distinct values of x, the means of y are drawn
 
-def write_phenomena(found: Sequence[Phenomenon], path: Path, about: Mapping[str, object] | None = None) -> None:
+
+@dataclass(frozen=True)
+class _Section:
+    """A phenomenon and its figure."""
+
+    phenomenon: Phenomenon
+    figure: str
+
+
+def write_phenomena(phenomena: Sequence[Phenomenon], path: Path, about: Mapping[str, object] | None = None) -> None:
     """Writes the page.
 
     Args:
-        found: What was measured, in order.
+        phenomena: What was measured, in the order of the page.
         path: The file; replaced where it exists.
-        about: How, for the record.
+        about: How it was measured.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    parts = "".join(_section(item) for item in found)
-    path.write_text(document("kdprompt: the theory, measured", parts, about or {}), encoding="utf-8")
-
-
-def _section(item: Phenomenon) -> str:
-    figures = ", ".join(f"{escape(name)} {value:.3f}" for name, value in item.figures.items())
-    return (
-        f"<h2>{escape(item.name)}</h2><p>{escape(item.claim)}.</p><p><strong>Measured:</strong> {figures}; "
-        f"{len(item.x)} points.</p><figure>{_picture(item)}</figure>"
+    write_template(
+        path,
+        "phenomena",
+        title="kdprompt: the theory, measured",
+        about=about or {},
+        sections=[_Section(phenomenon, _plot(phenomenon)) for phenomenon in phenomena],
     )
 
 
-def _picture(item: Phenomenon) -> str:
-    figure, axes = axes_of(3.6, width=7)
-    axes.plot(item.x, item.y, "o", color="#1d4ed8", markersize=3.5, alpha=0.5, markeredgewidth=0)
-    levels = sorted(set(item.x))
-    if len(levels) <= 10:  # a few values of x: their means
-        means = [_mean([y for x, y in zip(item.x, item.y, strict=True) if x == level]) for level in levels]
+def _plot(phenomenon: Phenomenon) -> str:
+    figure, axes = make_axes(3.6, width=7)
+    axes.plot(phenomenon.x, phenomenon.y, "o", color="#1d4ed8", markersize=3.5, alpha=0.5, markeredgewidth=0)
+    levels = sorted(set(phenomenon.x))
+    if len(levels) <= MAX_LEVELS:
+        points = list(zip(phenomenon.x, phenomenon.y, strict=True))
+        means = [_mean([y for x, y in points if x == level]) for level in levels]
         axes.plot(levels, means, color="#b42318", linewidth=1.6, label="mean")
         axes.legend(frameon=False)
-    if item.name == "generalisation gap":
+    if phenomenon.name == "generalisation gap":
         axes.set(xscale="log", yscale="log")
-    axes.set(xlabel=item.x_name, ylabel=item.y_name)
-    return svg(figure)
+    axes.set(xlabel=phenomenon.x_name, ylabel=phenomenon.y_name)
+    return figure_to_svg(figure)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from kdprompt.errors import PoolError
-from kdprompt.evaluate.datasets import Case, Dataset, EmbeddingCache
+from kdprompt.evaluate.datasets import Case, Dataset
+from kdprompt.evaluate.embedding_cache import EmbeddingCache
 from kdprompt.evaluate.lsa import LatentSemanticEmbedder
 from kdprompt.evaluate.metrics import exact_match, label_accuracy, token_f1
-from kdprompt.evaluate.stress import duplicates, imbalance, label_noise, mixed, stress
+from kdprompt.evaluate.suites import add_duplicates, add_label_noise, apply_suite, mix_datasets, unbalance_outputs
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Query
 from kdprompt.resources import support_desk
@@ -94,22 +95,22 @@ def test_a_second_embedder_needs_no_weights():
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.3, 0.4, 1.0])
 def test_noise_flips_exactly_its_share_and_always_to_a_wrong_output(rate):
     clean = made()
-    noisy = label_noise(clean, rate)
+    noisy = add_label_noise(clean, rate)
     flipped = sum(a.output != b.output for a, b in zip(clean.pool, noisy.pool, strict=True))
     assert flipped == round(rate * 200) and noisy.test == clean.test and noisy.suite == f"noise={rate:g}"
-    assert [d.output for d in label_noise(clean, rate).pool] == [d.output for d in noisy.pool]
+    assert [d.output for d in add_label_noise(clean, rate).pool] == [d.output for d in noisy.pool]
     assert {d.output for d in noisy.pool} <= set("abcd")
 
 
 def test_duplicates_are_copies_with_ids_of_their_own():
-    found = duplicates(made(), 0.1)
+    found = add_duplicates(made(), 0.1)
     assert len(found.pool) == 220 and len({d.id for d in found.pool}) == 220
     assert sorted(Counter((d.input, d.output) for d in found.pool).values()) == [1] * 180 + [2] * 20
 
 
 @pytest.mark.parametrize("ratio", [1.0, 5.0, 20.0])
 def test_imbalance_reaches_its_ratio(ratio):
-    counts = sorted(Counter(d.output for d in imbalance(made(size=400), ratio).pool).values())
+    counts = sorted(Counter(d.output for d in unbalance_outputs(made(size=400), ratio).pool).values())
     assert counts[-1] / counts[0] == pytest.approx(ratio) and len(counts) == 4
     steps = [b / a for a, b in pairwise(counts)]
     assert steps == pytest.approx([ratio ** (1 / 3)] * 3, rel=0.15)
@@ -117,7 +118,7 @@ def test_imbalance_reaches_its_ratio(ratio):
 
 @pytest.mark.parametrize("told", ["tags", "outputs", "nothing"])
 def test_mixed_pools_say_what_they_are_told_to(told):
-    parts = mixed([made("one", outputs="ab"), made("two", outputs="cd")], told)
+    parts = mix_datasets([made("one", outputs="ab"), made("two", outputs="cd")], told)
     for part, name, outputs in zip(parts, ("one", "two"), ("ab", "cd"), strict=True):
         assert len(part.pool) == 400 and part.labels == ("a", "b", "c", "d") and part.suite == f"mixed={told}"
         for case in part.test:
@@ -130,20 +131,20 @@ def test_mixed_pools_say_what_they_are_told_to(told):
 
 def test_suites_by_name():
     two = [made("one"), made("two")]
-    assert [d.suite for d in stress(two, "clean")] == ["clean", "clean"]
-    assert [d.suite for d in stress(two, "noise")] == ["noise=0.3"] * 2
-    assert [d.suite for d in stress(two, "imbalance=5")] == ["imbalance=5"] * 2
-    assert [d.suite for d in stress(two, "mixed=tags")] == ["mixed=tags"] * 2
+    assert [d.suite for d in apply_suite(two, "clean")] == ["clean", "clean"]
+    assert [d.suite for d in apply_suite(two, "noise")] == ["noise=0.3"] * 2
+    assert [d.suite for d in apply_suite(two, "imbalance=5")] == ["imbalance=5"] * 2
+    assert [d.suite for d in apply_suite(two, "mixed=tags")] == ["mixed=tags"] * 2
     with pytest.raises(ValueError, match="no suite 'nois'; there are clean, mixed, noise"):
-        stress(two, "nois=0.1")
+        apply_suite(two, "nois=0.1")
     with pytest.raises(ValueError, match="takes a number, got 'much'"):
-        stress(two, "noise=much")
+        apply_suite(two, "noise=much")
     with pytest.raises(ValueError, match=r"rate must be in \[0, 1\], got 3.0"):
-        stress(two, "noise=3")
+        apply_suite(two, "noise=3")
     with pytest.raises(ValueError, match="at least two data sets, got 1"):
-        stress(two[:1], "mixed=tags")
+        apply_suite(two[:1], "mixed=tags")
     with pytest.raises(ValueError, match="got 'tag'"):
-        stress(two, "mixed=tag")
+        apply_suite(two, "mixed=tag")
 
 
 # -- metrics ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The harness end to end: contenders through one door, resumption, tables, page, command, with a real small LM."""
+"""The harness end to end: selectors, resumption, tables, page, command, with a real small LM."""
 
 import json
 import re
@@ -15,19 +15,20 @@ from kdprompt.evaluate import (
     EmbeddingCache,
     LabelReader,
     Plan,
-    Shuffled,
+    QueryBatch,
+    ShuffledSelector,
     Store,
     TextReader,
-    contender,
-    contenders,
-    joined,
+    apply_suite,
+    count_prompts,
+    join_results,
+    make_selector,
+    make_selectors,
     run,
-    stress,
     summarise,
 )
-from kdprompt.evaluate.datasets import Asked, Case, Dataset
-from kdprompt.evaluate.runner import size
-from kdprompt.evaluate.statistics import compare, holm
+from kdprompt.evaluate.datasets import Case, Dataset
+from kdprompt.evaluate.statistics import compare, correct_by_holm
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Query
 from kdprompt.report import write_markdown, write_page
@@ -64,7 +65,7 @@ class Echo:
 
 
 def plan(dataset, embed, reader, *names: str, ks=(2,)) -> Plan:
-    return Plan([dataset], [contender(name) for name in names], ks, reader, embed)
+    return Plan([dataset], [make_selector(name) for name in names], ks, reader, embed)
 
 
 def cells_of(work: Plan, folder):
@@ -72,57 +73,58 @@ def cells_of(work: Plan, folder):
         return list(run(work, store))
 
 
-def asked(dataset, embed) -> Asked:
+def query_batch(dataset, embed) -> QueryBatch:
     queries = tuple(case.query for case in dataset.test)
-    return Asked(queries, embed([query.text for query in queries]))
+    return QueryBatch(queries, embed([query.text for query in queries]))
 
 
 def ids(chosen) -> list[list[str]]:
     return [[d.id for d in shown] for shown in chosen]
 
 
-# -- contenders ---------------------------------------------------------------------------------------------------
+# -- selectors ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["kdprompt", "kdprompt:traffic=true"])
 def test_kdprompt_is_the_selector_itself(name, dataset, embed):
-    problem, q = dataset.problem(embed), asked(dataset, embed)
-    queries = None if name == "kdprompt" else problem.traffic
+    benchmark, q = dataset.to_benchmark_pool(embed), query_batch(dataset, embed)
+    queries = None if name == "kdprompt" else benchmark.traffic
     selector = DistillationSelector.from_examples(dataset.pool, embed.embedder, queries=queries, settings=Settings(k=3))
     expected = [selection.ids for selection in selector.select_batch([query.text for query in q.queries])]
-    assert ids(contender(name).prepare(problem, 3)(q)) == [list(row) for row in expected]
+    assert ids(make_selector(name).prepare(benchmark, 3)(q)) == [list(row) for row in expected]
 
 
 def test_settings_of_kdprompt_may_be_pinned(dataset, embed):
-    problem, q = dataset.problem(embed), asked(dataset, embed)
-    pinned = contender("kdprompt:share=0;interference=1;temperature=0.3;order=nearest-first")
-    assert pinned.settings.share == 0 and pinned.settings.penalties.interference == 1
-    assert pinned.settings.kernel.temperature == 0.3 and len(pinned.prepare(problem, 3)(q)[0]) == 3
+    benchmark, q = dataset.to_benchmark_pool(embed), query_batch(dataset, embed)
+    pinned = make_selector("kdprompt:share=0;interference=1;temperature=0.3;order=nearest-first")
+    assert pinned.settings.objective.output_share == 0
+    assert pinned.settings.objective.weights.interference == 1
+    assert pinned.settings.objective.kernel.temperature == 0.3 and len(pinned.prepare(benchmark, 3)(q)[0]) == 3
 
 
-def test_langchain_goes_through_the_same_door(dataset, embed):
-    problem, q = dataset.problem(embed), asked(dataset, embed)
-    ours = contender("nearest-first").prepare(problem, 4)(q)
-    assert ids(contender("langchain-similarity").prepare(problem, 4)(q)) == ids(ours)
-    theirs = contender("langchain-mmr").prepare(problem, 4)(q)
+def test_langchain_selectors_choose_from_the_same_pool(dataset, embed):
+    benchmark, q = dataset.to_benchmark_pool(embed), query_batch(dataset, embed)
+    ours = make_selector("nearest-first").prepare(benchmark, 4)(q)
+    assert ids(make_selector("langchain-similarity").prepare(benchmark, 4)(q)) == ids(ours)
+    theirs = make_selector("langchain-mmr").prepare(benchmark, 4)(q)
     assert all(len(set(row)) == 4 for row in ids(theirs)) and ids(theirs) != ids(ours)
 
 
 def test_shuffled_shows_the_same_in_another_order(dataset, embed):
-    problem, q = dataset.problem(embed), asked(dataset, embed)
-    shuffled = contender("shuffled(5):nearest-last")
-    assert shuffled.draws == 5 and contender("shuffled:kdprompt").draws == 20
-    plain, drawn = (ids(item.prepare(problem, 6)(q)) for item in (contender("nearest-last"), shuffled))
+    benchmark, q = dataset.to_benchmark_pool(embed), query_batch(dataset, embed)
+    shuffled = make_selector("shuffled(5):nearest-last")
+    assert shuffled.draws == 5 and make_selector("shuffled:kdprompt").draws == 20
+    plain, drawn = (ids(item.prepare(benchmark, 6)(q)) for item in (make_selector("nearest-last"), shuffled))
     assert [sorted(row) for row in drawn] == [sorted(row) for row in plain] and drawn != plain
-    assert drawn == ids(shuffled.prepare(problem, 6)(q))
+    assert drawn == ids(shuffled.prepare(benchmark, 6)(q))
 
 
-def test_static_contenders_show_one_prompt(dataset, embed):
-    problem, q = dataset.problem(embed), asked(dataset, embed)
+def test_static_selectors_show_one_prompt(dataset, embed):
+    benchmark, q = dataset.to_benchmark_pool(embed), query_batch(dataset, embed)
     for name in ("kdprompt-static", "herding", "random"):
-        found = ids(contender(name).prepare(problem, 4)(q))
+        found = ids(make_selector(name).prepare(benchmark, 4)(q))
         assert len(found) == QUERIES and all(row == found[0] and len(row) == 4 for row in found), name
-    assert contender("random").draws == 10
+    assert make_selector("random").draws == 10
 
 
 @pytest.mark.parametrize(
@@ -140,14 +142,14 @@ def test_static_contenders_show_one_prompt(dataset, embed):
 )
 def test_a_wrong_name_is_answered_with_the_right_ones(spec, message):
     with pytest.raises(ValueError, match=message):
-        contender(spec)
+        make_selector(spec)
 
 
 def test_a_group_stands_for_all_of_a_kind():
-    found = [one.name for one in contenders(["zero-shot", "static", "all"])]
+    found = [one.name for one in make_selectors(["zero-shot", "static", "all"])]
     assert found[:2] == ["zero-shot", "kdprompt-static"] and len(found) == len(set(found)) == 17
     assert {"kdprompt", "kite", "set-bsr", "vote-k", "kernel-thinning", "random"} <= set(found)
-    assert [one.name for one in contenders(["kdprompt-auto"])] == ["kdprompt-auto"]
+    assert [one.name for one in make_selectors(["kdprompt-auto"])] == ["kdprompt-auto"]
 
 
 # -- resumption ---------------------------------------------------------------------------------------------------
@@ -156,7 +158,7 @@ def test_a_group_stands_for_all_of_a_kind():
 def test_a_killed_run_goes_on_where_it_was(dataset, embed, tmp_path):
     echo = Echo()
     work = plan(dataset, embed, TextReader(echo, name="echo"), "kdprompt", "nearest-last", "zero-shot", ks=(1, 2))
-    assert size(work) == 3 * 2 * QUERIES
+    assert count_prompts(work) == 3 * 2 * QUERIES
     echo.fails_at = 8
     with pytest.raises(KeyboardInterrupt):
         cells_of(work, tmp_path)
@@ -180,9 +182,9 @@ def test_cells_hold_what_was_shown(dataset, embed, tmp_path):
     work = plan(dataset, embed, reader, "nearest-last", "zero-shot", "random", ks=(3,))
     with Store(tmp_path) as store:
         cells = {cell.selector: cell for cell in run(work, store, lambda n, _: done.append(n))}
-    assert sum(done) == size(work) == QUERIES * 12
-    near = dataset.problem(embed)
-    similarity = asked(dataset, embed).q @ near.x.T
+    assert sum(done) == count_prompts(work) == QUERIES * 12
+    near = dataset.to_benchmark_pool(embed)
+    similarity = query_batch(dataset, embed).q @ near.x.T
     expected = [
         near.pool[int(row.argmax())].output == c.output for row, c in zip(similarity, dataset.test, strict=True)
     ]
@@ -199,10 +201,10 @@ def test_prompts_come_in_the_order_that_shares_most(dataset, embed, tmp_path):
     echo = Echo()
     cells = cells_of(plan(dataset, embed, TextReader(echo, name="echo"), "shuffled(8):nearest-last", ks=(3,)), tmp_path)
     assert echo.prompts == sorted(set(echo.prompts))
-    draws = contender("shuffled(8):nearest-last")
+    draws = make_selector("shuffled(8):nearest-last")
     texts: set[str] = set()
     for draw in range(8):
-        chosen = draws.prepare(dataset.problem(embed, draw), 3)(asked(dataset, embed))
+        chosen = draws.prepare(dataset.to_benchmark_pool(embed, draw), 3)(query_batch(dataset, embed))
         texts |= {
             PromptTemplate().text(shown, case.query.text) for shown, case in zip(chosen, dataset.test, strict=True)
         }
@@ -217,19 +219,24 @@ def test_what_is_shown_in_random_orders_is_chosen_once(dataset, embed, tmp_path)
         name: str = "counted"
         draws: int = 1
 
-        def prepare(self, problem, k):
-            calls.append(problem.seed)
-            return contender("nearest-last").prepare(problem, k)
+        def prepare(self, benchmark, k):
+            calls.append(benchmark.seed)
+            return make_selector("nearest-last").prepare(benchmark, k)
 
-    work = Plan([dataset], [Counted(), Shuffled("shuffled", Counted(), 6)], [3], TextReader(Echo(), name="echo"), embed)
+    work = Plan(
+        [dataset], [Counted(), ShuffledSelector("shuffled", Counted(), 6)], [3], TextReader(Echo(), name="echo"), embed
+    )
     plain, mixed = cells_of(work, tmp_path)
     assert calls == [0] and len(mixed.draws) == 6 and mixed.latency.p50 == pytest.approx(plain.latency.p50)
     assert mixed.tokens == pytest.approx(plain.tokens)
 
 
 def test_one_prompt_in_random_orders_has_one_order_a_draw(dataset, embed):
-    q = asked(dataset, embed)
-    drawn = [ids(contender("shuffled(3):herding").prepare(dataset.problem(embed, seed), 6)(q)) for seed in range(3)]
+    q = query_batch(dataset, embed)
+    drawn = [
+        ids(make_selector("shuffled(3):herding").prepare(dataset.to_benchmark_pool(embed, seed), 6)(q))
+        for seed in range(3)
+    ]
     assert all(row == rows[0] for rows in drawn for row in rows)
     assert len({tuple(rows[0]) for rows in drawn}) == 3 and len({frozenset(rows[0]) for rows in drawn}) == 1
 
@@ -243,11 +250,17 @@ def test_off_task_demonstrations_are_counted_in_untagged_pools(embed, tmp_path):
         parts.append(Dataset(name, Pool(members[4:]), (), (), cases))
     for told, clean in (("nothing", False), ("tags", True), ("outputs", True)):
         work = Plan(
-            stress(parts, f"mixed={told}"), [contender("kdprompt")], [4], TextReader(Echo(), name="echo"), embed
+            apply_suite(parts, f"mixed={told}"),
+            [make_selector("kdprompt")],
+            [4],
+            TextReader(Echo(), name="echo"),
+            embed,
         )
         off_task = sum(sum(cell.off_task) for cell in cells_of(work, tmp_path / told))
         assert (off_task == 0) if clean else off_task >= 0
-    near = Plan(stress(parts, "mixed=tags"), [contender("nearest-last")], [8], TextReader(Echo(), name="echo"), embed)
+    near = Plan(
+        apply_suite(parts, "mixed=tags"), [make_selector("nearest-last")], [8], TextReader(Echo(), name="echo"), embed
+    )
     assert sum(sum(cell.off_task) for cell in cells_of(near, tmp_path / "near")) > 0
 
 
@@ -281,13 +294,14 @@ def results(dataset, embed, small_lm, tmp_path_factory):
 
 
 @pytest.mark.llm
+@pytest.mark.slow
 def test_tables_hold_paired_statistics(results, dataset):
     (table,) = results.tables
     assert table.queries == QUERIES and table.rows[0].selector == "kdprompt"
     cells = {cell.selector: torch.tensor(cell.score) for cell in results.cells}
     others = [row for row in table.rows if row.selector != "kdprompt"]
     pairs = [compare(cells["kdprompt"], cells[row.selector]) for row in others]
-    for row, pair, p in zip(others, pairs, holm([pair.p for pair in pairs]), strict=True):
+    for row, pair, p in zip(others, pairs, correct_by_holm([pair.p for pair in pairs]), strict=True):
         found = row.against
         assert found is not None and found.p == pytest.approx(p)
         assert (found.difference, found.low, found.high) == pytest.approx((pair.difference, pair.low, pair.high))
@@ -315,13 +329,13 @@ def test_runs_are_joined_and_the_later_cell_stands(dataset, embed, tmp_path):
         echoed(dataset, embed, tmp_path, "nearest-last", "mmr", ks=(1, 2)),
         echoed(dataset, embed, tmp_path, "bm25", ks=(1,)),
     ]
-    found = joined(parts)
+    found = join_results(parts)
     assert found.about["command"] == "nearest-last bm25\nnearest-last mmr\nbm25"
     assert {t.k: sorted(row.model_dump_json() for row in t.rows) for t in found.tables} == {
         t.k: sorted(row.model_dump_json() for row in t.rows) for t in whole.tables
     }
     changed = parts[2].cells[0].model_copy(update={"score": [0.5] * QUERIES})
-    later = joined([*parts, parts[2].model_copy(update={"cells": [changed]})], "bm25")
+    later = join_results([*parts, parts[2].model_copy(update={"cells": [changed]})], "bm25")
     assert [row.score for t in later.tables if t.k == 1 for row in t.rows if row.selector == "bm25"] == [0.5]
     assert all(table.reference == "bm25" for table in later.tables)
 
@@ -329,12 +343,12 @@ def test_runs_are_joined_and_the_later_cell_stands(dataset, embed, tmp_path):
 def test_runs_that_do_not_belong_together_are_refused(dataset, embed, tmp_path):
     one = echoed(dataset, embed, tmp_path, "nearest-last")
     with pytest.raises(ValueError, match="the same split, got 'test' and 'dev'"):
-        joined([one, echoed(dataset, embed, tmp_path, "nearest-last", split="dev")])
+        join_results([one, echoed(dataset, embed, tmp_path, "nearest-last", split="dev")])
     short = one.cells[0].model_copy(update={"score": [1.0]})
     with pytest.raises(ValueError, match=f"got {QUERIES} and 1 of the data set 'desk'"):
-        joined([one, one.model_copy(update={"cells": [short]})])
+        join_results([one, one.model_copy(update={"cells": [short]})])
     with pytest.raises(ValueError, match=r"one of the selectors \['nearest-last'\], got 'kdprompt'"):
-        joined([one], "kdprompt")
+        join_results([one], "kdprompt")
 
 
 def test_the_command_joins_files(dataset, embed, tmp_path):
@@ -370,6 +384,7 @@ class Sources(HTMLParser):
 
 
 @pytest.mark.llm
+@pytest.mark.slow
 def test_markdown_sets_data_sets_side_by_side(results, tmp_path):
     other = results.model_copy(
         update={
@@ -391,6 +406,7 @@ def test_markdown_sets_data_sets_side_by_side(results, tmp_path):
 
 
 @pytest.mark.llm
+@pytest.mark.slow
 def test_the_page_is_whole_in_itself(results, tmp_path):
     write_page(results, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -409,6 +425,7 @@ def test_the_page_is_whole_in_itself(results, tmp_path):
 
 
 @pytest.mark.llm
+@pytest.mark.slow
 def test_bench_on_files_of_ones_own(tmp_path, small_lm, dataset):
     rows = [dict(d.fields) for d in dataset.pool]
     queries = support_desk_queries()

@@ -1,19 +1,27 @@
-"""Paired statistics against scipy and simulation."""
+"""Paired statistics against naive versions of their definitions, and against simulation."""
 
 import math
 from fractions import Fraction
+from itertools import product
 
 import pytest
 import torch
 
-from kdprompt.evaluate.statistics import calibration_error, compare, holm, mcnemar, mean_interval, paired_interval
+from kdprompt.evaluate.statistics import (
+    calibration_error,
+    compare,
+    correct_by_holm,
+    mcnemar_p_value,
+    mean_interval,
+    paired_interval,
+)
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(0, 0), (5, 5), (9, 1), (0, 7), (30, 18), (400, 300)])
 def test_mcnemar_is_the_exact_binomial_test(wins, losses):
     n, low = wins + losses, min(wins, losses)
     tail = sum(Fraction(math.comb(n, i), 2**n) for i in range(low + 1))
-    assert mcnemar(wins, losses) == pytest.approx(float(min(Fraction(1), 2 * tail)), rel=1e-12)
+    assert mcnemar_p_value(wins, losses) == pytest.approx(float(min(Fraction(1), 2 * tail)), rel=1e-12)
 
 
 def test_holm_steps_down_and_keeps_the_order():
@@ -22,8 +30,8 @@ def test_holm_steps_down_and_keeps_the_order():
     expected = {}
     for rank, p in enumerate(ordered):
         expected[p] = max([min(1.0, (len(values) - j) * q) for j, q in enumerate(ordered[: rank + 1])])
-    assert holm(values) == pytest.approx([expected[p] for p in values])
-    assert holm([]) == []
+    assert correct_by_holm(values) == pytest.approx([expected[p] for p in values])
+    assert correct_by_holm([]) == []
 
 
 def test_paired_interval_covers_the_true_difference():
@@ -44,6 +52,25 @@ def test_intervals_are_seeded_and_hold_the_mean():
     low, high = mean_interval(values, draws=1234)
     assert (low, high) == mean_interval(values, draws=1234) and low < float(values.mean()) < high
     assert mean_interval(torch.ones(5)) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_interval_ends_are_quantiles_of_the_bootstrap_distribution(seed):
+    """All 4⁴ samples of four values are equally likely: the ends lie within four standard errors of their levels."""
+    values = torch.randn(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
+    means = sorted(sum(sample) / 4 for sample in product(values, repeat=4))
+    low, high = mean_interval(torch.tensor(values, dtype=torch.float64), level=0.8, seed=seed)
+    error = 4 * math.sqrt(0.1 * 0.9 / 10_000)
+    for end, level in ((low, 0.1), (high, 0.9)):
+        below, above = (means[round(255 * (level + sign * error))] for sign in (-1, 1))
+        assert below - 1e-12 <= end <= above + 1e-12
+    assert (low, high) != mean_interval(torch.tensor(values), level=0.8, seed=seed + 1)
+
+
+def test_an_interval_of_one_value_is_that_value():
+    assert mean_interval(torch.tensor([0.25])) == (0.25, 0.25)
+    with pytest.raises(ValueError, match="at least 1 value, got none"):
+        mean_interval(torch.tensor([]))
 
 
 def test_compare_counts_wins_ties_and_losses():

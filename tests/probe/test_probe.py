@@ -254,7 +254,7 @@ def test_the_old_name_of_the_key_embedder_warns():
     import kdprompt.probe
 
     with pytest.warns(
-        DeprecationWarning, match=r"kdprompt\.probe\.AttentionKernel is now called KeyEmbedder"
+        DeprecationWarning, match=r"kdprompt\.probe\.AttentionKernel is deprecated: use kdprompt\.probe\.KeyEmbedder"
     ) as caught:
         assert kdprompt.probe.AttentionKernel is KeyEmbedder
     assert caught[0].filename == __file__

@@ -10,18 +10,23 @@ from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 from kdprompt.cli.app import app
-from kdprompt.reproduce import phenomena
-from kdprompt.reproduce.phenomena import bias_and_mmd, gap_and_length, rank_correlation
+from kdprompt.reproduce import (
+    LanguageModelSetup,
+    fit_line,
+    measure_bias_and_mmd,
+    measure_gap_and_length,
+    rank_correlation,
+)
 
 
 def test_r2_has_slope_one_on_synthetic_attention():
-    found = bias_and_mmd(problems=50)
+    found = measure_bias_and_mmd(problems=50)
     assert found.figures["slope"] == pytest.approx(1, abs=1e-9) and found.figures["R²"] == pytest.approx(1, abs=1e-9)
     assert np.allclose(found.x, found.y, rtol=1e-9)
 
 
 def test_the_generalisation_gap_falls_at_least_as_the_law_says():
-    found = gap_and_length(draws=200)
+    found = measure_gap_and_length(draws=200)
     assert all(value > 0 for value in found.y) and found.figures["slope"] <= -0.45 and found.figures["R²"] > 0.9
     bound = [3 / math.sqrt(n) for n in found.x]
     assert all(gap < limit for gap, limit in zip(found.y, bound, strict=True))
@@ -36,6 +41,43 @@ def test_rank_correlation_is_scipys_and_its_interval_holds_it(seed):
     assert found["Spearman"] == pytest.approx(float(spearmanr(x, y).statistic))
     assert found["low"] < found["Spearman"] < found["high"]
     assert rank_correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0])["Spearman"] == 0
+
+
+def spearman(x, y):
+    """The definition: the correlation of ranks, each rank by counting, ties at their mean."""
+    ranks = [[sum(b < a for b in side) + (sum(b == a for b in side) - 1) / 2 for a in side] for side in (x, y)]
+    a, b = ([rank - sum(side) / len(side) for rank in side] for side in ranks)
+    scale = math.sqrt(sum(u * u for u in a) * sum(v * v for v in b))
+    return sum(u * v for u, v in zip(a, b, strict=True)) / scale if scale else 0.0
+
+
+def test_rank_correlation_and_its_interval_are_those_of_a_naive_bootstrap():
+    rng = np.random.default_rng(7)
+    x = rng.integers(0, 5, size=25).astype(float).tolist()
+    y = (np.array(x) + rng.normal(size=25) * 2).round(1).tolist()
+    found = rank_correlation(x, y, seed=3)
+    assert found["Spearman"] == pytest.approx(spearman(x, y), abs=1e-12)
+    samples = [rng.integers(0, 25, size=25) for _ in range(2000)]
+    naive = sorted(spearman([x[i] for i in sample], [y[i] for i in sample]) for sample in samples)
+    error = 4 * math.sqrt(2 * 0.025 * 0.975 / 2000)  # both sides are sampled
+    for end, level in ((found["low"], 0.025), (found["high"], 0.975)):
+        below, above = (naive[min(1999, max(0, round(1999 * (level + sign * error))))] for sign in (-1, 1))
+        assert below <= end <= above
+    assert found == rank_correlation(x, y, seed=3) != rank_correlation(x, y, seed=4)
+
+
+@pytest.mark.parametrize(("x", "y"), [([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]), ([1.0, 2.0], [5.0, 5.0])])
+def test_what_does_not_vary_has_no_correlation(x, y):
+    assert rank_correlation(x, y) == {"Spearman": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_the_line_is_that_of_least_squares():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=40)
+    y = 3 - 2 * x + rng.normal(size=40)
+    slope, intercept = np.linalg.lstsq(np.stack([x, np.ones(40)], 1), y, rcond=None)[0]
+    explained = 1 - np.square(y - slope * x - intercept).sum() / np.square(y - y.mean()).sum()
+    assert fit_line(x.tolist(), y.tolist()) == pytest.approx({"slope": slope, "R²": explained}, rel=1e-12)
 
 
 @pytest.mark.llm
@@ -59,15 +101,15 @@ def test_reproduce_writes_a_page_with_numbers_beside_it(tmp_path, small_lm, embe
 
 
 @pytest.mark.llm
-def test_a_reading_scores_the_true_label(small_lm, embedder):
+def test_the_loss_is_that_of_the_true_label(small_lm, embedder):
     from kdprompt.cli.reproduce import _datasets
     from kdprompt.evaluate import EmbeddingCache
 
     support, _ = _datasets(None)
-    reading = phenomena.Reading(small_lm, support, EmbeddingCache(embedder, name="minilm"))
-    (rows, case), *_ = reading.draws(3, 2)
-    shown = reading.shown(rows)
-    scores = small_lm.label_scores(reading.template.text(shown, case.query.text), support.labels).double()
+    setup = LanguageModelSetup(small_lm, support, EmbeddingCache(embedder, name="minilm"))
+    prompt, *_ = setup.draw_prompts(3, 2)
+    shown, case = setup.demonstrations(prompt.rows), prompt.case
+    scores = small_lm.label_scores(setup.template.text(shown, case.query.text), support.labels).double()
     expected = -float(scores.log_softmax(-1)[support.labels.index(case.output)])
-    assert reading.loss(shown, case) == pytest.approx(expected, rel=1e-5)
-    assert reading.draws(3, 2) == reading.draws(3, 2)
+    assert setup.loss(shown, case) == pytest.approx(expected, rel=1e-5)
+    assert setup.draw_prompts(3, 2) == setup.draw_prompts(3, 2)

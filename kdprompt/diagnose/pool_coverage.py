@@ -1,4 +1,4 @@
-"""Does a pool cover the traffic? A two-sample test on the inputs, and the queries that are worst covered."""
+"""Whether a pool covers the traffic: a two-sample test on the inputs, and the queries that are worst covered."""
 
 from dataclasses import dataclass
 
@@ -10,20 +10,22 @@ from kdprompt.theory.kernels import Gaussian
 from kdprompt.theory.mmd import mean_embedding, mmd
 from kdprompt.theory.two_sample import TwoSampleResult, two_sample_test
 
-__all__ = ["Coverage", "coverage"]
+__all__ = ["PoolCoverage", "measure_coverage"]
+
+LEVEL = 0.05  # of the two-sample test
 
 
 @dataclass(frozen=True)
-class Coverage:
+class PoolCoverage:
     """A pool against a sample of the traffic.
 
     Attributes:
-        test: Whether both may come from one distribution.
+        test: Two-sample test of whether both come from one distribution.
         bias: MMD of their inputs (R2), in [0, √2].
-        witness: At each query, the pool's mass less that of the other queries ``[m]``: negative where the pool has
-            too little of that kind.
-        similarity: Cosine of each query's nearest example ``[m]``.
-        temperature: Of the kernel, by the median heuristic on both samples.
+        witness: Witness function of the MMD at each query ``[m]``: the pool's kernel mean less that of the other
+            queries, negative where the pool has too few examples of that kind.
+        similarity: Cosine of each query with its nearest example ``[m]``.
+        temperature: Temperature of the kernel, by the median heuristic on both samples.
     """
 
     test: TwoSampleResult
@@ -34,16 +36,16 @@ class Coverage:
 
     @property
     def covered(self) -> bool:
-        """Whether nothing speaks against one distribution, at a level of 5 %."""
-        return self.test.p_value > 0.05
+        """Whether the test does not reject one distribution at a level of 5 %."""
+        return self.test.p_value > LEVEL
 
     def worst(self, count: int) -> list[int]:
-        """The queries with the smallest witness, the worst first."""
+        """Indices of the queries with the smallest witness, the worst first."""
         order: list[int] = self.witness.argsort(stable=True)[:count].tolist()
         return order
 
     def __str__(self) -> str:
-        """The finding in a sentence."""
+        """The result in sentences."""
         verdict = "may come from one distribution" if self.covered else "do not come from one distribution"
         return (
             f"Pool and traffic {verdict}: MMD {self.bias:.3f}, p = {self.test.p_value:.2g} ({self.test.method} test of "
@@ -53,26 +55,26 @@ class Coverage:
         )
 
 
-def coverage(pool: Tensor, queries: Tensor, *, permutations: int = 1000, seed: int = 0) -> Coverage:
+def measure_coverage(pool: Tensor, queries: Tensor, *, permutations: int = 1000, seed: int = 0) -> PoolCoverage:
     """Compares a pool's inputs with a sample of the traffic.
 
     Args:
         pool: Embeddings of the pool's inputs ``[n, d]``, n ≥ 2.
         queries: Embeddings of the queries ``[m, d]``, m ≥ 2.
-        permutations: Of the test, for samples that are not too large for it.
-        seed: Of the test.
+        permutations: Number of permutations of the test, for samples that are not too large for it.
+        seed: Seed of the permutations.
 
     Raises:
         ValueError: A sample has fewer than two points.
     """
-    x, q = (torch.nn.functional.normalize(part.float().cpu(), dim=-1) for part in (pool, queries))
-    for name, part in (("pool", x), ("queries", q)):
-        if len(part) < 2:
-            raise ValueError(f"coverage needs at least 2 {name}, got {len(part)}")
+    x, q = (torch.nn.functional.normalize(vectors.float().cpu(), dim=-1) for vectors in (pool, queries))
+    for name, sample in (("pool", x), ("queries", q)):
+        if len(sample) < 2:
+            raise ValueError(f"coverage needs at least 2 {name}, got {len(sample)}")
     kernel = Gaussian(median_heuristic(torch.cat([x, q])))
     m = len(q)
     others = (mean_embedding(kernel, q, q) * m - kernel.diagonal(q)) / (m - 1)
-    return Coverage(
+    return PoolCoverage(
         test=two_sample_test(kernel, x, q, permutations=permutations, seed=seed),
         bias=float(mmd(kernel, x, q)),
         witness=mean_embedding(kernel, q, x) - others,

@@ -1,0 +1,168 @@
+"""Selectors of a benchmark from text: a name, and options behind a colon, as in ``mmr:trade_off=0.9``."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from kdprompt.evaluate.query_baselines import QUERY_BASELINES
+from kdprompt.evaluate.selectors import (
+    BenchmarkSelector,
+    DistillationBenchmarkSelector,
+    LangChainSelector,
+    PerQuerySelector,
+    ShuffledSelector,
+    StaticSelector,
+)
+from kdprompt.evaluate.static_baselines import STATIC_BASELINES
+from kdprompt.objective.parameters import ObjectiveWeights
+from kdprompt.search.ordering import ORDERS
+from kdprompt.settings import FLAT_NAMES, Settings
+from kdprompt.theory.kernels import Gaussian
+
+__all__ = ["make_selector", "make_selectors"]
+
+RANDOM_DRAWS = 10
+GROUPED_OPTIONS = ("share", "neighbourhood", "tolerance", "shortlist", "static_rounds")  # short names of settings
+KDPROMPT_OPTIONS = {*GROUPED_OPTIONS, "calibrate", "interference", "complexity", "temperature", "order", "traffic"}
+GROUPS: dict[str, tuple[str, ...]] = {
+    "per-query": ("kdprompt", *QUERY_BASELINES),
+    "static": ("kdprompt-static", *STATIC_BASELINES),
+    "all": ("kdprompt", *QUERY_BASELINES, "kdprompt-static", *STATIC_BASELINES),
+}
+
+
+def make_selector(spec: str) -> BenchmarkSelector:
+    """Makes a selector from its name and options.
+
+    ``kdprompt:share=0;interference=1`` sets settings of kdprompt (share, neighbourhood, interference, complexity,
+    tolerance, temperature, order, shortlist, static_rounds, calibrate), and ``traffic=true`` calibrates it near the
+    traffic; ``mmr:trade_off=0.9`` sets an argument of a baseline; ``shuffled:kdprompt`` and ``shuffled(5):kdprompt``
+    show another selector's demonstrations in 20 or 5 random orders.
+
+    Args:
+        spec: Name and options.
+
+    Raises:
+        ValueError: There is no such selector or option; the error lists those that there are.
+    """
+    name, _, rest = spec.partition(":")
+    if name.startswith("shuffled"):
+        return _make_shuffled(name, rest, spec)
+    known = _known_selectors()
+    if name not in known:
+        raise ValueError(f"there is no selector {name!r}; there are {', '.join(sorted(known))}")
+    selector = known[name]()
+    options = _parse_options(rest, spec)
+    if not options:
+        return selector
+    if isinstance(selector, DistillationBenchmarkSelector):
+        traffic = options.pop("traffic", False)
+        if not isinstance(traffic, bool):
+            raise ValueError(f"traffic must be true or false, got {traffic!r} in {spec!r}")
+        return replace(selector, name=spec, traffic=traffic, settings=_make_settings(options, spec))
+    if isinstance(selector, PerQuerySelector | StaticSelector):
+        return type(selector)(spec, _bind_options(selector.function, options, spec), selector.draws)
+    raise ValueError(f"the selector {name!r} takes no options, got {rest!r}")
+
+
+def make_selectors(specs: Iterable[str]) -> list[BenchmarkSelector]:
+    """Makes selectors, each once; ``per-query``, ``static`` and ``all`` stand for all of a kind.
+
+    Args:
+        specs: Names of groups, or specs as ``make_selector`` takes them.
+
+    Raises:
+        ValueError: As ``make_selector``.
+    """
+    names = [name for spec in specs for name in GROUPS.get(spec, (spec,))]
+    return [make_selector(name) for name in dict.fromkeys(names)]
+
+
+def _known_selectors() -> dict[str, Callable[[], BenchmarkSelector]]:
+    """What makes each selector without options, by name."""
+    distillation = DistillationBenchmarkSelector
+    known: dict[str, Callable[[], BenchmarkSelector]] = {
+        "kdprompt": lambda: distillation("kdprompt"),
+        "kdprompt-reader": lambda: distillation("kdprompt-reader", ask_reader=True),
+        "kdprompt-auto": lambda: distillation("kdprompt-auto", adaptive_k=True),
+        "kdprompt-static": lambda: distillation("kdprompt-static", static=True),
+        "kdprompt-static-reader": lambda: distillation("kdprompt-static-reader", static=True, ask_reader=True),
+        "langchain-similarity": lambda: LangChainSelector("langchain-similarity", _build_similarity),
+        "langchain-mmr": lambda: LangChainSelector("langchain-mmr", _build_marginal_relevance),
+    }
+    for name, function in QUERY_BASELINES.items():
+        known[name] = partial(PerQuerySelector, name, function)
+    for name, static in STATIC_BASELINES.items():
+        known[name] = partial(StaticSelector, name, static, RANDOM_DRAWS if name == "random" else 1)
+    return known
+
+
+def _make_shuffled(name: str, inner: str, spec: str) -> ShuffledSelector:
+    draws = name.removeprefix("shuffled").strip("()") or "20"
+    if not draws.isdecimal() or not inner:
+        raise ValueError(f"shuffled needs a number of orders and a selector, as in shuffled(20):kdprompt, got {spec!r}")
+    return ShuffledSelector(spec, make_selector(inner), int(draws))
+
+
+def _parse_options(text: str, spec: str) -> dict[str, Any]:
+    """Options from ``name=value;name=value``; values are JSON where they can be, text otherwise."""
+    options: dict[str, Any] = {}
+    for option in filter(None, text.split(";")):
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise ValueError(f"options are name=value, separated by semicolons, got {option!r} in {spec!r}")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options
+
+
+def _make_settings(options: Mapping[str, Any], spec: str) -> Settings:
+    groups: dict[str, dict[str, Any]] = {}
+    for key in GROUPED_OPTIONS:
+        if key in options:
+            group, field = FLAT_NAMES[key]
+            groups.setdefault(group, {})[field] = options[key]
+    weights = {key: options[key] for key in ("interference", "complexity") if key in options}
+    if weights:
+        groups.setdefault("objective", {})["weights"] = ObjectiveWeights(**weights)
+    if "temperature" in options:
+        groups.setdefault("objective", {})["kernel"] = Gaussian(options["temperature"])
+    changes: dict[str, Any] = {"calibrate": options["calibrate"]} if "calibrate" in options else {}
+    if "order" in options:
+        if options["order"] not in ORDERS:
+            raise ValueError(f"order must be one of {sorted(ORDERS)}, got {options['order']!r} in {spec!r}")
+        changes["order"] = ORDERS[options["order"]]()
+    unknown = sorted(set(options) - KDPROMPT_OPTIONS)
+    if unknown:
+        raise ValueError(f"kdprompt has no option {unknown[0]!r} here; it has {sorted(KDPROMPT_OPTIONS)}")
+    return Settings.model_validate({**groups, **changes})
+
+
+def _bind_options(function: Callable[..., Any], options: Mapping[str, Any], spec: str) -> Callable[..., Any]:
+    names = set(getattr(function, "__kwdefaults__", None) or ())
+    unknown = sorted(set(options) - names)
+    if unknown:
+        raise ValueError(f"{spec!r}: there is no option {unknown[0]!r}; there are {sorted(names) or 'none'}")
+    return partial(function, **options)
+
+
+def _build_similarity(examples: list[dict[str, str]], embeddings: Any, k: int) -> Any:
+    from langchain_core.example_selectors import SemanticSimilarityExampleSelector
+    from langchain_core.vectorstores import InMemoryVectorStore
+
+    return SemanticSimilarityExampleSelector.from_examples(
+        examples, embeddings, InMemoryVectorStore, k=k, input_keys=["input"]
+    )
+
+
+def _build_marginal_relevance(examples: list[dict[str, str]], embeddings: Any, k: int) -> Any:
+    from langchain_core.example_selectors import MaxMarginalRelevanceExampleSelector
+    from langchain_core.vectorstores import InMemoryVectorStore
+
+    return MaxMarginalRelevanceExampleSelector.from_examples(
+        examples, embeddings, InMemoryVectorStore, k=k, input_keys=["input"]
+    )
