@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from kdprompt.cli.reader import attribute, opened
+from kdprompt.cli.options import SeedOption
+from kdprompt.cli.reader import import_attribute, open_reader
 from kdprompt.cli.tables import write_results
+from kdprompt.defaults import DEFAULT_K
 
 __all__ = ["bench"]
 
@@ -25,6 +27,9 @@ class _Files:
     test: Path | None
 
 
+PoolFile = Annotated[Path | None, Option(help="Instead of --data: the pool.", exists=True)]
+DevFile = Annotated[Path | None, Option(help="… the dev queries: the traffic.", exists=True)]
+TestFile = Annotated[Path | None, Option(help="… the labelled test queries.", exists=True)]
 Data = Annotated[list[Path] | None, Option(help="Prefix of PREFIX.pool.jsonl, .dev.jsonl and .test.jsonl; repeatable.")]
 Selectors = Annotated[
     list[str] | None,
@@ -37,6 +42,7 @@ Suites = Annotated[
 Model = Annotated[
     str, Option(help="'smollm2', a Hugging Face name or folder, or python:MODULE:NAME (LangChain model, callable).")
 ]
+ModelDevice = Annotated[str | None, Option(help="Of a local model: cpu, cuda, mps, … Default: the best there is.")]
 Scoring = Literal["normalised", "sum", "constrained"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Split = Literal["test", "dev"]
@@ -47,37 +53,35 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
         Path, Option(help="Folder for answers, results (JSON, Markdown) and report.html; a killed run goes on.")
     ],
     data: Data = None,
-    pool: Annotated[Path | None, Option(help="Instead of --data: the pool.", exists=True)] = None,
-    dev: Annotated[Path | None, Option(help="… the dev queries: the traffic.", exists=True)] = None,
-    test: Annotated[Path | None, Option(help="… the labelled test queries.", exists=True)] = None,
+    pool: PoolFile = None,
+    dev: DevFile = None,
+    test: TestFile = None,
     model: Model = "smollm2",
     scoring: Annotated[Scoring, Option(help="How a local model chooses among labels.")] = "normalised",
     dtype: Annotated[Precision | None, Option(help="Precision of a local model. Default: its own.")] = None,
-    device: Annotated[
-        str | None, Option(help="Of a local model: cpu, cuda, mps, … Default: the best there is.")
-    ] = None,
+    device: ModelDevice = None,
     selector: Selectors = None,
     reference: Annotated[str | None, Option(help="Compared with all others. Default: the first selector.")] = None,
-    k: Annotated[list[int] | None, Option(help="Demonstrations; repeatable. Default: 8.", min=0)] = None,
+    k: Annotated[list[int] | None, Option(help=f"Demonstrations; repeatable. Default: {DEFAULT_K}.", min=0)] = None,
     suite: Suites = None,
     limit: Annotated[int | None, Option(help="Most test queries of each data set.", min=1)] = None,
     split: Annotated[Split, Option(help="dev for choosing settings, test for reporting.")] = "test",
     metric: Annotated[str, Option(help="accuracy, exact-match, token-f1, or python:MODULE:FUNCTION.")] = "accuracy",
     embedder: Annotated[str, Option(help="'minilm', 'lsa', or a sentence-transformers model.")] = "minilm",
-    seed: Annotated[int, Option(help="Of everything that samples.")] = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Compare selectors by what a model answers: score, log-loss, calibration, tokens, latency, paired statistics."""
-    from kdprompt.evaluate import Plan, stress
+    from kdprompt.evaluate import Plan, apply_suite
 
     log = Console(stderr=True, highlight=False)
-    contenders, first = _contenders(selector or ["kdprompt", "nearest-last"], reference)
+    selectors, first = _selectors(selector or ["kdprompt", "nearest-last"], reference)
     scored = _metric(metric)
     base = _datasets(_Files(data or [], pool, dev, test))
     plan = Plan(
-        datasets=[item for name in suite or ["clean"] for item in stress(base, name, seed=seed)],
-        contenders=contenders,
-        ks=k or [8],
-        reader=opened(model, log, scoring, dtype=dtype, device=device),
+        datasets=[dataset for name in suite or ["clean"] for dataset in apply_suite(base, name, seed=seed)],
+        selectors=selectors,
+        ks=k or [DEFAULT_K],
+        reader=open_reader(model, log, scoring, dtype=dtype, device=device),
         embed=_embed(embedder, base, output),
         metric=scored,
         limit=limit,
@@ -87,27 +91,26 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     _run(plan, output, first, log)
 
 
-def _contenders(selectors: list[str], reference: str | None) -> tuple[list[Any], str]:
-    """The contenders named, groups spelled out, and the one that is compared with all others."""
-    from kdprompt.evaluate import contenders
+def _selectors(specs: list[str], reference: str | None) -> tuple[list[Any], str]:
+    """The selectors named, groups spelled out, and the name of the one that is compared with all others."""
+    from kdprompt.evaluate import make_selectors
 
-    found = contenders(selectors)
-    first = reference or found[0].name
-    if first not in {item.name for item in found}:
-        raise ValueError(f"--reference {first!r} is none of the selectors {[item.name for item in found]}")
-    return found, first
+    selectors = make_selectors(specs)
+    first = reference or selectors[0].name
+    if first not in {selector.name for selector in selectors}:
+        raise ValueError(f"--reference {first!r} is none of the selectors {[selector.name for selector in selectors]}")
+    return selectors, first
 
 
 def _run(plan: Any, output: Path, reference: str, log: Console) -> None:
     from kdprompt.cli.progress import progress_bar
-    from kdprompt.evaluate import Store, run, summarise
-    from kdprompt.evaluate.runner import size
+    from kdprompt.evaluate import Store, count_prompts, run, summarise
 
     with Store(output) as store:
         if len(store):
             log.print(f"{len(store):,} answers are known from earlier runs", style="dim")
         with progress_bar() as progress:
-            bar = progress.add_task("starting", total=size(plan))
+            bar = progress.add_task("starting", total=count_prompts(plan))
             cells = list(run(plan, store, lambda done, what: progress.update(bar, advance=done, description=what)))
     about = {
         "command": " ".join(["kdprompt", *sys.argv[1:]]),
@@ -142,13 +145,13 @@ def _embed(name: str, datasets: Sequence[Any], output: Path) -> Any:
     if name == "lsa":
         from kdprompt.evaluate.lsa import LatentSemanticEmbedder
 
-        texts = [d.input for item in datasets for d in item.pool]
+        texts = [d.input for dataset in datasets for d in dataset.pool]
         cache = EmbeddingCache(LatentSemanticEmbedder(texts), name="lsa", folder=folder)
     else:
         model = None if name == "minilm" else name
         cache = EmbeddingCache(ProgressEmbedder(model), name=name, folder=folder)
-    for item in datasets:
-        cache(item.texts())
+    for dataset in datasets:
+        cache(dataset.texts())
     return cache
 
 
@@ -156,7 +159,7 @@ def _metric(spec: str) -> Any:
     from kdprompt.evaluate.metrics import METRICS
 
     if spec.startswith("python:"):
-        return attribute(spec)
+        return import_attribute(spec)
     if spec not in METRICS:
         raise ValueError(f"--metric must be one of {sorted(METRICS)} or python:MODULE:FUNCTION, got {spec!r}")
     return METRICS[spec]

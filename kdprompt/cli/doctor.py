@@ -9,39 +9,44 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kdprompt.cli.options import DeviceOption, EmbeddingModelOption, PoolOption
+from kdprompt.cli.queries import read_queries
+from kdprompt.defaults import DEFAULT_K
+
 __all__ = ["doctor"]
 
 Option = typer.Option
 SHOWN = 20
+TrafficOption = Annotated[
+    Path | None, Option(help="A sample of the traffic, one JSON object a line.", exists=True, dir_okay=False)
+]
 
 
 def doctor(
-    pool: Annotated[Path, Option(help="Examples, one JSON object a line.", exists=True, dir_okay=False)],
-    queries: Annotated[
-        Path | None, Option(help="A sample of the traffic, one JSON object a line.", exists=True, dir_okay=False)
-    ] = None,
-    k: Annotated[int, Option(help="Nearest neighbours that a prompt would show.", min=1)] = 8,
+    pool: PoolOption,
+    queries: TrafficOption = None,
+    k: Annotated[int, Option(help="Nearest neighbours that a prompt would show.", min=1)] = DEFAULT_K,
     ignore_tags: Annotated[bool, Option("--ignore-tags", help="Look at the outputs alone.")] = False,
-    model: Annotated[str | None, Option(help="sentence-transformers model. Default: all-MiniLM-L6-v2.")] = None,
-    device: Annotated[str | None, Option(help="cpu, cuda, mps, … Default: the best there is.")] = None,
+    model: EmbeddingModelOption = None,
+    device: DeviceOption = None,
 ) -> None:
     """Say what a pool holds, whether it mixes tasks that conflict, and whether it covers the traffic."""
-    from kdprompt import Pool, PoolError, read_jsonl
+    from kdprompt import Pool, PoolError
     from kdprompt.cli.progress import ProgressEmbedder
-    from kdprompt.diagnose import mixture
+    from kdprompt.diagnose import find_task_mixture
     from kdprompt.pool.embedding import embed_documents
 
     loaded = Pool.from_jsonl(pool)
     if not len(loaded):
         raise PoolError(f"{pool} holds no examples")
-    asked = loaded.queries(read_jsonl(queries)) if queries else ()
+    asked = loaded.queries(*read_queries(queries))
     if ignore_tags:
         loaded = Pool((d.model_copy(update={"task": None}) for d in loaded), loaded.schema)
     console, embedder = Console(highlight=False), ProgressEmbedder(model, device=device)
     console.print(_contents(loaded))
     vectors = embed_documents(embedder, [d.input for d in loaded])
     if len({(d.task, d.output) for d in loaded if d.output is not None}) > 1:
-        console.print(escape(str(mixture(loaded, vectors, k=k))))
+        console.print(escape(str(find_task_mixture(loaded, vectors, k=k))))
     if asked:
         _traffic(console, embedder, vectors, [query.text for query in asked])
 
@@ -60,16 +65,16 @@ def _contents(pool: Any) -> Table:
 
 
 def _traffic(console: Console, embedder: Any, vectors: Any, texts: list[str]) -> None:
-    from kdprompt.diagnose import coverage
+    from kdprompt.diagnose import measure_coverage
     from kdprompt.pool.embedding import embed_queries
 
-    found = coverage(vectors, embed_queries(embedder, texts))
-    console.print(escape(str(found)))
+    coverage = measure_coverage(vectors, embed_queries(embedder, texts))
+    console.print(escape(str(coverage)))
     table = Table(title="Worst covered queries", title_justify="left", title_style="bold")
     table.add_column("witness", justify="right")
     table.add_column("nearest", justify="right")
     table.add_column("query", overflow="fold")
-    for i in found.worst(5):
-        table.add_row(f"{float(found.witness[i]):+.3f}", f"{float(found.similarity[i]):.2f}", escape(texts[i]))
+    for i in coverage.worst(5):
+        table.add_row(f"{float(coverage.witness[i]):+.3f}", f"{float(coverage.similarity[i]):.2f}", escape(texts[i]))
     console.print(table)
     console.print("witness: the pool's mass there less that of the other queries; nearest: cosine", style="dim")

@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-__all__ = ["attribute", "opened", "watched"]
+__all__ = ["count_answers", "import_attribute", "open_reader"]
 
 
-def opened(spec: str, log: Console, scoring: Any = "normalised", **how: Any) -> Any:
-    """The reader named: ``smollm2``, a Hugging Face name or folder, or ``python:MODULE:NAME``.
+def open_reader(spec: str, log: Console, scoring: Any = "normalised", **how: Any) -> Any:
+    """The reader of a name: ``smollm2``, a Hugging Face name or folder, or ``python:MODULE:NAME``.
 
     Args:
         spec: Its name.
@@ -24,7 +24,7 @@ def opened(spec: str, log: Console, scoring: Any = "normalised", **how: Any) -> 
     from kdprompt.readers import LabelReader, TextReader, load_causal_lm
 
     if spec.startswith("python:"):
-        return TextReader(attribute(spec))
+        return TextReader(import_attribute(spec))
     with log.status(f"loading {spec}"):
         return LabelReader(load_causal_lm(spec, **how), scoring)
 
@@ -46,7 +46,7 @@ class _Counted:
 
 
 @contextmanager
-def watched(reader: Any) -> Iterator[Any]:
+def count_answers(reader: Any) -> Iterator[Any]:
     """A reader whose answers are counted on the terminal; nothing where there is none."""
     from kdprompt.cli.progress import progress_bar
 
@@ -58,7 +58,7 @@ def watched(reader: Any) -> Iterator[Any]:
         yield _Counted(reader, lambda: progress.advance(bar))
 
 
-def attribute(spec: str) -> Any:
+def import_attribute(spec: str) -> Any:
     """What ``python:MODULE:NAME`` names; modules of the working directory are found.
 
     Raises:

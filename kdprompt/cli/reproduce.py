@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from kdprompt.cli.options import SeedOption
+
 __all__ = ["reproduce"]
 
 Option = typer.Option
@@ -24,28 +26,28 @@ def reproduce(
     ] = None,
     model: Annotated[str, Option(help="'smollm2', or a Hugging Face name or folder.")] = "smollm2",
     prompts: Annotated[int, Option(help="Random prompts for the correlation of bias and loss.", min=10)] = 200,
-    seed: Annotated[int, Option(help="Of everything that is drawn.")] = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Measure what the theory predicts, on synthetic linear attention and on a real small LM."""
+    from kdprompt.atomic_write import atomic_write
     from kdprompt.report import write_phenomena
-    from kdprompt.reproduce.phenomena import bias_and_mmd, gap_and_length
+    from kdprompt.reproduce import measure_bias_and_mmd, measure_gap_and_length
 
     log = Console(stderr=True, highlight=False)
     output.mkdir(parents=True, exist_ok=True)
     datasets = _datasets(data)
-    found = [bias_and_mmd(seed=seed), gap_and_length(seed=seed)]
+    phenomena = [measure_bias_and_mmd(seed=seed), measure_gap_and_length(seed=seed)]
     about = {"command": " ".join(["kdprompt", *sys.argv[1:]]), "model": model, "seed": seed}
-    for item in _measured(datasets, model, prompts, seed, log):
-        found.append(item)
-        (output / "phenomena.json").write_text(
-            json.dumps({"about": about, "phenomena": [asdict(one) for one in found]}, ensure_ascii=False), "utf-8"
-        )
-    write_phenomena(found, output / "phenomena.html", about)
+    for phenomenon in _measured(datasets, model, prompts, seed, log):
+        phenomena.append(phenomenon)
+        record = {"about": about, "phenomena": [asdict(measured) for measured in phenomena]}
+        atomic_write(output / "phenomena.json", json.dumps(record, ensure_ascii=False))
+    write_phenomena(phenomena, output / "phenomena.html", about)
     table = Table(title="The theory, measured", title_justify="left", title_style="bold")
     table.add_column("phenomenon", overflow="fold")
     table.add_column("figures")
-    for item in found:
-        table.add_row(item.name, "\n".join(f"{name} {value:.3f}" for name, value in item.figures.items()))
+    for phenomenon in phenomena:
+        table.add_row(phenomenon.name, "\n".join(f"{name} {value:.3f}" for name, value in phenomenon.figures.items()))
     Console().print(table)
     log.print(f"wrote phenomena.html and phenomena.json to {output}", style="dim")
 
@@ -54,26 +56,34 @@ def _measured(datasets: list[Any], model: str, prompts: int, seed: int, log: Con
     from kdprompt import SentenceTransformerEmbedder
     from kdprompt.evaluate import EmbeddingCache
     from kdprompt.readers import load_causal_lm
-    from kdprompt.reproduce import phenomena as measure
+    from kdprompt.reproduce import (
+        LanguageModelSetup,
+        measure_bias_and_loss,
+        measure_interference_and_share,
+        measure_length_and_loss,
+        measure_order_and_spread,
+    )
 
     with log.status(f"loading {model}"):
         reader = load_causal_lm(model, device="cpu")
     embed = EmbeddingCache(SentenceTransformerEmbedder(), name="minilm")
     for i, dataset in enumerate(datasets):
-        reading = measure.Reading(reader, dataset, embed, seed=seed)
+        setup = LanguageModelSetup(reader, dataset, embed, seed=seed)
         other = list(datasets[i - 1].pool)
         steps = (
-            partial(measure.bias_and_loss, prompts=prompts),
-            partial(measure.bias_and_loss, prompts=prompts, attention=True),
-            partial(measure.order_and_spread, prompts=max(4, prompts // 5)),
-            partial(measure.interference_and_share, other=other, queries=max(3, prompts // 10)),
-            partial(measure.length_and_loss, queries=max(4, prompts // 5)),
+            partial(measure_bias_and_loss, prompts=prompts),
+            partial(measure_bias_and_loss, prompts=prompts, attention=True),
+            partial(measure_order_and_spread, prompts=max(4, prompts // 5)),
+            partial(measure_interference_and_share, other=other, queries=max(3, prompts // 10)),
+            partial(measure_length_and_loss, queries=max(4, prompts // 5)),
         )
         for step in steps:
             with log.status(f"{dataset.name}: measuring"):
-                item = step(reading)
-            log.print(f"{item.name}: {', '.join(f'{n} {v:.3f}' for n, v in item.figures.items())}", style="dim")
-            yield item
+                phenomenon = step(setup)
+            log.print(
+                f"{phenomenon.name}: {', '.join(f'{n} {v:.3f}' for n, v in phenomenon.figures.items())}", style="dim"
+            )
+            yield phenomenon
 
 
 def _datasets(prefixes: list[Path] | None) -> list[Any]:

@@ -44,14 +44,14 @@ def _terms(explanation: Explanation) -> Table:
         table.add_column(name, justify="left" if justify == "left" else "right")
     table.add_column("chosen", justify="right", style="bold")
     table.add_column("weight in J", justify="right")
-    weights = selection.penalties
+    weights = selection.weights
     for name, key, weight in (
         ("bias: MMD to the target (R2)", "bias", weights.bias),
         ("complexity (R3)", "complexity", weights.complexity),
         ("interference (R6)", "interference", weights.interference),
         ("J (R8)", "total", None),
     ):
-        values = [getattr(terms, key) for terms in (selection.before, explanation.nearest, selection.after)]
+        values = [getattr(terms, key) for terms in (selection.empty_terms, explanation.nearest, selection.terms)]
         shown = "" if weight is None else f"{weight:g}"
         table.add_row(name, *(f"{value:.4f}" for value in values), shown)
     return table

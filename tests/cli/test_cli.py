@@ -62,7 +62,7 @@ def test_many_queries_give_one_object_a_line(queries, tmp_path):
     assert len(rows) == 12 and all(len(row["examples"]) == len(row["chosen"]) == 3 for row in rows)
     assert [row["query"]["text"] for row in rows] == [q["input"] for q in support_desk_queries()[:12]]
     ids = {demonstration.id for demonstration in support_desk()}
-    assert all(row["chosen"][0]["id"] in ids and row["after"]["total"] >= 0 for row in rows)
+    assert all(row["chosen"][0]["id"] in ids and row["terms"]["total"] >= 0 for row in rows)
 
 
 def test_without_output_the_lines_go_to_standard_output(queries):
@@ -109,7 +109,7 @@ def test_a_reader_calibrates_prompts_for_single_queries(queries, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     output, asked = tmp_path / "all.jsonl", ("select", "--pool", POOL, "--k", "2", "--reader", "python:lastmodel:last")
     result = invoke(*asked, "--queries", queries, "--output", output)
-    assert "calibrated by what last answers" in result.stderr and len(output.read_text().splitlines()) == 12
+    assert "calibrated by the answers of last" in result.stderr and len(output.read_text().splitlines()) == 12
     one = invoke(*asked, "--query", "the csv has no dates", "--task", "support")
     assert "ways to make prompts last answered held-out examples of the pool best" in " ".join(one.stdout.split())
 
