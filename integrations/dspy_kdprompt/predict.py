@@ -17,17 +17,17 @@ from pydantic_core import to_jsonable_python
 
 from dspy_kdprompt.translation import (
     Signature,
-    assigned,
-    assigned_queries,
-    called,
+    assign_examples,
+    assign_queries,
+    build_demos,
+    build_pool,
+    build_query,
+    build_settings,
     check_task,
     check_used,
-    demos_of,
-    examples_of,
-    pool_of,
-    revived,
-    settings_of,
-    unrepeated,
+    copy_examples,
+    drop_repeated,
+    restore_types,
 )
 from kdprompt.errors import PoolError
 from kdprompt.explanation import Explanation
@@ -136,20 +136,20 @@ class DistilledPredict(dspy.Predict):  # type: ignore[misc]  # DSPy has no types
             PoolError, QueryError: An example or a query cannot be used.
             EmbeddingError: The embeddings do not fit.
         """
-        made = cls(signature, embeddings=embeddings, **config)
-        only = {"": made.signature}
-        examples = examples_of(trainset)
-        pools = assigned(examples, only)
+        predictor = cls(signature, embeddings=embeddings, **config)
+        only = {"": predictor.signature}
+        examples = copy_examples(trainset)
+        pools = assign_examples(examples, only)
         check_used(examples, pools, only)
         check_task(examples, task_key)
-        pool = pool_of(pools[""], made.signature, task_key)
-        made.selector = DistillationSelector.from_examples(
+        pool = build_pool(pools[""], predictor.signature, task_key)
+        predictor.selector = DistillationSelector.from_examples(
             pool,
             embeddings,
-            queries=assigned_queries(queries, only, task_key)[""],
-            settings=settings_of(pool, k, settings),
+            queries=assign_queries(queries, only, task_key)[""],
+            settings=build_settings(pool, k, settings),
         )
-        return made
+        return predictor
 
     def explain(self, **inputs: Any) -> Explanation:
         """Selects for a call with these inputs and explains; ``str()`` is the page.
@@ -189,11 +189,11 @@ class DistilledPredict(dspy.Predict):  # type: ignore[misc]  # DSPy has no types
         return {key: value for key, value in kwargs.items() if key != task or key in self.signature.input_fields}
 
     def _query(self, selector: DistillationSelector, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        return called(inputs, self.signature, selector.pool.schema)
+        return build_query(inputs, self.signature, selector.pool.schema)
 
     def _shown(self, selector: DistillationSelector, selection: Selection) -> list[Any]:
         schema = selector.pool.schema
-        return [*unrepeated(self.demos, selection, self.signature, schema), *demos_of(selection, schema)]
+        return [*drop_repeated(self.demos, selection, self.signature, schema), *build_demos(selection, schema)]
 
     # -- copies and states --------------------------------------------------------------------------------------------
 
@@ -202,11 +202,11 @@ class DistilledPredict(dspy.Predict):  # type: ignore[misc]  # DSPy has no types
         shared: list[Any] = [self.embeddings]
         if self.selector is not None:
             shared += [self.selector.embedder, self.selector.pool]
-        memo.update({id(each): each for each in shared})
-        made = self.__class__.__new__(self.__class__)
-        memo[id(self)] = made
-        made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        return made
+        memo.update({id(unchanging): unchanging for unchanging in shared})
+        duplicate = self.__class__.__new__(self.__class__)
+        memo[id(self)] = duplicate
+        duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return duplicate
 
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         """The state of ``dspy.Predict``, and under ``"selector"`` the pool with its embeddings and calibration.
@@ -237,7 +237,7 @@ class DistilledPredict(dspy.Predict):  # type: ignore[misc]  # DSPy has no types
         if self.selector is not None:
             embeddings = self.selector.embedder if embeddings is None else embeddings
             settings = settings or self.selector.settings
-        typed = replace(stored, pool=revived(stored.pool, self.signature))
+        typed = replace(stored, pool=restore_types(stored.pool, self.signature))
         return DistillationSelector.restored(typed, embeddings, settings)
 
 
@@ -254,8 +254,8 @@ def per_query(program: dspy.Module, embeddings: Embedder | None = None, *, setti
     Raises:
         TypeError: A predictor is of a class of its own, whose methods would be lost.
     """
-    made = program.deepcopy()
-    for name, predictor in made.named_predictors():
+    converted = program.deepcopy()
+    for name, predictor in converted.named_predictors():
         if type(predictor) is dspy.Predict:
             predictor.__class__ = DistilledPredict
             predictor.selector, predictor.embeddings, predictor.settings = None, embeddings, settings
@@ -264,4 +264,4 @@ def per_query(program: dspy.Module, embeddings: Embedder | None = None, *, setti
                 f"the predictor {name!r} must be a dspy.Predict, got the subclass {type(predictor).__name__}; put a "
                 "DistilledPredict into the program yourself, or compile static demonstrations (per_query=False)"
             )
-    return made
+    return converted

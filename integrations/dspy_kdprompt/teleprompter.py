@@ -16,17 +16,17 @@ from dspy_kdprompt.predict import DistilledPredict, per_query
 from dspy_kdprompt.translation import (
     Fields,
     Signature,
-    assigned,
-    assigned_queries,
+    assign_examples,
+    assign_queries,
+    build_demos,
+    build_pool,
+    build_settings,
     check_task,
     check_used,
-    demos_of,
-    examples_of,
-    fields_of,
-    lacking,
-    outputs_of,
-    pool_of,
-    settings_of,
+    copy_examples,
+    copy_fields,
+    find_missing_fields,
+    find_output_fields,
 )
 from kdprompt.errors import PoolError
 from kdprompt.pool.embedding import Embedder
@@ -123,7 +123,7 @@ class DistilledFewShot(Teleprompter):  # type: ignore[misc]  # DSPy has no types
         signatures = {name: predictor.signature for name, predictor in program.named_predictors()}
         if not signatures:
             raise ValueError(f"student must have predictors, got {type(student).__name__} without any")
-        queries = assigned_queries(self.queries, signatures, self.task_key)
+        queries = assign_queries(self.queries, signatures, self.task_key)
         pools = self._pools(student, trainset, teacher, signatures)
         for name, predictor in program.named_predictors():
             if pools[name]:
@@ -139,20 +139,20 @@ class DistilledFewShot(Teleprompter):  # type: ignore[misc]  # DSPy has no types
         signatures: Mapping[str, Signature],
     ) -> dict[str, dict[int, Fields]]:
         """The examples of each predictor, by their index."""
-        examples = examples_of(trainset)
-        pools = assigned(examples, signatures)
+        examples = copy_examples(trainset)
+        pools = assign_examples(examples, signatures)
         check_task(examples, self.task_key)
         if teacher is None:
             check_used(examples, pools, signatures)
         else:
-            wanting = [name for name, each in signatures.items() if not _covered(pools[name], each)]
-            pools |= self._traces(student, trainset, teacher, wanting) if wanting else {}
+            uncovered = [name for name, signature in signatures.items() if not _covered(pools[name], signature)]
+            pools |= self._traces(student, trainset, teacher, uncovered) if uncovered else {}
         for name in (name for name, pool in pools.items() if not pool):
             _warn_left(name, signatures[name])
         return pools
 
     def _traces(
-        self, student: dspy.Module, trainset: Sequence[Any], teacher: dspy.Module, wanting: Sequence[str]
+        self, student: dspy.Module, trainset: Sequence[Any], teacher: dspy.Module, names: Sequence[str]
     ) -> dict[str, dict[int, Fields]]:
         """What the teacher's predictors were asked and answered, for the predictors that want it."""
         for i, example in enumerate(trainset):
@@ -163,45 +163,46 @@ class DistilledFewShot(Teleprompter):  # type: ignore[misc]  # DSPy has no types
                 )
         bootstrap = dspy.BootstrapFewShot(metric=self.metric, max_bootstrapped_demos=len(trainset), max_labeled_demos=0)
         traced = bootstrap.compile(student, teacher=teacher, trainset=list(trainset))
-        found = {
-            name: _complete([fields_of(demo, f"trace {i}") for i, demo in enumerate(predictor.demos)], predictor)
+        traces = {
+            name: _complete([copy_fields(demo, f"trace {i}") for i, demo in enumerate(predictor.demos)], predictor)
             for name, predictor in traced.named_predictors()
-            if name in wanting
+            if name in names
         }
-        found = {name: pool for name, pool in found.items() if pool}
-        if not found:
+        traces = {name: pool for name, pool in traces.items() if pool}
+        if not traces:
             raise PoolError(
                 f"no run of the teacher on {len(trainset)} examples passed the metric and used the predictors "
-                f"{list(wanting)}; look at its errors above, or at the metric"
+                f"{list(names)}; look at its errors above, or at the metric"
             )
-        return found
+        return traces
 
     def _fill(
         self, name: str, predictor: dspy.Predict, examples: Mapping[int, Fields], queries: Sequence[Fields]
     ) -> None:
-        pool = pool_of(examples, predictor.signature, self.task_key)
+        pool = build_pool(examples, predictor.signature, self.task_key)
         selector = DistillationSelector.from_examples(
-            pool, self.embeddings, queries=queries, settings=settings_of(pool, self.k, self.settings)
+            pool, self.embeddings, queries=queries, settings=build_settings(pool, self.k, self.settings)
         )
         if isinstance(predictor, DistilledPredict) and self.per_query:
             predictor.selector, predictor.embeddings = selector, self.embeddings
             return
         selection = selector.select_static()
-        predictor.demos = demos_of(selection, pool.schema)
+        predictor.demos = build_demos(selection, pool.schema)
         for note in selection.notes:
             logger.info("%s: %s", name, note)
 
 
 def _covered(examples: Mapping[int, Fields], signature: Signature) -> bool:
     """Whether there are examples, with all outputs of the signature."""
-    return bool(examples) and len(outputs_of(examples.values(), signature)) == len(signature.output_fields)
+    return bool(examples) and len(find_output_fields(examples.values(), signature)) == len(signature.output_fields)
 
 
 def _complete(traces: Sequence[Fields], predictor: dspy.Predict) -> dict[int, Fields]:
     """Traces with all that the signature needs and answers, by their index."""
     signature = predictor.signature
     whole = [
-        not lacking(trace, signature) and all(trace.get(name) is not None for name in signature.output_fields)
+        not find_missing_fields(trace, signature)
+        and all(trace.get(name) is not None for name in signature.output_fields)
         for trace in traces
     ]
     return {i: trace for i, trace in enumerate(traces) if whole[i]}

@@ -29,20 +29,20 @@ from kdprompt.settings import Settings
 __all__ = [
     "Fields",
     "Signature",
-    "assigned",
-    "assigned_queries",
-    "called",
+    "assign_examples",
+    "assign_queries",
+    "build_demos",
+    "build_pool",
+    "build_query",
+    "build_settings",
     "check_task",
     "check_used",
-    "demos_of",
-    "examples_of",
-    "fields_of",
-    "lacking",
-    "outputs_of",
-    "pool_of",
-    "revived",
-    "settings_of",
-    "unrepeated",
+    "copy_examples",
+    "copy_fields",
+    "drop_repeated",
+    "find_missing_fields",
+    "find_output_fields",
+    "restore_types",
 ]
 
 Fields = dict[str, Any]
@@ -50,7 +50,7 @@ Signature = type[dspy.Signature]
 DEFAULT_K = 8  # that of kdprompt's settings
 
 
-def fields_of(example: Any, where: str) -> Fields:
+def copy_fields(example: Any, where: str) -> Fields:
     """A deep copy of the fields, so that what the caller does to an example later changes nothing here.
 
     Raises:
@@ -63,19 +63,19 @@ def fields_of(example: Any, where: str) -> Fields:
     raise PoolError(f"{where} must be a dspy.Example or a mapping, got {type(example).__name__}: {example!r:.80}")
 
 
-def examples_of(trainset: Iterable[Any]) -> list[Fields]:
+def copy_examples(trainset: Iterable[Any]) -> list[Fields]:
     """The fields of all examples.
 
     Raises:
         PoolError: There are none, or one is neither a ``dspy.Example`` nor a mapping.
     """
-    examples = [fields_of(example, f"example {i}") for i, example in enumerate(trainset)]
+    examples = [copy_fields(example, f"example {i}") for i, example in enumerate(trainset)]
     if not examples:
         raise PoolError("trainset is empty; give it at least one example")
     return examples
 
 
-def as_record(values: Mapping[str, Any], signature: Signature) -> Fields:
+def to_record(values: Mapping[str, Any], signature: Signature) -> Fields:
     """Values of an example or a call as kdprompt takes them, defaults and optional inputs filled in."""
     return {**_absent(signature), **{key: _plain(value) for key, value in values.items()}}
 
@@ -86,19 +86,19 @@ def _plain(value: Any) -> Any:
 
 def _absent(signature: Signature) -> Fields:
     """What stands for inputs that need not be given."""
-    found: Fields = {}
+    defaults: Fields = {}
     for name, field in signature.input_fields.items():
         if not field.is_required():
-            found[name] = _plain(field.get_default())
+            defaults[name] = _plain(field.get_default())
         elif type(None) in get_args(field.annotation):
-            found[name] = None
-    return found
+            defaults[name] = None
+    return defaults
 
 
 # -- which example is for which predictor -----------------------------------------------------------------------------
 
 
-def lacking(fields: Mapping[str, Any], signature: Signature) -> list[str]:
+def find_missing_fields(fields: Mapping[str, Any], signature: Signature) -> list[str]:
     """Fields that keep an example from being a demonstration: inputs it lacks, and all outputs if it has none."""
     absent = _absent(signature)
     inputs = [name for name in signature.input_fields if name not in fields and name not in absent]
@@ -106,10 +106,10 @@ def lacking(fields: Mapping[str, Any], signature: Signature) -> list[str]:
     return inputs if any(fields.get(name) is not None for name in outputs) else inputs + outputs
 
 
-def assigned(examples: Sequence[Fields], signatures: Mapping[str, Signature]) -> dict[str, dict[int, Fields]]:
+def assign_examples(examples: Sequence[Fields], signatures: Mapping[str, Signature]) -> dict[str, dict[int, Fields]]:
     """For each predictor the examples that fit it, by their index."""
     return {
-        name: {i: fields for i, fields in enumerate(examples) if not lacking(fields, signature)}
+        name: {i: fields for i, fields in enumerate(examples) if not find_missing_fields(fields, signature)}
         for name, signature in signatures.items()
     }
 
@@ -124,8 +124,8 @@ def check_used(
     """
     for i, fields in enumerate(examples):
         if not any(i in pool for pool in pools.values()):
-            signature = min(signatures.values(), key=lambda each: len(lacking(fields, each)))
-            missing = lacking(fields, signature)
+            signature = min(signatures.values(), key=lambda candidate: len(find_missing_fields(fields, candidate)))
+            missing = find_missing_fields(fields, signature)
             raise MissingKeyError(
                 f"example {i} fits no predictor: for {signature.signature!r} it has no {_named(missing, fields)}; it "
                 f"has {sorted(map(str, fields))}. Add the field or leave the example out; what stands between the "
@@ -144,7 +144,7 @@ def _named(names: Sequence[str], fields: Mapping[str, Any]) -> str:
     return " and ".join(f"{name!r} (it is None)" if name in fields else repr(name) for name in names)
 
 
-def assigned_queries(
+def assign_queries(
     queries: Iterable[Any] | None, signatures: Mapping[str, Signature], task: str | None
 ) -> dict[str, list[Fields]]:
     """For each predictor the queries of the traffic that have its inputs, as records; outputs are not looked at.
@@ -160,7 +160,7 @@ def assigned_queries(
     """
     if isinstance(queries, str | Mapping | dspy.Example):
         raise QueryError(f"queries must be a sequence of queries, got one {type(queries).__name__}; wrap it in a list")
-    found: dict[str, list[Fields]] = {name: [] for name in signatures}
+    assigned: dict[str, list[Fields]] = {name: [] for name in signatures}
     for i, query in enumerate(queries or ()):
         if not isinstance(query, str | Mapping | dspy.Example):
             kind = type(query).__name__
@@ -168,29 +168,29 @@ def assigned_queries(
         records = {name: _query_record(query, signature, task) for name, signature in signatures.items()}
         fitting = {name: record for name, record in records.items() if record is not None}
         if not fitting:
-            needed = " or ".join(dict.fromkeys(str(list(each.input_fields)) for each in signatures.values()))
+            needed = " or ".join(dict.fromkeys(str(list(signature.input_fields)) for signature in signatures.values()))
             raise MissingKeyError(f"query {i} must have the input fields {needed} of a predictor, got {query!r:.80}")
         for name, record in fitting.items():
-            found[name].append(record)
-    return found
+            assigned[name].append(record)
+    return assigned
 
 
 def _query_record(query: Any, signature: Signature, task: str | None) -> Fields | None:
     names = list(signature.input_fields)
     if isinstance(query, str):
         return {names[0]: query} if len(names) == 1 else None
-    record = as_record({key: query[key] for key in (*names, task) if key is not None and key in query}, signature)
+    record = to_record({key: query[key] for key in (*names, task) if key is not None and key in query}, signature)
     return record if all(name in record for name in names) else None
 
 
-def called(inputs: Mapping[str, Any], signature: Signature, schema: Schema) -> Fields:
+def build_query(inputs: Mapping[str, Any], signature: Signature, schema: Schema) -> Fields:
     """The inputs of a call as a query.
 
     Raises:
         MissingKeyError: One is missing.
     """
     keys = [key for key in (*schema.inputs, schema.task) if key is not None and key in inputs]
-    record = as_record({key: inputs[key] for key in keys}, signature)
+    record = to_record({key: inputs[key] for key in keys}, signature)
     for name in schema.inputs:
         if name not in record:
             raise MissingKeyError(
@@ -203,13 +203,13 @@ def called(inputs: Mapping[str, Any], signature: Signature, schema: Schema) -> F
 # -- pools ------------------------------------------------------------------------------------------------------------
 
 
-def outputs_of(examples: Iterable[Fields], signature: Signature) -> tuple[str, ...]:
+def find_output_fields(examples: Iterable[Fields], signature: Signature) -> tuple[str, ...]:
     """Output fields that any of the examples has."""
     held = {name for fields in examples for name in signature.output_fields if fields.get(name) is not None}
     return tuple(name for name in signature.output_fields if name in held)
 
 
-def pool_of(examples: Mapping[int, Fields], signature: Signature, task: str | None) -> Pool:
+def build_pool(examples: Mapping[int, Fields], signature: Signature, task: str | None) -> Pool:
     """Examples that fit a signature as a pool whose demonstrations hold the originals.
 
     Args:
@@ -221,7 +221,7 @@ def pool_of(examples: Mapping[int, Fields], signature: Signature, task: str | No
         MissingKeyError: Some examples have an output field and some have not.
         PoolError: An input is empty.
     """
-    outputs = outputs_of(examples.values(), signature)
+    outputs = find_output_fields(examples.values(), signature)
     tagged = task if any(task in fields for fields in examples.values()) else None
     schema = Schema(inputs=tuple(signature.input_fields), outputs=outputs, task=tagged, id=None)
     records = []
@@ -233,7 +233,7 @@ def pool_of(examples: Mapping[int, Fields], signature: Signature, task: str | No
                 f"{sorted(map(str, fields))}. DSPy shows such demonstrations before complete ones, whatever order was "
                 "chosen: give the field to all of them or to none."
             )
-        records.append(as_record(fields, signature))
+        records.append(to_record(fields, signature))
         if not schema.input_text(records[-1], f"example {i}").strip():
             raise PoolError(f"example {i} has an empty input ({list(schema.inputs)}); give it text or leave it out")
     parsed = Pool.from_records(records, schema)
@@ -241,35 +241,35 @@ def pool_of(examples: Mapping[int, Fields], signature: Signature, task: str | No
     return Pool((shown.model_copy(update={"fields": fields}) for shown, fields in originals), schema)
 
 
-def settings_of(pool: Pool, k: int | Literal["auto"] | None, settings: Settings | None) -> Settings:
+def build_settings(pool: Pool, k: int | Literal["auto"] | None, settings: Settings | None) -> Settings:
     """The settings with ``k`` in them: as given, else the settings'; at most all distinct examples, as in DSPy."""
     settings = settings or Settings(k=DEFAULT_K)
-    wanted = settings.k if k is None else k
-    if isinstance(wanted, int):
-        wanted = min(wanted, pool.distinct)
-    return Settings.model_validate({**dict(settings), "k": wanted})
+    size = settings.k if k is None else k
+    if isinstance(size, int):
+        size = min(size, pool.distinct)
+    return Settings.model_validate({**dict(settings), "k": size})
 
 
 # -- back into DSPy ---------------------------------------------------------------------------------------------------
 
 
-def demos_of(selection: Selection, schema: Schema) -> list[dspy.Example]:
+def build_demos(selection: Selection, schema: Schema) -> list[dspy.Example]:
     """Copies of the original examples in the chosen order, inputs marked."""
     return [dspy.Example(base=fields).with_inputs(*schema.inputs) for fields in selection.examples]
 
 
-def unrepeated(demos: Iterable[Any], selection: Selection, signature: Signature, schema: Schema) -> list[Any]:
+def drop_repeated(demos: Iterable[Any], selection: Selection, signature: Signature, schema: Schema) -> list[Any]:
     """The demonstrations whose input is none of the selected ones'."""
     shown = {demonstration.input for demonstration in selection.demonstrations}
     return [demo for demo in demos if _text(demo, signature, schema) not in shown]
 
 
 def _text(demo: Any, signature: Signature, schema: Schema) -> str | None:
-    record = as_record({key: demo[key] for key in demo}, signature)
+    record = to_record({key: demo[key] for key in demo}, signature)
     return schema.input_text(record, "a demo") if all(name in record for name in schema.inputs) else None
 
 
-def revived(pool: Pool, signature: Signature) -> Pool:
+def restore_types(pool: Pool, signature: Signature) -> Pool:
     """A pool that was stored, with values again of the types that the signature says, where the JSON fits them."""
     kinds = {name: kind for name, field in signature.fields.items() if (kind := _adapter(field)) is not None}
     if not kinds:

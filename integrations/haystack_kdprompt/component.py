@@ -18,13 +18,13 @@ from haystack import Document, component, default_from_dict, default_to_dict
 from haystack_kdprompt.embedding import TextEmbedder, as_embedder, check_embedder, embedder_from_dict, embedder_to_dict
 from haystack_kdprompt.translation import (
     DocumentStore,
+    build_pool,
+    copy_examples,
     examples_from_dict,
     examples_to_dict,
-    folded,
-    kept,
-    pool_of,
+    pack_json,
     settings_to_dict,
-    unfolded,
+    unpack_json,
 )
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.records import Schema
@@ -80,7 +80,7 @@ class DistillationExampleSelector:
         """
         _check_source(examples, saved, schema, queries)
         check_embedder(embedder)
-        self.examples = None if examples is None else kept(examples)
+        self.examples = None if examples is None else copy_examples(examples)
         self.embedder = embedder
         self.schema = schema if schema is None or isinstance(schema, Schema) else Schema(**schema)
         self.queries = None if queries is None else list(queries)
@@ -108,13 +108,13 @@ class DistillationExampleSelector:
     def _warm(self) -> DistillationSelector:
         with self._warming:
             if self.selector is None:
-                self.selector = self._built()
+                self.selector = self._build()
             return self.selector
 
-    def _built(self) -> DistillationSelector:
+    def _build(self) -> DistillationSelector:
         embedder = as_embedder(self.embedder)
         if self.examples is not None:
-            pool, vectors = pool_of(self.examples, self.schema)
+            pool, vectors = build_pool(self.examples, self.schema)
             return DistillationSelector.from_examples(
                 pool, embedder, queries=self.queries, settings=self.settings, vectors=vectors
             )
@@ -162,7 +162,7 @@ class DistillationExampleSelector:
         """
         queries, saved = self.queries, self.saved
         if queries is not None:
-            queries = [folded(q, f"query {i}") if isinstance(q, Mapping) else q for i, q in enumerate(queries)]
+            queries = [pack_json(q, f"query {i}") if isinstance(q, Mapping) else q for i, q in enumerate(queries)]
         return default_to_dict(
             self,
             examples=examples_to_dict(self.examples),
@@ -170,7 +170,7 @@ class DistillationExampleSelector:
             schema=None if self.schema is None else self.schema.model_dump(mode="json"),
             queries=queries,
             settings=settings_to_dict(self.settings),
-            saved=folded(saved, "the saved selector", {}) if isinstance(saved, Mapping) else saved and str(saved),
+            saved=pack_json(saved, "the saved selector", {}) if isinstance(saved, Mapping) else saved and str(saved),
         )
 
     @classmethod
@@ -183,8 +183,8 @@ class DistillationExampleSelector:
         given = dict(data.get("init_parameters", {}))
         given["examples"] = examples_from_dict(given.get("examples"))
         given["embedder"] = embedder_from_dict(given.get("embedder"))
-        given["queries"] = [unfolded(query) for query in given["queries"]] if given.get("queries") else None
-        given["saved"] = unfolded(given.get("saved"))
+        given["queries"] = [unpack_json(query) for query in given["queries"]] if given.get("queries") else None
+        given["saved"] = unpack_json(given.get("saved"))
         return default_from_dict(cls, {**data, "init_parameters": given})
 
 

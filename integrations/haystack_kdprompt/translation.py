@@ -16,7 +16,6 @@ from haystack.core.errors import SerializationError
 from torch import Tensor
 
 from kdprompt.errors import EmbeddingError, PoolError
-from kdprompt.pool.jsonl import read_jsonl
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Schema
 from kdprompt.settings import Settings
@@ -24,13 +23,13 @@ from kdprompt.settings import Settings
 __all__ = [
     "DocumentStore",
     "Examples",
+    "build_pool",
+    "copy_examples",
     "examples_from_dict",
     "examples_to_dict",
-    "folded",
-    "kept",
-    "pool_of",
+    "pack_json",
     "settings_to_dict",
-    "unfolded",
+    "unpack_json",
 ]
 
 PLAIN = (str, int, float, bool, type(None))
@@ -52,7 +51,7 @@ class DocumentStore(Protocol):
 Examples = Sequence[Mapping[str, Any] | Document] | str | Path | DocumentStore
 
 
-def kept(examples: Iterable[Mapping[str, Any] | Document] | str | Path | DocumentStore) -> Examples:
+def copy_examples(examples: Iterable[Mapping[str, Any] | Document] | str | Path | DocumentStore) -> Examples:
     """What a component keeps of its examples: copies, the path, or the store.
 
     Raises:
@@ -75,7 +74,7 @@ def kept(examples: Iterable[Mapping[str, Any] | Document] | str | Path | Documen
     return [example if isinstance(example, Document) else copy.deepcopy(dict(example)) for example in given]
 
 
-def pool_of(examples: Examples, schema: Schema | None) -> tuple[Pool, Tensor | None]:
+def build_pool(examples: Examples, schema: Schema | None) -> tuple[Pool, Tensor | None]:
     """The pool, and the embeddings ``[n, d]`` that its documents have.
 
     Raises:
@@ -84,7 +83,7 @@ def pool_of(examples: Examples, schema: Schema | None) -> tuple[Pool, Tensor | N
         EmbeddingError: Some documents have an embedding and others have none.
     """
     if isinstance(examples, str | Path):
-        return Pool.from_records(read_jsonl(examples), schema), None
+        return Pool.from_jsonl(examples, schema), None
     given = examples.filter_documents() if isinstance(examples, DocumentStore) else examples
     documents = [example for example in given if isinstance(example, Document)]
     if not documents:
@@ -97,8 +96,8 @@ def pool_of(examples: Examples, schema: Schema | None) -> tuple[Pool, Tensor | N
 def _record(document: Document, i: int, schema: Schema) -> dict[str, Any]:
     if document.content is None:
         raise PoolError(f"document {i} (id {document.id!r}) has no content; give it text or leave it out")
-    own = {} if schema.id is None else {schema.id: document.id}
-    return {**own, **copy.deepcopy(document.meta), schema.inputs[0]: document.content}
+    identity = {} if schema.id is None else {schema.id: document.id}
+    return {**identity, **copy.deepcopy(document.meta), schema.inputs[0]: document.content}
 
 
 def _embeddings(documents: Sequence[Document]) -> Tensor | None:
@@ -137,8 +136,10 @@ def examples_to_dict(examples: Examples | None) -> Any:
 
 def _example_to_dict(example: Mapping[str, Any] | Document, where: str) -> dict[str, str]:
     if not isinstance(example, Document):
-        return folded(example, where)
-    return {"document": folded({**example.to_dict(flatten=False), "meta": example.meta}, where, example.meta)["json"]}
+        return pack_json(example, where)
+    return {
+        "document": pack_json({**example.to_dict(flatten=False), "meta": example.meta}, where, example.meta)["json"]
+    }
 
 
 def examples_from_dict(examples: Any) -> Any:
@@ -151,10 +152,10 @@ def examples_from_dict(examples: Any) -> Any:
 def _example_from_dict(example: Any) -> Any:
     if isinstance(example, Mapping) and example.keys() == {"document"}:
         return Document.from_dict(json.loads(example["document"]))
-    return unfolded(example)
+    return unpack_json(example)
 
 
-def folded(record: Mapping[str, Any], where: str, values: Mapping[str, Any] | None = None) -> dict[str, str]:
+def pack_json(record: Mapping[str, Any], where: str, values: Mapping[str, Any] | None = None) -> dict[str, str]:
     """A record as JSON in one value: YAML, as Haystack writes it, would sort its keys.
 
     Args:
@@ -175,8 +176,8 @@ def folded(record: Mapping[str, Any], where: str, values: Mapping[str, Any] | No
     return {"json": json.dumps(record, ensure_ascii=False)}
 
 
-def unfolded(value: Any) -> Any:
-    """The record of ``folded``; anything else stays as it is."""
+def unpack_json(value: Any) -> Any:
+    """The record of ``pack_json``; anything else stays as it is."""
     if isinstance(value, Mapping) and value.keys() == {"json"} and isinstance(value["json"], str):
         return json.loads(value["json"])
     return value
@@ -194,24 +195,24 @@ def settings_to_dict(settings: Settings | None) -> dict[str, Any] | None:
     """The settings that are not the defaults, as plain values that ``Settings`` takes.
 
     Raises:
-        SerializationError: One of them has no plain value (an order, a kernel, a function).
+        SerializationError: One of them has no plain value (a function, an order or a kernel of your own).
     """
     if settings is None:
         return None
     default = Settings()
-    found: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
     for name, value in settings:
         if value == getattr(default, name):
             continue
         try:
-            plain = settings.model_dump(mode="json", include={name})
-            again = Settings.model_validate(plain)
+            plain = json.loads(settings.model_dump_json(include={name}))
+            restored = Settings.model_validate(plain)
         except ValueError:  # of pydantic: no JSON, or not valid
-            again = None
-        if again is None or getattr(again, name) != value:
+            restored = None
+        if restored is None or getattr(restored, name) != value:
             raise SerializationError(
                 f"the setting {name} cannot be written into a pipeline file: {value!r:.80}. Leave it out, or save the "
                 "selector once it is warm (component.selector.save(path)) and give the file: saved=path."
             )
-        found |= plain
-    return found
+        changed |= plain
+    return changed

@@ -32,7 +32,8 @@ class DistillationCompressor(BaseDocumentCompressor):
     Attributes:
         embeddings: Any LangChain ``Embeddings`` or kdprompt ``Embedder``; None takes kdprompt's default.
         k: Documents to keep, or ``"auto"``; all of them where fewer are retrieved.
-        settings: Budget, order and the rest; ``k`` and ``leave_out_own`` are not used, for a query may be retrieved.
+        settings: Budget, order and the rest; ``k`` is not used, nor ``search.exclude_query_text``, for a document may
+            be the query.
 
     Example:
         >>> from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -63,15 +64,15 @@ class DistillationCompressor(BaseDocumentCompressor):
         Raises:
             EmbeddingError: The embeddings do not fit.
         """
-        held = [i for i, each in enumerate(documents) if each.page_content.strip()]
-        if not held or not query.strip():
+        with_text = [i for i, document in enumerate(documents) if document.page_content.strip()]
+        if not with_text or not query.strip():
             return list(documents)
-        pool = Pool(Demonstration(id=f"{i:06d}", input=documents[i].page_content) for i in held)
-        distinct = len({each.input for each in pool})
-        k = self.k if self.k == "auto" else min(self.k, distinct)
-        settings = Settings.model_validate({**dict(self.settings), "k": k, "leave_out_own": False})
-        vectors = self._vectors([each.input for each in pool])
-        selector = DistillationSelector(EmbeddedPool.of(pool, vectors, self._used(), settings), settings)
+        pool = Pool(Demonstration(id=f"{i:06d}", input=documents[i].page_content) for i in with_text)
+        k = self.k if self.k == "auto" else min(self.k, pool.distinct)
+        search = self.settings.search.model_copy(update={"exclude_query_text": False})
+        settings = Settings.model_validate({**dict(self.settings), "k": k, "search": search})
+        vectors = self._vectors([shown.input for shown in pool])
+        selector = DistillationSelector(EmbeddedPool.build(pool, vectors, self._used(), settings), settings)
         asked = embed_queries(self._used(), [query])
         found = selector.select_batch([query], vectors=asked)[0]
         return [documents[int(shown.id)] for shown in found.demonstrations]

@@ -65,18 +65,18 @@ def _side(
     shown: Demonstration, keys: Iterable[str], text: str, kind: type[HumanMessage] | type[AIMessage]
 ) -> list[BaseMessage]:
     values = [shown.fields[key] for key in keys if key in shown.fields]
-    parts = [messages_in(value) for value in values]
-    if not any(parts):
+    messages_of_values = [messages_in(value) for value in values]
+    if not any(messages_of_values):
         return [kind(text)]
-    found: list[BaseMessage] = []
-    for value, messages in zip(values, parts, strict=True):
-        found += messages or [kind(render_value(value))]
-    return found
+    chat: list[BaseMessage] = []
+    for value, messages in zip(values, messages_of_values, strict=True):
+        chat += messages or [kind(render_value(value))]
+    return chat
 
 
 def messages_in(value: Any) -> list[BaseMessage]:
     """The messages that a value is, or none where it is anything else."""
     several = [value] if isinstance(value, BaseMessage) else value
-    if isinstance(several, list | tuple) and several and all(isinstance(each, BaseMessage) for each in several):
-        return [each.model_copy(deep=True) for each in several]
+    if isinstance(several, list | tuple) and several and all(isinstance(message, BaseMessage) for message in several):
+        return [message.model_copy(deep=True) for message in several]
     return []

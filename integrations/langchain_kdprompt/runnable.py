@@ -53,22 +53,22 @@ class SelectExamples(Runnable[Variables, Examples]):
         **kwargs: Any,
     ) -> list[Any]:
         """The examples for each query; with ``return_exceptions`` one that fails is its exception."""
-        found: dict[int, Any] = {}
+        examples_of: dict[int, Any] = {}
 
-        def together(_: Variables) -> Examples:
+        def select_together(_: Variables) -> Examples:
             try:
-                found.update(enumerate(self.selector.select_batch(inputs)))
+                examples_of.update(enumerate(self.selector.select_batch(inputs)))
             except Exception:
                 if not return_exceptions:
                     raise
                 for i, variables in enumerate(inputs):  # who is at fault
                     try:
-                        found[i] = self.selector.select_examples(variables)
+                        examples_of[i] = self.selector.select_examples(variables)
                     except Exception as error:
-                        found[i] = error
+                        examples_of[i] = error
             return []
 
         if inputs:
             first = config[0] if isinstance(config, list) else config
-            self._call_with_config(together, inputs[0], first)
-        return [found[i] for i in range(len(inputs))]
+            self._call_with_config(select_together, inputs[0], first)
+        return [examples_of[i] for i in range(len(inputs))]

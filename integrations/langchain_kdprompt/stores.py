@@ -10,14 +10,13 @@ Rejected: J over what ``similarity_search`` returns with vectors computed anew (
 import json
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.load import dumpd, load
 from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration
@@ -29,44 +28,19 @@ from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
-from kdprompt.storage import demonstration_of, record_of
-from langchain_kdprompt.translation import holding, parsed
+from kdprompt.storage import demonstration_from_record, demonstration_to_record
+from langchain_kdprompt.serialization import decode_value, encode_value
+from langchain_kdprompt.store_embeddings import StoreEmbeddings
+from langchain_kdprompt.store_vectors import ReadVectors, find_vector_reader
+from langchain_kdprompt.translation import parse_example
 
 if TYPE_CHECKING:
     from langchain_core.vectorstores import VectorStore
 
-__all__ = ["ReadVectors", "StoreEmbeddings", "StorePool", "decoded", "encoded"]
+__all__ = ["StorePool"]
 
-ReadVectors = Callable[[Any, list[str]], Sequence[Any]]  # a store and ids to their vectors, in order
 RECORD = "kdprompt"  # the metadata key of the example's JSON
 NAMESPACE = uuid.UUID("6e0c1f5e-6d1c-5b5a-9d0b-2f3f0f7c9a11")  # some stores want UUIDs: theirs are made of ours
-
-
-def encoded(value: Any) -> Any:
-    """A LangChain object, such as a message, as JSON has it."""
-    return dumpd(value)
-
-
-def decoded(value: Any) -> Any:
-    """The messages in a value again as messages, wherever in it they stand."""
-    return load(value, allowed_objects="messages")
-
-
-class StoreEmbeddings(Embeddings):
-    """A kdprompt ``Embedder`` as stores want it: lists of numbers."""
-
-    def __init__(self, embedder: Embedder) -> None:
-        self.embedder = embedder
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Texts to ``[n, d]``."""
-        rows: list[list[float]] = embed_documents(self.embedder, texts).tolist() if texts else []
-        return rows
-
-    def embed_query(self, text: str) -> list[float]:
-        """One text to ``[d]``."""
-        row: list[float] = embed_queries(self.embedder, [text])[0].tolist()
-        return row
 
 
 class StorePool:
@@ -97,11 +71,11 @@ class StorePool:
         self.settings = settings
         self.search = dict(search or {})
         self.calibration: Calibration | None = None
-        self.read_vectors = read_vectors or _reader(store) or self._embedded_again
+        self.read_vectors = read_vectors or find_vector_reader(store) or self._embed_again
         self._known: dict[tuple[str, str], Tensor] = {}
 
     @classmethod
-    def made(
+    def create(
         cls,
         store_cls: "type[VectorStore]",
         options: Mapping[str, Any],
@@ -124,10 +98,12 @@ class StorePool:
             PoolError: JSON cannot keep an example as it is.
         """
         embedder = embeddings or SentenceTransformerEmbedder()
-        own = embedder if isinstance(embedder, Embeddings) else StoreEmbeddings(embedder)
-        metadatas, named = [metadata_of(each) for each in pool], _named(store_cls, options)
-        ids = [_store_id(named.get("collection_name", ""), each.id) for each in pool]
-        store = store_cls.from_texts([each.input for each in pool], own, metadatas=metadatas, ids=ids, **named)
+        store_embeddings = embedder if isinstance(embedder, Embeddings) else StoreEmbeddings(embedder)
+        metadatas, named = [_build_metadata(shown) for shown in pool], _name_collection(store_cls, options)
+        ids = [_store_id(named.get("collection_name", ""), shown.id) for shown in pool]
+        store = store_cls.from_texts(
+            [shown.input for shown in pool], store_embeddings, metadatas=metadatas, ids=ids, **named
+        )
         return cls(store, embedder, pool.schema, settings, search=search)
 
     # -- the pool -----------------------------------------------------------------------------------------------
@@ -138,14 +114,14 @@ class StorePool:
         Raises:
             PoolError: JSON cannot keep an example as it is; nothing was added.
         """
-        metadatas = [metadata_of(each) for each in demonstrations]
-        texts, ids = [each.input for each in demonstrations], [self._id(each.id) for each in demonstrations]
+        metadatas = [_build_metadata(shown) for shown in demonstrations]
+        texts, ids = [shown.input for shown in demonstrations], [self._id(shown.id) for shown in demonstrations]
         if texts:
             self.store.add_texts(texts, metadatas, ids=ids)
 
     def update(self, shown: Demonstration) -> None:
         """Puts an example in the place of that with its id; errors as ``add``."""
-        metadata_of(shown)  # before anything is deleted
+        _build_metadata(shown)  # before anything is deleted
         self.remove([shown.id])
         self.add([shown])
 
@@ -159,34 +135,34 @@ class StorePool:
     def calibrate(self, pool: Pool, queries: Sequence[Query] | None = None) -> None:
         """Calibrates on examples that the store holds, with the vectors that it holds."""
         if len(pool):
-            vectors = self._vectors([(self._id(each.id), each.input) for each in pool])
+            vectors = self._vectors([(self._id(shown.id), shown.input) for shown in pool])
             self._calibrate(pool, vectors, queries)
 
     def calibrate_on(self, queries: Sequence[Query]) -> None:
         """Calibrates on what the store finds for a sample of the traffic."""
         vectors = embed_queries(self.embedder, [query.text for query in queries])
-        found = [each for row, query in zip(vectors, queries, strict=True) for each in self._near(row, query)]
-        members = {each.id: (each, vector) for each, vector in found}
+        nearby = [member for row, query in zip(vectors, queries, strict=True) for member in self._near(row, query)]
+        members = {shown.id: (shown, vector) for shown, vector in nearby}
         if members:
-            pool = Pool([each for each, _ in members.values()], self.schema)
+            pool = Pool([shown for shown, _ in members.values()], self.schema)
             self._calibrate(pool, torch.stack([vector for _, vector in members.values()]), None)
 
     def _calibrate(self, pool: Pool, vectors: Tensor, queries: Sequence[Query] | None) -> None:
-        settings = _within(self.settings, pool)
-        made = DistillationSelector.from_examples(
+        settings = _limit_k(self.settings, pool)
+        selector = DistillationSelector.from_examples(
             pool, self.embedder, vectors=vectors, queries=queries, settings=settings
         )
-        self.calibration = made.calibration
+        self.calibration = selector.calibration
 
     # -- selection ----------------------------------------------------------------------------------------------
 
-    def demonstrations(self, queries: Sequence[Any]) -> list[tuple[Demonstration, ...]]:
+    def select_demonstrations(self, queries: Sequence[Any]) -> list[tuple[Demonstration, ...]]:
         """The demonstrations for each query, in reading order; none where the store finds nothing."""
-        asked = Pool((), self.schema).queries(queries)
-        if not asked:
+        parsed = Pool((), self.schema).queries(queries)
+        if not parsed:
             return []
-        vectors = embed_queries(self.embedder, [query.text for query in asked])
-        return [self._chosen(query, row, self._near(row, query)) for query, row in zip(asked, vectors, strict=True)]
+        vectors = embed_queries(self.embedder, [query.text for query in parsed])
+        return [self._select(query, row, self._near(row, query)) for query, row in zip(parsed, vectors, strict=True)]
 
     def explain(self, query: Any) -> Explanation:
         """Selects and explains.
@@ -194,67 +170,68 @@ class StorePool:
         Raises:
             PoolError: The store finds nothing.
         """
-        asked = Pool((), self.schema).query(query)
-        vector = embed_queries(self.embedder, [asked.text])[0]
-        return self._small(self._near(vector, asked)).explain(asked)
+        parsed = Pool((), self.schema).query(query)
+        vector = embed_queries(self.embedder, [parsed.text])[0]
+        return self._build_selector(self._near(vector, parsed)).explain(parsed)
 
     def _near(self, vector: Tensor, query: Query) -> list[tuple[Demonstration, Tensor]]:
+        size = self.settings.search.shortlist
         try:
-            found = self.store.similarity_search_by_vector(vector.tolist(), k=self.settings.shortlist, **self.search)
+            documents = self.store.similarity_search_by_vector(vector.tolist(), k=size, **self.search)
         except NotImplementedError:
-            found = self.store.similarity_search(query.text, k=self.settings.shortlist, **self.search)
-        return self._members(found)
+            documents = self.store.similarity_search(query.text, k=size, **self.search)
+        return self._members(documents)
 
     def _members(self, documents: Sequence[Document]) -> list[tuple[Demonstration, Tensor]]:
         """The documents as demonstrations with their vectors, each id once."""
-        found = {_own_id(each): each for each in documents}
-        vectors = self._vectors([(ident, each.page_content) for ident, each in found.items()])
-        shown = [self._demonstration(ident, each) for ident, each in found.items()]
-        return list({each.id: (each, row) for each, row in zip(shown, vectors, strict=True)}.values())
+        by_id = {_id_of(document): document for document in documents}
+        vectors = self._vectors([(ident, document.page_content) for ident, document in by_id.items()])
+        demonstrations = [self._demonstration(ident, document) for ident, document in by_id.items()]
+        return list({shown.id: (shown, row) for shown, row in zip(demonstrations, vectors, strict=True)}.values())
 
     def _demonstration(self, ident: str, document: Document) -> Demonstration:
         """The example of a document: kdprompt's own JSON, else the metadata, as LangChain's selectors keep it."""
-        own = document.metadata.get(RECORD)
-        if own is not None:
-            return demonstration_of(json.loads(own), decoded)
+        record = document.metadata.get(RECORD)
+        if record is not None:
+            return demonstration_from_record(json.loads(record), decode_value)
         values = {key: value for key, value in document.metadata.items() if key not in ("_id", "_collection_name")}
         example = values or {key: document.page_content for key in self.schema.inputs}
-        found = parsed(example, self.schema)
-        return holding(found if self.schema.id in example else found.model_copy(update={"id": ident}), example)
+        shown = parse_example(example, self.schema)
+        return shown if self.schema.id in example else shown.model_copy(update={"id": ident})
 
-    def _chosen(
+    def _select(
         self, query: Query, vector: Tensor, members: Sequence[tuple[Demonstration, Tensor]]
     ) -> tuple[Demonstration, ...]:
-        if query.task is not None and any(each.task for each, _ in members):
-            members = [(each, row) for each, row in members if each.task == query.task]
+        if query.task is not None and any(shown.task for shown, _ in members):
+            members = [(shown, row) for shown, row in members if shown.task == query.task]
         if not members:
             return ()
-        return self._small(members).select_batch([query], vectors=vector[None])[0].demonstrations
+        return self._build_selector(members).select_batch([query], vectors=vector[None])[0].demonstrations
 
-    def _small(self, members: Sequence[tuple[Demonstration, Tensor]]) -> DistillationSelector:
+    def _build_selector(self, members: Sequence[tuple[Demonstration, Tensor]]) -> DistillationSelector:
         """A selector of the shortlist alone, with the calibration that is in force."""
-        pool = Pool([each for each, _ in members], self.schema)
-        settings = _within(self.settings, pool)
+        pool = Pool([shown for shown, _ in members], self.schema)
+        settings = _limit_k(self.settings, pool)
         vectors = torch.stack([row for _, row in members]) if members else torch.empty(0, 1)
         return DistillationSelector(
-            EmbeddedPool.of(pool, vectors, self.embedder, settings), settings, calibration=self.calibration
+            EmbeddedPool.build(pool, vectors, self.embedder, settings), settings, calibration=self.calibration
         )
 
     # -- vectors ------------------------------------------------------------------------------------------------
 
-    def _vectors(self, wanted: Sequence[tuple[str, str]]) -> Tensor:
+    def _vectors(self, keys: Sequence[tuple[str, str]]) -> Tensor:
         """Vectors of (store id, text) ``[n, d]``; each is read from the store once."""
-        new = [key for key in wanted if key not in self._known]
+        new = [key for key in keys if key not in self._known]
         if new:
-            if self.read_vectors == self._embedded_again:
-                rows = self._embedded_again(self.store, [text for _, text in new])
+            if self.read_vectors == self._embed_again:
+                rows = self._embed_again(self.store, [text for _, text in new])
             else:
                 rows = self.read_vectors(self.store, [ident for ident, _ in new])
             read = torch.stack([torch.as_tensor(row, dtype=torch.float32).flatten() for row in rows])
             self._known.update(zip(new, check_vectors(read, [text for _, text in new], "the store"), strict=True))
-        return torch.stack([self._known[key] for key in wanted]) if wanted else torch.empty(0, 1)
+        return torch.stack([self._known[key] for key in keys]) if keys else torch.empty(0, 1)
 
-    def _embedded_again(self, store: Any, texts: list[str]) -> Sequence[Any]:
+    def _embed_again(self, store: Any, texts: list[str]) -> Sequence[Any]:
         warnings.warn(
             f"how to read vectors back from a {type(store).__name__} is not known here: the examples that it finds are "
             "embedded once more, each once. Give read_vectors=, a function of the store and ids.",
@@ -263,14 +240,14 @@ class StorePool:
         return list(embed_documents(self.embedder, texts))
 
 
-def metadata_of(shown: Demonstration) -> dict[str, Any]:
+def _build_metadata(shown: Demonstration) -> dict[str, Any]:
     """What a store keeps with an example: its JSON, and its plain values for filters."""
     plain = {key: value for key, value in shown.fields.items() if isinstance(value, str | int | float | bool)}
-    record = record_of(shown, f"the example {shown.input!r:.60}", encoded)
+    record = demonstration_to_record(shown, f"the example {shown.input!r:.60}", encode_value)
     return {**plain, RECORD: json.dumps(record, ensure_ascii=False)}
 
 
-def _named(store_cls: "type[VectorStore]", options: Mapping[str, Any]) -> dict[str, Any]:
+def _name_collection(store_cls: "type[VectorStore]", options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with the collection's name, where the store has collections."""
     parameter = signature(store_cls.from_texts).parameters.get("collection_name")
     if parameter is None:
@@ -283,53 +260,12 @@ def _store_id(collection: str, ident: str) -> str:
     return str(uuid.uuid5(NAMESPACE, f"{collection}\0{ident}"))
 
 
-def _own_id(document: Document) -> str:
+def _id_of(document: Document) -> str:
     return str(document.id or document.metadata.get("_id") or document.page_content)
 
 
-def _within(settings: Settings, pool: Pool) -> Settings:
+def _limit_k(settings: Settings, pool: Pool) -> Settings:
     """The settings with k no larger than what there is: a store may find fewer, and they are shown."""
     if settings.k == "auto" or settings.k <= pool.distinct:
         return settings
     return settings.model_copy(update={"k": pool.distinct})
-
-
-# -- how each store gives its vectors back --------------------------------------------------------------------------
-
-
-def _reader(store: object) -> ReadVectors | None:
-    for cls in type(store).__mro__:
-        found = READERS.get(f"{cls.__module__.split('.')[0]}.{cls.__name__}")
-        if found is not None:
-            return found
-    return None
-
-
-def _from_memory(store: Any, ids: list[str]) -> Sequence[Any]:
-    return [store.store[ident]["vector"] for ident in ids]
-
-
-def _from_faiss(store: Any, ids: list[str]) -> Sequence[Any]:
-    place = {ident: i for i, ident in store.index_to_docstore_id.items()}
-    return [store.index.reconstruct(place[ident]) for ident in ids]
-
-
-def _from_qdrant(store: Any, ids: list[str]) -> Sequence[Any]:
-    points = store.client.retrieve(store.collection_name, ids, with_vectors=True, with_payload=False)
-    found = {str(point.id): point.vector for point in points}
-    return [vector[store.vector_name] if isinstance(vector := found[ident], dict) else vector for ident in ids]
-
-
-def _from_pgvector(store: Any, ids: list[str]) -> Sequence[Any]:
-    row = store.EmbeddingStore
-    with store._make_sync_session() as session:
-        found = {str(i): vector for i, vector in session.query(row.id, row.embedding).filter(row.id.in_(ids))}
-    return [found[ident] for ident in ids]
-
-
-READERS: dict[str, ReadVectors] = {
-    "langchain_core.InMemoryVectorStore": _from_memory,
-    "langchain_community.FAISS": _from_faiss,
-    "langchain_qdrant.QdrantVectorStore": _from_qdrant,
-    "langchain_postgres.PGVector": _from_pgvector,
-}

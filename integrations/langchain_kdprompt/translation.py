@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_K",
     "Example",
-    "as_record",
-    "as_records",
+    "build_pool",
+    "build_schema",
+    "build_settings",
     "check_embeddings",
     "check_example_keys",
     "check_store",
-    "copied",
-    "holding",
-    "key_tuple",
-    "parsed",
-    "pool_of",
-    "schema_of",
-    "settings_of",
-    "whole",
+    "copy_example",
+    "keep_original",
+    "parse_example",
+    "to_key_tuple",
+    "to_record",
+    "to_records",
+    "uses_all_values",
 ]
 
 Example = Mapping[str, Any]
@@ -46,12 +46,12 @@ ALL_VALUES = "(all values)"
 DEFAULT_K = 4  # LangChain's
 
 
-def as_record(values: Any, schema: Schema) -> Any:
+def to_record(values: Any, schema: Schema) -> Any:
     """Variables of an example or a query as kdprompt takes them; a query that is no mapping stays as it is."""
     if not isinstance(values, Mapping):
         return values
     record = {key: _plain(value) for key, value in values.items()}
-    if whole(schema):
+    if uses_all_values(schema):
         record[ALL_VALUES] = " ".join(render_value(record[key]) for key in sorted(record) if key != schema.task)
     return record
 
@@ -59,47 +59,47 @@ def as_record(values: Any, schema: Schema) -> Any:
 def _plain(value: Any) -> Any:
     """Chat history as text, everything else as it is."""
     messages = [value] if isinstance(value, BaseMessage) else value
-    if isinstance(messages, list | tuple) and messages and all(isinstance(each, BaseMessage) for each in messages):
+    if (
+        isinstance(messages, list | tuple)
+        and messages
+        and all(isinstance(message, BaseMessage) for message in messages)
+    ):
         return get_buffer_string(messages)
     return value
 
 
-def as_records(queries: Any, schema: Schema) -> Any:
-    """A sample of the traffic, each query as ``as_record`` makes it."""
+def to_records(queries: Any, schema: Schema) -> Any:
+    """A sample of the traffic, each query as ``to_record`` makes it."""
     if queries is None or isinstance(queries, str | Mapping | Query):
         return queries
-    return [as_record(query, schema) for query in queries]
+    return [to_record(query, schema) for query in queries]
 
 
-def pool_of(originals: Sequence[Example], schema: Schema) -> Pool:
+def build_pool(originals: Sequence[Example], schema: Schema) -> Pool:
     """Examples as a pool whose demonstrations hold the originals.
 
     Raises:
         MissingKeyError, PoolError: An example cannot be used.
     """
-    parsed = Pool.from_records([as_record(original, schema) for original in originals], schema)
-    return Pool(map(holding, parsed, originals), schema)
+    pool = Pool.from_records([to_record(original, schema) for original in originals], schema)
+    return Pool(map(keep_original, pool, originals), schema)
 
 
-def parsed(original: Example, schema: Schema, name: str = "the example") -> Demonstration:
+def parse_example(original: Example, schema: Schema, where: str = "the example") -> Demonstration:
     """One example as a demonstration that holds the original.
 
     Raises:
-        MissingKeyError, PoolError: It cannot be used; ``name`` names it.
+        MissingKeyError, PoolError: It cannot be used; ``where`` names it.
     """
-    try:
-        found = Pool.from_records([as_record(original, schema)], schema)[0]
-    except PoolError as error:
-        raise type(error)(str(error).replace("example 0", name, 1)) from error
-    return holding(found, original)
+    return keep_original(Pool((), schema).parse(to_record(original, schema), where), original)
 
 
-def holding(demonstration: Demonstration, original: Example) -> Demonstration:
+def keep_original(demonstration: Demonstration, original: Example) -> Demonstration:
     """The demonstration with the original example as its fields."""
     return demonstration.model_copy(update={"fields": original})
 
 
-def copied(example: Example, where: str) -> Example:
+def copy_example(example: Example, where: str) -> Example:
     """A deep copy, so that what the caller does to an example later changes nothing here.
 
     Raises:
@@ -110,19 +110,19 @@ def copied(example: Example, where: str) -> Example:
     return copy.deepcopy(dict(example))
 
 
-def whole(schema: Schema) -> bool:
+def uses_all_values(schema: Schema) -> bool:
     """Whether all values of an example are its text."""
     return schema.inputs == (ALL_VALUES,)
 
 
-def settings_of(pool: Pool, k: int | Literal["auto"] | None, settings: Settings | None) -> Settings:
+def build_settings(pool: Pool, k: int | Literal["auto"] | None, settings: Settings | None) -> Settings:
     """The settings with ``k`` in them: as given, else the settings', else LangChain's 4 or all distinct examples."""
     if settings is None:
         return Settings(k=min(DEFAULT_K, pool.distinct) if k is None else k)
     return settings if k is None else Settings.model_validate({**dict(settings), "k": k})
 
 
-def schema_of(
+def build_schema(
     examples: Sequence[Example],
     input_keys: Sequence[str] | None,
     output_keys: Sequence[str] | None,
@@ -141,16 +141,18 @@ def schema_of(
         ValueError: A key is input and output, or no key is left for the input.
         MissingKeyError: No example has an output key or the task key.
     """
-    inputs, outputs = key_tuple(input_keys, "input_keys") or (), key_tuple(output_keys, "output_keys")
-    held = dict.fromkeys(key for example in examples for key in example)
-    _check_keys(inputs, outputs or (), task_key, held)
+    inputs, outputs = to_key_tuple(input_keys, "input_keys") or (), to_key_tuple(output_keys, "output_keys")
+    keys_of_examples = dict.fromkeys(key for example in examples for key in example)
+    _check_keys(inputs, outputs or (), task_key, keys_of_examples)
     if not inputs and outputs is None:
-        _warn_whole()
+        _warn_all_values()
         return Schema(inputs=(ALL_VALUES,), outputs=(), task=task_key)
     if not inputs:
-        inputs = tuple(key for key in held if key not in {*(outputs or ()), task_key, "id"})
-        if held and not inputs:
-            raise ValueError(f"output_keys must leave at least one key for the input, got {outputs} of {list(held)}")
+        inputs = tuple(key for key in keys_of_examples if key not in {*(outputs or ()), task_key, "id"})
+        if keys_of_examples and not inputs:
+            raise ValueError(
+                f"output_keys must leave at least one key for the input, got {outputs} of {list(keys_of_examples)}"
+            )
     return Schema(inputs=inputs, outputs=outputs, task=task_key, id=_id_key((*inputs, *(outputs or ()), task_key)))
 
 
@@ -158,7 +160,7 @@ def _id_key(used: Sequence[str | None]) -> str | None:
     return None if "id" in used else "id"
 
 
-def key_tuple(keys: Sequence[str] | None, name: str) -> tuple[str, ...] | None:
+def to_key_tuple(keys: Sequence[str] | None, name: str) -> tuple[str, ...] | None:
     """Keys as a tuple; ``name`` names the argument in errors.
 
     Raises:
@@ -169,14 +171,18 @@ def key_tuple(keys: Sequence[str] | None, name: str) -> tuple[str, ...] | None:
     return None if keys is None else tuple(keys)
 
 
-def _check_keys(inputs: Sequence[str], outputs: Sequence[str], task: str | None, held: Mapping[str, None]) -> None:
+def _check_keys(
+    inputs: Sequence[str], outputs: Sequence[str], task: str | None, keys_of_examples: Mapping[str, None]
+) -> None:
     both = [key for key in inputs if key in outputs]
     if both:
         raise ValueError(f"output_keys must not name an input key, got {both[0]!r} in both")
     for name, keys in (("output_keys", outputs), ("task_key", [task] if task is not None else [])):
         for key in keys:
-            if held and key not in held:
-                raise MissingKeyError(f"{name} names the key {key!r}, which no example has; they have {list(held)}")
+            if keys_of_examples and key not in keys_of_examples:
+                raise MissingKeyError(
+                    f"{name} names the key {key!r}, which no example has; they have {list(keys_of_examples)}"
+                )
 
 
 def check_example_keys(example: Example, keys: Sequence[str] | None, where: str) -> None:
@@ -206,7 +212,7 @@ def check_store(store: "type[VectorStore] | None", search: Mapping[str, Any] | N
         raise ValueError(f"{', '.join(unused)} is for a vector store, but vectorstore_cls is not given; give it")
 
 
-def _warn_whole() -> None:
+def _warn_all_values() -> None:
     warnings.warn(
         "input_keys is not given: all values of an example are its text, as in LangChain's selectors, and outputs are "
         "unknown. Name input_keys, so that queries are compared with inputs alone and outputs are used.",

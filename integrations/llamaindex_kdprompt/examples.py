@@ -166,7 +166,7 @@ class DistillationExamples:
         """Examples that take no less room than those of any prompt."""
         settings, shown, tokens = self.selector.settings, list[Demonstration](), 0
         written = settings.template.render
-        for demonstration in nlargest(settings.most, self.selector.pool, key=lambda each: len(written(each))):
+        for demonstration in nlargest(settings.largest_k, self.selector.pool, key=lambda each: len(written(each))):
             if settings.budget is not None and tokens > settings.budget:
                 break
             shown.append(demonstration)

@@ -29,11 +29,14 @@ from kdprompt import (
     CallableEmbedder,
     DistillationSelector,
     EmbeddingError,
+    Gaussian,
     MissingKeyError,
+    ObjectiveSettings,
     PoolError,
     PromptTemplate,
     QueryError,
     Quota,
+    Recency,
     Schema,
     SentenceTransformerEmbedder,
     Settings,
@@ -522,7 +525,7 @@ connections: []
     assert selector.run(query=QUERY) == {"examples": [{"question": "when does the train leave", "answer": "trains"}]}
 
 
-@pytest.mark.parametrize("value", [object(), {1: "a"}, ("a", "b"), {"a"}, [{"x": (1,)}]], ids=str)
+@pytest.mark.parametrize("value", [object(), {1: "a"}, ("a", "b"), {"a"}, [{"x": (1,)}]], ids=range(5))
 def test_a_value_that_yaml_would_change_is_named(value):
     selector = build([EXAMPLES[0], {"question": "late", "answer": value}], settings={"k": 1})
     with pytest.raises(SerializationError, match=r"example 1 .*its 'answer' is .*JSONL"):
@@ -535,7 +538,8 @@ def test_a_value_that_yaml_would_change_is_named(value):
 
 SETTINGS = [
     {"k": "auto", "k_max": 4},
-    {"k": 2, "budget": 40, "quota": Quota(most=1), "outputs": "labels", "share": 0.25},
+    {"k": 2, "budget": 40, "quota": Quota(most=1), "outputs": "labels"},
+    {"k": 2, "objective": ObjectiveSettings(output_share=0.25)},
     {"k": 2, "template": PromptTemplate(demonstration="{input} -> {output}", separator="\n"), "seed": 3},
 ]
 
@@ -551,17 +555,26 @@ def count(text):
     return len(text)
 
 
-@pytest.mark.parametrize(("name", "value"), [("order", ByObjective()), ("count_tokens", count)])
-def test_a_setting_without_a_plain_value_is_named_and_can_be_saved(tmp_path, name, value):
+class OwnOrder(ByObjective):
+    """An order that kdprompt does not know."""
+
+
+@pytest.mark.parametrize(("name", "value"), [("order", OwnOrder()), ("count_tokens", count)])
+def test_a_setting_without_a_plain_value_is_named(name, value):
     selector = build(settings=Settings(k=2, **{name: value}))
     with pytest.raises(SerializationError, match=rf"the setting {name} .* saved=path"):
         selector.to_dict()
-    if name == "order":
-        selector.warm_up()
-        selector.selector.save(tmp_path / "saved")
-        again = reloaded(DistillationExampleSelector(embedder=Words(), saved=tmp_path / "saved"))
-        assert found(again) == found(selector)
-        assert again.selector.settings.order == value
+
+
+def test_an_order_and_a_kernel_are_in_the_pipeline_file_and_in_a_saved_selector(tmp_path):
+    settings = Settings(k=2, order=ByObjective(Recency(0.5)), objective=ObjectiveSettings(kernel=2 * Gaussian(0.3)))
+    selector = build(settings=settings)
+    again = reloaded(selector)
+    assert again.settings == settings and found(again) == found(selector)
+    selector.warm_up()
+    selector.selector.save(tmp_path / "saved")
+    saved = reloaded(DistillationExampleSelector(embedder=Words(), saved=tmp_path / "saved"))
+    assert found(saved) == found(selector) and saved.selector.settings == settings
 
 
 # -- prompts ------------------------------------------------------------------------------------------------------

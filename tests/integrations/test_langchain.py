@@ -483,7 +483,7 @@ def test_the_chains_own_model_may_calibrate_it():
     before = chooser.select_examples({"question": "is it cold in town"})
     found = chooser.selector.calibrate(reader=TextReader(RunnableLambda(likes_yes_first)))
     after = chooser.select_examples({"question": "is it cold in town"})
-    assert {example["answer"] for example in before} == {"no"} and found.core
+    assert {example["answer"] for example in before} == {"no"} and found.prefix
     assert after[0]["answer"] == "yes" and len(after) == 4
     assert asyncio.run(chooser.aselect_examples({"question": "is it cold in town"})) == after
 

@@ -6,7 +6,7 @@ import pytest
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from kdprompt import Settings
+from kdprompt import SearchSettings, Settings
 from langchain_kdprompt import DistillationCompressor
 
 TEXTS = [
@@ -26,7 +26,7 @@ def documents():
 
 def test_it_picks_what_is_near_without_saying_it_twice(embedder, documents):
     compressor = DistillationCompressor(
-        embeddings=embedder, k=3, settings=Settings(calibrate=False, near_duplicate=0.9)
+        embeddings=embedder, k=3, settings=Settings(calibrate=False, search=SearchSettings(near_duplicate=0.9))
     )
     found = compressor.compress_documents(documents, "how often does the tram run?")
     assert len(found) == 3 and len({0, 1} & {each.metadata["n"] for each in found}) == 1
@@ -78,7 +78,7 @@ class Compressing(compression.ContextualCompressionRetriever):
 
     def __init__(self, k: int = 2, **options) -> None:
         from kdprompt import SentenceTransformerEmbedder
-        from langchain_kdprompt.stores import StoreEmbeddings
+        from langchain_kdprompt.store_embeddings import StoreEmbeddings
 
         embeddings = StoreEmbeddings(SentenceTransformerEmbedder(device="cpu"))
         store = InMemoryVectorStore(embeddings)

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.prompts import FewShotPromptTemplate, PromptTemplate
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
-from kdprompt import MissingKeyError, PoolError, Settings
+from kdprompt import MissingKeyError, PoolError, SearchSettings, Settings
 from kdprompt.resources import support_desk
 from langchain_kdprompt import DistillationExampleSelector
 
@@ -240,7 +240,7 @@ def test_the_shortlist_is_the_stores(counted):
             return super().similarity_search_by_vector(embedding, k=k, **options)
 
     made = DistillationExampleSelector.from_examples(
-        EXAMPLES, counted, Watched, input_keys=["message"], settings=Settings(k=3, shortlist=17)
+        EXAMPLES, counted, Watched, input_keys=["message"], settings=Settings(k=3, search=SearchSettings(shortlist=17))
     )
     made.select_examples(QUERY)
     assert asked == [(17, {})]
