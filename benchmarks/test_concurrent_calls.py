@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kdprompt import DistillationSelector, Settings
+from kdprompt import DistillationSelector, SearchSettings, Settings
 
 WIDTH = 6
 QUERIES = [f"{'abc'[i % 3]} query {i}" for i in range(64)]
@@ -65,7 +65,7 @@ async def measure_cost(selector: DistillationSelector, bound: float) -> float:
 def test_64_calls_at_once_cost_few_calls(embedder: OneByOne, shortlist: int, bound: float) -> None:
     """The arithmetic of a long shortlist grows with the batch; the other costs of a call are paid once per pass."""
     examples = [{"input": f"{'abc'[i % 3]} {i}", "output": ("red", "green", "blue")[i % 3]} for i in range(500)]
-    settings = Settings(k=4, shortlist=shortlist)
+    settings = Settings(k=4, search=SearchSettings(shortlist=shortlist))
     selector = DistillationSelector.from_examples(examples, embedder, settings=settings)
     ratio = asyncio.run(asyncio.wait_for(measure_cost(selector, bound), 300))
     assert ratio < bound, f"64 concurrent calls cost {ratio:.2f} calls"
