@@ -12,6 +12,7 @@ os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 import pytest
 import torch
 
+MODEL_FIXTURES = {"embedder", "small_lm"}
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -22,6 +23,13 @@ def _devices() -> list[str]:
     if torch.backends.mps.is_available():
         found.append("mps")
     return found
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the tests that load a real model, so that ``-m "not model"`` leaves them out."""
+    for item in items:
+        if MODEL_FIXTURES & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("llm"):
+            item.add_marker("model")
 
 
 @pytest.fixture(params=_devices())
