@@ -6,9 +6,8 @@ A kernel is a small frozen object; ``k1 + k2``, ``k1 * k2`` and ``2 * k1`` are k
 Softmax attention on unit-norm keys is the Gaussian kernel: exp((⟨x, x′⟩ − 1)/t) = exp(−‖x − x′‖²/2t).
 Temperature t and bandwidth h are one knob, t = h², so the Gaussian is the default and takes ``temperature``.
 
-To add a kernel, edit this file and ``tests/theory/test_kernels.py``: write a frozen dataclass with ``__call__``,
-``diagonal`` and, as its last field, a ``kind`` that no other kernel has; name it in ``__all__``; give the test one
-entry with the kernel's formula.
+To add a kernel, follow "Add a kernel" in ``CONTRIBUTING.md``: a class here, an entry with its formula in
+``tests/theory/test_kernels.py``.
 
 Rejected: bandwidths inferred on the first call (hidden state). A data-dependent temperature is a function
 call that you see, in ``kdprompt.theory.bandwidth``.

@@ -207,6 +207,16 @@ def test_sums_products_and_multiples_are_those_of_the_gram_matrices(kernel, text
         assert_close(composed.diagonal(x), combine(kernel.diagonal(x), other.diagonal(x)).cpu(), dtype)
 
 
+@every_kernel
+@pytest.mark.parametrize("apart", [0.0, 1e-6, 1.0, 1e6])
+def test_gradients_are_finite_at_coincident_and_at_far_points(kernel, textbook, apart, device, dtype):
+    x = tensor([[0.5, -1.0, 0.25], [0.5, -1.0, 0.25]], device, dtype)
+    x[1] += apart
+    y = x.clone().requires_grad_()
+    kernel(x.requires_grad_(), y).sum().backward()
+    assert x.grad.isfinite().all() and y.grad.isfinite().all()
+
+
 # -- single kernels -------------------------------------------------------------------------------------------------
 
 
