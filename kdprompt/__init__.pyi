@@ -46,6 +46,7 @@ from .theory.kernels import Gaussian as Gaussian
 from .theory.kernels import Kernel as Kernel
 from .theory.kernels import Laplace as Laplace
 from .theory.kernels import Linear as Linear
+from .theory.kernels import Matern as Matern
 from .theory.kernels import Polynomial as Polynomial
 from .theory.kernels import RationalQuadratic as RationalQuadratic
 

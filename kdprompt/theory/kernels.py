@@ -29,6 +29,7 @@ __all__ = [
     "Kernel",
     "Laplace",
     "Linear",
+    "Matern",
     "Polynomial",
     "Product",
     "RationalQuadratic",
@@ -89,12 +90,52 @@ class Laplace(Kernel):
         check_positive("bandwidth", self.bandwidth)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        # The square root at zero would amplify the rounding of a matrix product: differences here.
-        distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
-        return (-distance / self.bandwidth).exp()
+        return (-_distances(x, y) / self.bandwidth).exp()
 
     def diagonal(self, x: Tensor) -> Tensor:
         return torch.ones_like(x[..., 0])
+
+
+@dataclass(frozen=True)
+class Matern(Kernel):
+    """Matérn kernel in (0, 1] of r = √(2ν)·‖x − y‖₂/ℓ: e^(−r), (1 + r)·e^(−r) or (1 + r + r²/3)·e^(−r).
+
+    Between the Laplace kernel, which is ν = 1/2, and the Gaussian, its limit for ν → ∞ with ``temperature`` ℓ².
+
+    Attributes:
+        smoothness: ν: 0.5, 1.5 or 2.5, the ones with a closed form.
+        length_scale: ℓ > 0, in units of the inputs.
+
+    Raises:
+        ValueError: ``smoothness`` is none of the three, or ``length_scale`` is not positive.
+
+    Source: Rasmussen, Williams (2006), Gaussian Processes for Machine Learning, eq. 4.14 to 4.17.
+    """
+
+    smoothness: float = 2.5
+    length_scale: float = 1.0
+    kind: Literal["matern"] = "matern"
+
+    def __post_init__(self) -> None:
+        if self.smoothness not in (0.5, 1.5, 2.5):
+            raise ValueError(f"smoothness must be 0.5, 1.5 or 2.5, got {self.smoothness}")
+        check_positive("length_scale", self.length_scale)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        scaled = _distances(x, y) * ((2 * self.smoothness) ** 0.5 / self.length_scale)
+        scaled = scaled.clamp_max(800)  # where e^(−r) is 0 in every dtype; else ∞ · 0 at points far apart
+        factor = 1 + scaled if self.smoothness > 1 else torch.ones_like(scaled)
+        if self.smoothness > 2:
+            factor = factor + scaled.square() / 3
+        return factor * (-scaled).exp()
+
+    def diagonal(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x[..., 0])
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    """‖x_i − y_j‖₂ ``[..., n, m]`` from differences: a square root at zero amplifies rounding of a matrix product."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @dataclass(frozen=True)

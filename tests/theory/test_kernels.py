@@ -26,6 +26,7 @@ from kdprompt.theory.kernels import (
     Kernel,
     Laplace,
     Linear,
+    Matern,
     Polynomial,
     RationalQuadratic,
     Scaled,
@@ -45,9 +46,19 @@ def cosine(a, b):
     return dot(a, b) / norms if norms > 0 else 0.0
 
 
+def matern_five_halves(s):
+    return (1 + math.sqrt(5) * s + 5 * s * s / 3) * math.exp(-math.sqrt(5) * s)
+
+
 CONTRACTS = {
     "gaussian": (Gaussian(0.5), lambda a, b: math.exp(-(distance(a, b) ** 2) / (2 * 0.5))),
     "laplace": (Laplace(0.7), lambda a, b: math.exp(-distance(a, b) / 0.7)),
+    "matern_rough": (Matern(0.5, 0.7), lambda a, b: math.exp(-distance(a, b) / 0.7)),
+    "matern_once_differentiable": (
+        Matern(1.5, 0.7),
+        lambda a, b: (1 + math.sqrt(3) * distance(a, b) / 0.7) * math.exp(-math.sqrt(3) * distance(a, b) / 0.7),
+    ),
+    "matern_twice_differentiable": (Matern(2.5, 0.7), lambda a, b: matern_five_halves(distance(a, b) / 0.7)),
     "rational_quadratic": (
         RationalQuadratic(0.8, 1.5),
         lambda a, b: (1 + distance(a, b) ** 2 / (2 * 1.5 * 0.8)) ** -1.5,
@@ -231,6 +242,21 @@ def test_gaussian_on_unit_vectors_is_softmax_attention(temperature, device, dtyp
     )
 
 
+@pytest.mark.parametrize("smoothness", [0.5, 1.5, 2.5])
+@pytest.mark.parametrize("apart", [1e12, 1e19])
+def test_matern_of_points_whose_squared_distance_leaves_the_dtype_is_zero(smoothness, apart, device, dtype):
+    x = torch.tensor([[0.0]], device=device, dtype=dtype, requires_grad=True)
+    gram = Matern(smoothness)(x, torch.tensor([[apart]], device=device, dtype=dtype))
+    gram.sum().backward()
+    assert gram.item() == 0 and x.grad.item() == 0
+
+
+@pytest.mark.parametrize("smoothness", [1.5, 2.5])
+def test_matern_has_the_gradient_of_its_formula(smoothness, device):
+    x, y = (torch.randn(4, 3, dtype=torch.float64, device=device, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(Matern(smoothness, 0.8), (x, y))
+
+
 @pytest.mark.parametrize("size", [1e-25, 1e-3, 1e25])
 def test_cosine_ignores_length_even_where_its_square_leaves_the_dtype(size, device, dtype):
     x = torch.tensor([[3.0, 4.0]], device=device, dtype=dtype)
@@ -246,6 +272,10 @@ def test_cosine_ignores_length_even_where_its_square_leaves_the_dtype(size, devi
         (Gaussian, math.nan),
         (Laplace, 0.0),
         (Laplace, -0.25),
+        (lambda value: Matern(smoothness=value), 1.0),
+        (lambda value: Matern(smoothness=value), math.inf),
+        (lambda value: Matern(length_scale=value), 0.0),
+        (lambda value: Matern(length_scale=value), math.nan),
         (RationalQuadratic, -2.0),
         (lambda value: RationalQuadratic(1.0, value), 0.0),
         (Polynomial, 0),
