@@ -12,6 +12,8 @@ from kdprompt import ObjectiveSettings, SearchSettings, Settings, StaticSettings
 from kdprompt.objective.candidate_outputs import compare_outputs
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
+from kdprompt.objective.reader_loss import ReaderLoss
+from kdprompt.objective.reader_profile import ReaderProfile
 from kdprompt.objective.target import Target
 from kdprompt.search.ordering import OrderingProblem
 from kdprompt.theory.kernels import Gaussian
@@ -56,11 +58,16 @@ def change_settings(settings, **fields):
     return Settings.model_validate(values)
 
 
+READER = ReaderProfile(name="planted", follow=2.5, knowledge_weight=0.6, recency=0.8, label_bias={"b": 0.4})
+
+
 def build_ordering_problem(kernel, candidates, target, output_share, weights, value_radius=1.0):
     """J and the outputs of candidates ``(x, v)`` with a target, as reading orders take them."""
     x, v = candidates
     blocks = compute_gram_blocks(kernel, x, v, target, value_radius)
-    return OrderingProblem(Objective.build(blocks, output_share, weights), compare_outputs(v, target, value_radius))
+    reader = ReaderLoss.build(target, READER, ["a", "b", "c"]) if weights.reader > 0 else None
+    objective = Objective.build(blocks, output_share, weights, reader)
+    return OrderingProblem(objective, compare_outputs(v, target, value_radius))
 
 
 def kappa(a, b, temperature):

@@ -18,6 +18,7 @@ class GramBlocks:
         inputs_ss: κ among candidates ``[b, L, L]``.
         inputs_st: κ of candidates with target points ``[b, L, m]``.
         inputs_tt: κ among target points ``[b, m, m]``.
+        values: v of the candidates ``[b, L, c]``.
         values_ss: ⟨v, v′⟩ among candidates ``[b, L, L]``.
         values_st: ⟨v, v̂⟩ with target points ``[b, L, m]``.
         values_tt: ⟨v̂, v̂′⟩ among target points ``[b, m, m]``.
@@ -31,6 +32,7 @@ class GramBlocks:
     inputs_ss: Tensor
     inputs_st: Tensor
     inputs_tt: Tensor
+    values: Tensor
     values_ss: Tensor
     values_st: Tensor
     values_tt: Tensor
@@ -59,6 +61,7 @@ def compute_gram_blocks(kernel: Kernel, x: Tensor, v: Tensor, target: Target, va
         inputs_ss=kernel(x, x),
         inputs_st=kernel(x, target.x),
         inputs_tt=kernel(target.x, target.x),
+        values=v,
         values_ss=v @ v.transpose(-1, -2),
         values_st=values_st,
         values_tt=target.v @ target.v.transpose(-1, -2),

@@ -1,10 +1,13 @@
 r"""J: what is minimised, reported and explained, and the only place that combines its terms.
 
-J(S, w) = bias·MMD_κ⊗(S, Q) + complexity·R3(S, w) + interference·R6(S, w)            (R8)
+J(S, w) = bias·MMD_κ⊗(S, Q) + complexity·R3(S, w) + interference·R6(S, w) + reader·L(S, w)            (R8, R9)
 
-It is evaluated from Gram matrices alone. Batches of ``b`` problems with ``L`` candidates each are leading dimensions;
+L takes the place of R6 where outputs are labels; calibration gives one of the two a weight.
+
+J is evaluated from Gram matrices alone. Batches of ``b`` problems with ``L`` candidates each are leading dimensions;
 sets are index tensors ``chosen: [b, K]``, padded with −1. Search, order, explanation and report ask for J in different
-ways (a set, a set with one more member, a set under given weights); all of them end in ``Objective._combine``.
+ways (a set, a set with one more member, a set under given weights); all of them end in ``Objective._combine``. Which
+demonstration stands last is not part of a set: there L takes every member as equally likely to do so.
 """
 
 from dataclasses import dataclass
@@ -14,6 +17,7 @@ from torch import Tensor
 
 from kdprompt.objective.gram import GramBlocks
 from kdprompt.objective.parameters import ObjectiveWeights
+from kdprompt.objective.reader_loss import ReaderLoss
 from kdprompt.theory.bounds import complexity_of_trace
 from kdprompt.theory.kernels import mix_output_kernel
 
@@ -28,12 +32,14 @@ class Terms:
         bias: MMD to the target (R2).
         complexity: R3.
         interference: R6, scaled by the support of v̂; of a prompt that nothing attends to, support·‖v̂‖.
+        reader: L of R9, in nats; 0 where no reader is modelled.
         total: J.
     """
 
     bias: Tensor
     complexity: Tensor
     interference: Tensor
+    reader: Tensor
     total: Tensor
 
 
@@ -47,7 +53,9 @@ class SetSums:
         diagonal: Σ_i κ(x_i, x_i) ``[b, …]``.
         conflict: Σ_i κ(x_i, q)·conflict_i(q) ``[b, …, q]``.
         attention: Σ_i κ(x_i, q) ``[b, …, q]``.
+        shown: Σ_i v_i ``[b, …, c]``, for R9; c = 0 where no reader is modelled.
         divisor: What turns the sums into means: the number of members, or 1 where the weights sum to 1 ``[b, …]``.
+        last: v of the last demonstration ``[b, …, c]``; None: the mean of the members'.
     """
 
     pairs: Tensor
@@ -55,7 +63,9 @@ class SetSums:
     diagonal: Tensor
     conflict: Tensor
     attention: Tensor
+    shown: Tensor
     divisor: Tensor
+    last: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +99,10 @@ class Objective:
         empty_conflict: R6 at the queries where nothing is attended to ``[b, q]``.
         query_weights: Weights of the queries in R6 ``[b, q]``, summing to 1.
         radius: B of R3 ``[b]``.
+        outputs: Values of the candidates ``[b, L, c]``; c = 0 where no reader is modelled.
         width: d of R3.
         weights: Weights of the terms.
+        reader: What the reader is expected to lose with a prompt (R9), or None.
     """
 
     gram: Tensor
@@ -102,12 +114,16 @@ class Objective:
     empty_conflict: Tensor
     query_weights: Tensor
     radius: Tensor
+    outputs: Tensor
     width: int
     weights: ObjectiveWeights
+    reader: ReaderLoss | None = None
 
     @classmethod
-    def build(cls, blocks: GramBlocks, output_share: float, weights: ObjectiveWeights) -> "Objective":
-        """J for Gram matrices, a share ρ of the output kernel in [0, 1], and weights of the terms."""
+    def build(
+        cls, blocks: GramBlocks, output_share: float, weights: ObjectiveWeights, reader: ReaderLoss | None = None
+    ) -> "Objective":
+        """J for Gram matrices, a share ρ of the output kernel in [0, 1], weights of the terms, and a reader or none."""
         mass = blocks.target.weights
         queries = blocks.target.queries
         joint_tt = blocks.inputs_tt * mix_output_kernel(blocks.values_tt, output_share)
@@ -123,14 +139,17 @@ class Objective:
             empty_conflict=blocks.empty_conflict,
             query_weights=blocks.target.query_mass[..., :queries],
             radius=blocks.radius,
+            outputs=blocks.values if reader is not None else blocks.values[..., :0],
             width=blocks.width,
             weights=weights,
+            reader=reader,
         )
 
     def subset(self, keep: Tensor) -> "Objective":
         """The problems ``keep`` (indices or mask ``[b]``) alone."""
         fields = {name: value[keep] for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return Objective(**fields, width=self.width, weights=self.weights)
+        reader = None if self.reader is None else self.reader.subset(keep)
+        return Objective(**fields, width=self.width, weights=self.weights, reader=reader)
 
     def rounding(self, terms: Terms) -> Tensor:
         """How far J may be off by rounding: smaller differences are ties; shape of the terms.
@@ -155,9 +174,18 @@ class Objective:
         mean_conflict = sums.conflict / torch.where(attended, sums.attention, 1)
         ratio = torch.where(attended, mean_conflict, self.empty_conflict.view(by_query))
         interference = (ratio * self.query_weights.view(by_query)).sum(-1)
+        reader = self._reader_loss(sums, divisor)
         w = self.weights
-        total = w.bias * bias + w.complexity * complexity + w.interference * interference
-        return Terms(bias, complexity, interference, total)
+        total = w.bias * bias + w.complexity * complexity + w.interference * interference + w.reader * reader
+        return Terms(bias, complexity, interference, reader, total)
+
+    def _reader_loss(self, sums: SetSums, divisor: Tensor) -> Tensor:
+        """L of R9, mean over the queries, of the shape of ``divisor``."""
+        if self.reader is None:
+            return torch.zeros_like(divisor)
+        shown = sums.shown / divisor[..., None]
+        losses = self.reader(shown, shown if sums.last is None else sums.last)
+        return (losses * self.query_weights.view(-1, *(1,) * (divisor.ndim - 1), losses.shape[-1])).sum(-1)
 
     # -- sets under uniform weights ---------------------------------------------------------------------------------
 
@@ -173,6 +201,7 @@ class Objective:
             diagonal=(self.diagonal.gather(-1, index) * mask).sum(-1),
             conflict=(_gather_rows(self.conflict, index) * mask[..., None]).sum(1),
             attention=(_gather_rows(self.attention, index) * mask[..., None]).sum(1),
+            shown=(_gather_rows(self.outputs, index) * mask[..., None]).sum(1),
             divisor=count,
         )
         return SetState(chosen, count, overlap, sums)
@@ -193,6 +222,7 @@ class Objective:
             diagonal=before.diagonal[:, None] + self.diagonal,
             conflict=before.conflict[:, None] + self.conflict,
             attention=before.attention[:, None] + self.attention,
+            shown=before.shown[:, None] + self.outputs,
             divisor=(state.count + 1)[:, None],
         )
         return self._combine(sums)
@@ -212,6 +242,7 @@ class Objective:
             diagonal=before.diagonal + self.diagonal.gather(-1, at).squeeze(-1) * mask,
             conflict=before.conflict + _gather_rows(self.conflict, at).squeeze(1) * mask[:, None],
             attention=before.attention + _gather_rows(self.attention, at).squeeze(1) * mask[:, None],
+            shown=before.shown + _gather_rows(self.outputs, at).squeeze(1) * mask[:, None],
             divisor=count,
         )
         return SetState(chosen, count, state.overlap + row * mask[:, None], sums)
@@ -224,12 +255,13 @@ class Objective:
 
     # -- sets under given weights -----------------------------------------------------------------------------------
 
-    def weighted_terms(self, chosen: Tensor, weights: Tensor) -> Terms:
+    def weighted_terms(self, chosen: Tensor, weights: Tensor, last: Tensor) -> Terms:
         """The terms of the sets under given weights of their members.
 
         Args:
             chosen: ``[b, K]``, −1 pads.
             weights: ``[b, P, K]`` for P weightings of each set; zero at pads; summing to 1 (or all 0: empty).
+            last: Which of the K members stands last ``[b, P]``, −1 in an empty prompt.
 
         Returns:
             Terms ``[b, P]``.
@@ -238,13 +270,17 @@ class Objective:
         size = index.shape[-1]
         gram = _gather_rows(self.gram, index).gather(2, index[:, None, :].expand(-1, size, -1))
         pairs = (weights @ gram * weights).sum(-1)
+        outputs = _gather_rows(self.outputs, index)
+        last_outputs = _gather_rows(outputs, last.clamp_min(0)) * (last >= 0)[..., None].to(outputs.dtype)
         sums = SetSums(
             pairs=pairs,
             target=(weights * self.target_mean.gather(-1, index)[:, None, :]).sum(-1),
             diagonal=(weights.square() * self.diagonal.gather(-1, index)[:, None, :]).sum(-1),
             conflict=weights @ _gather_rows(self.conflict, index),
             attention=weights @ _gather_rows(self.attention, index),
+            shown=weights @ outputs,
             divisor=torch.ones_like(pairs),
+            last=last_outputs,
         )
         return self._combine(sums)
 

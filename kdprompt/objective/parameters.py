@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdprompt.deprecation import keep_attributes
+from kdprompt.objective.reader_profile import CAPABLE_READER, ReaderProfile
 from kdprompt.theory.kernels import Kernel
 
 __all__ = ["ObjectiveParameters", "ObjectiveSettings", "ObjectiveWeights"]
@@ -20,17 +21,19 @@ FROZEN = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 @dataclass(frozen=True)
 class ObjectiveWeights:
-    """The weights of J's three terms, each ≥ 0.
+    """The weights of J's terms, each ≥ 0.
 
     Attributes:
         bias: Weight of the MMD between prompt and target (R2).
         complexity: Weight of the Rademacher complexity (R3).
         interference: Weight of the interference (R6).
+        reader: Weight of what the reader is expected to lose (R9); outputs that are labels alone.
     """
 
     bias: float = 1.0
     complexity: float = 0.0
     interference: float = 0.0
+    reader: float = 0.0
 
 
 class ObjectiveParameters(BaseModel):
@@ -40,7 +43,8 @@ class ObjectiveParameters(BaseModel):
         kernel: κ of the inputs.
         output_share: Share ρ of the output kernel, in [0, 1].
         neighbourhood: Share η of a query's neighbourhood in its target, in [0, 1].
-        weights: Weights of the three terms.
+        weights: Weights of the terms.
+        profile: The reader of R9.
         tolerance: Share of the fall of J that a shorter prompt may give up, in [0, 1]; used where k is ``"auto"``.
     """
 
@@ -50,6 +54,7 @@ class ObjectiveParameters(BaseModel):
     output_share: Share
     neighbourhood: Share
     weights: ObjectiveWeights
+    profile: ReaderProfile = CAPABLE_READER
     tolerance: Share = 0.0
 
 
@@ -66,6 +71,7 @@ class ObjectiveSettings(BaseModel):
         neighbourhood: None: calibrated.
         weights: None: calibrated. For a static prompt: 1 for the MMD and, for the interference, the share of the
             outputs that k demonstrations can show.
+        profile: None: the profile that a reader's answers gave (``calibrate(reader=…)``), else ``CAPABLE_READER``.
         tolerance: None: calibrated.
     """
 
@@ -75,6 +81,7 @@ class ObjectiveSettings(BaseModel):
     output_share: Share | None = None
     neighbourhood: Share | None = None
     weights: ObjectiveWeights | None = None
+    profile: ReaderProfile | None = None
     tolerance: Share | None = None
 
     def fixed_in(self, parameters: ObjectiveParameters) -> bool:

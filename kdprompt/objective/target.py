@@ -37,6 +37,8 @@ class Target:
         task: Estimated task code of the queries ``[b, queries]``, −1 where the pool has no tags.
         queries: Number of queries.
         neighbourhood: Share η of the neighbourhood, in [0, 1].
+        prior: v̄, the values without a query ``[b, queries, c]``; None: all outputs alike.
+        own: ℓ₀ of R9, what the reader knows of the queries, in nats ``[b, queries, c]``; None: nothing is known of it.
     """
 
     x: Tensor
@@ -47,6 +49,8 @@ class Target:
     task: Tensor
     queries: int
     neighbourhood: float = 0.0
+    prior: Tensor | None = None
+    own: Tensor | None = None
 
     @property
     def weights(self) -> Tensor:
@@ -90,10 +94,11 @@ def _query_target(
     pool: PoolTensors, neighbours: Neighbours, regression: KernelRegression, nearby: _NearbyPoints
 ) -> Target:
     weights = nearby.kernel.clamp_min(0)
-    value, support = regression(weights[:, None, :], nearby.v, pool.prior(neighbours.task, neighbours.q))
+    prior = pool.prior(neighbours.task, neighbours.q)
+    value, support = regression(weights[:, None, :], nearby.v, prior)
     task = _estimate_task(pool, weights, neighbours.index)[:, None]
     mass = torch.ones_like(support)
-    return Target(neighbours.q[:, None, :], value, mass, mass, support, task, queries=1)
+    return Target(neighbours.q[:, None, :], value, mass, mass, support, task, queries=1, prior=prior[:, None, :])
 
 
 def estimate_neighbourhood_target(
@@ -127,6 +132,7 @@ def estimate_neighbourhood_target(
         nearby_mass=torch.where(mass > 0, spread, on_query),
         support=query.support,
         task=query.task,
+        prior=query.prior,
         queries=1,
         neighbourhood=share,
     )
@@ -148,7 +154,8 @@ def estimate_sample_target(pool: PoolTensors, neighbours: Neighbours, regression
     mass = torch.full_like(v[..., 0], 1 / v.shape[1])
     support = torch.cat([part.support for part in parts]).squeeze(1)[None]
     task = torch.cat([part.task for part in parts]).squeeze(1)[None]
-    return Target(neighbours.q[None], v, mass, mass, support, task, v.shape[1])
+    prior = pool.prior(neighbours.task, neighbours.q)[None]
+    return Target(neighbours.q[None], v, mass, mass, support, task, v.shape[1], prior=prior)
 
 
 def _estimate_task(pool: PoolTensors, weights: Tensor, index: Tensor) -> Tensor:

@@ -18,7 +18,16 @@ from kdprompt.search.position_profiles import PositionProfile, Recency, Uniform
 from kdprompt.search.search import first_minimum
 from kdprompt.tagged_union import TaggedUnion
 
-__all__ = ["ORDERS", "ByObjective", "LikeliestLast", "NearestFirst", "NearestLast", "Order", "OrderingProblem"]
+__all__ = [
+    "ORDERS",
+    "ByObjective",
+    "EvidenceLast",
+    "LikeliestLast",
+    "NearestFirst",
+    "NearestLast",
+    "Order",
+    "OrderingProblem",
+]
 
 EXACT = 7
 CHUNK = 32
@@ -138,6 +147,40 @@ def _spread(outputs: CandidateOutputs, members: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class EvidenceLast(Order):
+    """Nearest last, but for the demonstration at the very end: the one with which J is least there (R9).
+
+    What stands last moves a reader most, so it completes the evidence that the prompt carries: of the output that is
+    still short of what the pool knows. Of equal ones the nearest stands there. Without a model of the reader J does not
+    tell the ends apart, and the order is nearest last.
+    """
+
+    profile: PositionProfile = field(default_factory=Uniform)
+    kind: Literal["evidence_last"] = "evidence_last"
+
+    def arrange(self, problem: OrderingProblem, chosen: Tensor, fixed: int = 0) -> Tensor:
+        objective = problem.objective
+        start = _by_attention(objective, chosen, fixed, nearest_last=True)
+        k = start.shape[1]
+        sizes = (start >= 0).sum(-1, keepdim=True)
+        if objective.reader is None or k - fixed < 2:
+            return start
+        place = torch.arange(k, device=start.device)
+        # From the end: the order as it stands comes first, so that it stays where nothing is better.
+        ends = (sizes - 1 - torch.arange(k - fixed, device=start.device)).clamp_min(0)
+        moved = torch.where(place >= ends[..., None], place + 1, place).clamp_max(k - 1)
+        orders = torch.where(place == sizes[..., None] - 1, ends[..., None], moved)  # of places, [b, K − fixed, K]
+        orders = torch.where(place < sizes[..., None], orders, place)
+        weights = self.weights(start, objective.gram)[:, None, :].expand_as(orders)
+        by_member = torch.zeros_like(weights).scatter(-1, orders, weights)
+        terms = objective.weighted_terms(start, by_member, torch.where(sizes > 0, ends, -1))
+        allowed = torch.arange(k - fixed, device=start.device) < sizes - fixed
+        total = terms.total.masked_fill(~allowed & (place[: k - fixed] > 0), torch.inf)
+        best = first_minimum(total, objective.rounding(terms))[1]
+        return start.gather(-1, orders[torch.arange(len(best), device=best.device), best])
+
+
+@dataclass(frozen=True)
 class ByObjective(Order):
     """The order with the smallest J under the profile: R7, exact to 7 demonstrations, pair-swap descent beyond.
 
@@ -163,6 +206,7 @@ class ByObjective(Order):
 
 ORDERS: dict[str, type[Order]] = {  # by the names of commands
     "likeliest-last": LikeliestLast,
+    "evidence-last": EvidenceLast,
     "nearest-last": NearestLast,
     "nearest-first": NearestFirst,
     "by-objective": ByObjective,
@@ -185,7 +229,7 @@ def _enumerate(objective: Objective, start: Tensor, profile: PositionProfile, fi
     for first in range(0, start.shape[0], CHUNK):
         rows = torch.arange(first, min(first + CHUNK, start.shape[0]), device=start.device)
         part = objective.subset(rows)
-        terms = part.weighted_terms(start[rows], weights[None])
+        terms = part.weighted_terms(start[rows], weights[None], orders[None, :, -1].expand(len(rows), -1))
         best.append(first_minimum(terms.total, part.rounding(terms))[1])
     return start.gather(-1, orders[torch.cat(best)])
 
@@ -201,7 +245,8 @@ def _descend(objective: Objective, start: Tensor, profile: PositionProfile, fixe
     active = torch.arange(start.shape[0], device=start.device)
     while active.numel():
         part = objective.subset(active)
-        terms = part.weighted_terms(current[active], weights.expand(active.numel(), -1, -1))
+        expanded = weights.expand(active.numel(), -1, -1)
+        terms = part.weighted_terms(current[active], expanded, swaps[None, :, -1].expand(active.numel(), -1))
         _, best = first_minimum(terms.total, part.rounding(terms))
         current[active] = current[active].gather(-1, swaps[best])
         active = active[best > 0]

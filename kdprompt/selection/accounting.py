@@ -122,12 +122,12 @@ def _compute(context: SelectionContext, prompts: Prompts) -> _Ledger:
     index = rows.clamp_min(0)
     x, v = (values.to(EXACT_DEVICE)[index].to(target.x.dtype) for values in (pool.x, pool.v))
     blocks = compute_gram_blocks(parameters.kernel, x, v, target, pool.value_radius)
-    objective = Objective.build(blocks, parameters.output_share, parameters.weights)
+    objective = Objective.build(blocks, parameters.output_share, parameters.weights, context.reader_loss(target))
     arranged = torch.where(rows >= 0, torch.arange(rows.shape[1]), -1)
-    weights = order.weights(arranged, blocks.inputs_ss)
-    empty = torch.zeros_like(weights)[:, None]
-    weightings = torch.cat([empty, weights[:, None], _weigh_parts(arranged, order, weights)], 1)
-    terms = objective.weighted_terms(arranged, weightings)
+    sets = _list_sets(arranged)
+    weightings = _weigh(sets, order, blocks.inputs_ss)
+    weights, last = weightings[:, 1], torch.where(sets >= 0, torch.arange(rows.shape[1]), -1).amax(-1)
+    terms = objective.weighted_terms(arranged, weightings, last)
     by_query = objective.query_weights[:, None, :]
     attended = interference(weights, objective.attention, torch.ones_like(objective.attention)) * by_query
     return _Ledger(
@@ -141,17 +141,23 @@ def _compute(context: SelectionContext, prompts: Prompts) -> _Ledger:
     )
 
 
-def _weigh_parts(arranged: Tensor, order: Order, like: Tensor) -> Tensor:
-    """Weightings of each prompt's prefixes (1 … K members) and of it without each member, ``[b, 2K, K]``."""
-    b, size = arranged.shape
+def _list_sets(arranged: Tensor) -> Tensor:
+    """The empty prompt, the prompt ``[b, K]``, its K prefixes, and it without each member, ``[b, 2 + 2K, K]``."""
+    size = arranged.shape[1]
     place = torch.arange(size)
-    prefixes = torch.where(place <= place[:, None], arranged[:, None, :], -1)  # row t keeps places 0 … t
-    without = arranged[:, None, :].expand(-1, size, -1).masked_fill(torch.eye(size, dtype=torch.bool), -1)
-    sets = torch.cat([prefixes, without], 1).reshape(2 * b * size, size)
-    closed = sets.ge(0).cumsum(-1) - 1  # the place of each kept member when the others close up
-    table = order.weights(torch.where(place < sets.ge(0).sum(-1, keepdim=True), place, -1), like)
-    weights = table.gather(-1, closed.clamp_min(0)) * sets.ge(0)
-    return weights.reshape(b, 2 * size, size)
+    whole = arranged[:, None, :]
+    prefixes = torch.where(place <= place[:, None], whole, -1)  # row t keeps places 0 … t
+    without = whole.expand(-1, size, -1).masked_fill(torch.eye(size, dtype=torch.bool), -1)
+    return torch.cat([torch.full_like(whole, -1), whole, prefixes, without], 1)
+
+
+def _weigh(sets: Tensor, order: Order, like: Tensor) -> Tensor:
+    """Position weights of sets ``[b, P, K]`` with gaps, which close up; zero at the gaps."""
+    b, count, size = sets.shape
+    flat = sets.reshape(b * count, size)
+    place, closed = torch.arange(size), flat.ge(0).cumsum(-1) - 1  # the place of each kept member without the gaps
+    table = order.weights(torch.where(place < flat.ge(0).sum(-1, keepdim=True), place, -1), like)
+    return (table.gather(-1, closed.clamp_min(0)) * flat.ge(0)).reshape(b, count, size)
 
 
 def _find_other_tasks(pool: PoolTensors, target: Target, index: Tensor, given: Tensor) -> Tensor:
@@ -189,7 +195,7 @@ def _list_members(
 
 def _term_values(terms: Terms, weighting: int) -> list[TermValues]:
     """The terms of one weighting of each prompt."""
-    names = ("bias", "complexity", "interference", "total")
+    names = TermValues.model_fields
     columns = (getattr(terms, name)[:, weighting].tolist() for name in names)
     return [TermValues(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
 

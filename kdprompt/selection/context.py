@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from kdprompt.objective.parameters import ObjectiveParameters
+from kdprompt.objective.reader_loss import ReaderLoss
 from kdprompt.objective.regression import KernelRegression
+from kdprompt.objective.target import Target
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.settings import Settings
@@ -31,3 +33,9 @@ class SelectionContext:
     def tensors(self) -> PoolTensors:
         """The pool as tensors."""
         return self.pool.tensors
+
+    def reader_loss(self, target: Target) -> ReaderLoss | None:
+        """What a prompt for the target is expected to cost the reader (R9); None where outputs are no labels."""
+        if self.tensors.output_mode != "labels":
+            return None
+        return ReaderLoss.build(target, self.parameters.profile, [output for _, output in self.tensors.labels])

@@ -52,7 +52,8 @@ class SelectionProblem:
         pool, parameters = context.tensors, context.parameters
         x, v = pool.x[candidates.index], pool.v[candidates.index]
         blocks = compute_gram_blocks(parameters.kernel, x, v, target, pool.value_radius)
-        objective = Objective.build(blocks, parameters.output_share, parameters.weights)
+        reader = context.reader_loss(target) if parameters.weights.reader > 0 else None
+        objective = Objective.build(blocks, parameters.output_share, parameters.weights, reader)
         ordering = OrderingProblem(objective, compare_outputs(v, target, pool.value_radius))
         constraints = _build_constraints(context, candidates)
         return cls(candidates, ordering, constraints, parameters.tolerance, context.settings)

@@ -24,6 +24,7 @@ class TermValues(BaseModel):
         bias: MMD between prompt and target under κ⊗ (R2), ≥ 0.
         complexity: Rademacher complexity (R3), ≥ 0.
         interference: R6, scaled by the support of the estimated outputs, ≥ 0; the empty prompt misses them whole.
+        reader: L, what the reader is expected to lose with the prompt, in nats (R9); 0 where outputs are no labels.
         total: J (R8), their weighted sum.
     """
 
@@ -32,6 +33,7 @@ class TermValues(BaseModel):
     bias: float
     complexity: float
     interference: float
+    reader: float = 0.0
     total: float
 
 

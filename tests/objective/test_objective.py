@@ -1,4 +1,4 @@
-"""J against an independent brute force: explicit double sums in float64 from raw points (R2, R3, R6, R8)."""
+"""J against an independent brute force: explicit double sums in float64 from raw points (R2, R3, R6, R8, R9)."""
 
 import math
 from dataclasses import dataclass
@@ -10,10 +10,13 @@ import torch
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.parameters import ObjectiveWeights
+from kdprompt.objective.reader_loss import ReaderLoss
+from kdprompt.objective.reader_profile import ReaderProfile
 from kdprompt.objective.target import Target
 from kdprompt.theory.kernels import Gaussian, Linear, Polynomial
 
-PENALTIES = ObjectiveWeights(bias=0.9, complexity=0.2, interference=0.7)
+PENALTIES = ObjectiveWeights(bias=0.9, complexity=0.2, interference=0.7, reader=0.3)
+READER = ReaderProfile(name="planted", follow=2.5, knowledge_weight=0.6, recency=0.8, label_bias={"b": 0.4, "c": -1.1})
 KERNELS = {
     "gaussian": (Gaussian(0.6), lambda a, b: math.exp(-float((a - b) @ (a - b)) / 1.2)),
     "linear": (Linear(), lambda a, b: float(a @ b)),  # negative at times: no attention there
@@ -36,11 +39,13 @@ class Case:
     own: np.ndarray
     mass: np.ndarray
     support: np.ndarray
+    prior: np.ndarray
+    knows: np.ndarray
     share: float
     radius: float
 
-    def terms(self, b, members, weights):
-        """(bias, complexity, interference, J) of weighted members of problem b."""
+    def terms(self, b, members, weights, last=None):
+        """(bias, complexity, interference, L, J) of weighted members of problem b; ``last`` None: any of them."""
         x, v, tx, tv = self.x[b], self.v[b], self.tx[b], self.tv[b]
         points = [(w, x[i], v[i]) for w, i in zip(weights, members, strict=True)]
         points += [(-w, a, value) for w, a, value in zip(self.mass[b], tx, tv, strict=True)]
@@ -57,9 +62,22 @@ class Case:
             for q in range(self.support.shape[1])
         )
         bias = math.sqrt(max(squared, 0.0))
+        reader = sum(self.own[b, q] * self._reader(b, q, members, weights, last) for q in range(self.support.shape[1]))
         p = PENALTIES
-        total = p.bias * bias + p.complexity * complexity + p.interference * interference
-        return bias, complexity, interference, total
+        total = p.bias * bias + p.complexity * complexity + p.interference * interference + p.reader * reader
+        return bias, complexity, interference, reader, total
+
+    def _reader(self, b, q, members, weights, last):
+        """L of R9 at a query, output by output."""
+        counted, answers, target = range(3), [], []
+        for y in counted:
+            shown = sum(w * self.v[b, i, y] for w, i in zip(weights, members, strict=True))
+            at_end = shown if last is None else self.v[b, last, y]
+            knows = READER.knowledge_weight * self.knows[b, q, y]
+            answers.append(READER.bias_of("abc")[y] + knows + READER.follow * shown + READER.recency * at_end)
+            target.append(knows + math.log(self.tv[b, q, y]) - math.log(self.prior[b, q, y]))
+        normaliser, mass = math.log(sum(map(math.exp, answers))), sum(map(math.exp, target))
+        return sum(-math.exp(target[y]) / mass * (answers[y] - normaliser) for y in counted)
 
     def _conflict(self, b, q, members, weights):
         pulls = [w * max(self.textbook(self.x[b, i], self.tx[b, q]), 0) for w, i in zip(weights, members, strict=True)]
@@ -84,11 +102,16 @@ def case(seed, device, dtype, name="gaussian", queries=1, *, b=3, size=7, share=
         "own": rng.dirichlet(np.ones(queries), size=b) if queries > 1 else np.eye(m)[[0] * b],
         "nearby": rng.dirichlet(np.ones(m), size=b),
         "support": rng.random((b, queries)),
+        "prior": rng.dirichlet(np.ones(3), size=(b, queries)),
+        "knows": np.log(rng.dirichlet(np.ones(3), size=(b, queries))),
     }
     held = {key: torch.as_tensor(value, device=device, dtype=dtype) for key, value in raw.items()}
     task = torch.full((b, queries), -1, device=device)
-    target = Target(held["tx"], held["tv"], held["own"], held["nearby"], held["support"], task, queries, 0.3)
-    objective = Objective.build(compute_gram_blocks(kernel, held["x"], held["v"], target, 1.5), share, PENALTIES)
+    masses = (held["own"], held["nearby"], held["support"])
+    target = Target(held["tx"], held["tv"], *masses, task, queries, 0.3, held["prior"], held["knows"])
+    reader = ReaderLoss.build(target, READER, "abc")
+    blocks = compute_gram_blocks(kernel, held["x"], held["v"], target, 1.5)
+    objective = Objective.build(blocks, share, PENALTIES, reader)
     exact = {key: value.cpu().double().numpy() for key, value in held.items()}
     mass = 0.7 * exact["own"] + 0.3 * exact.pop("nearby")
     return Case(objective, textbook, mass=mass, share=share, radius=1.5, **exact)
@@ -112,13 +135,14 @@ def as_index(chosen, case):
 
 
 def stack(terms):
-    return torch.stack([terms.bias, terms.complexity, terms.interference, terms.total], -1).cpu().double().numpy()
+    columns = [terms.bias, terms.complexity, terms.interference, terms.reader, terms.total]
+    return torch.stack(columns, -1).cpu().double().numpy()
 
 
 def tensors_of(state):
     """Every tensor of a state, its sums among them, by name."""
     sums = vars(state.sums)
-    return {name: value for name, value in {**vars(state), **sums}.items() if name != "sums"}
+    return {name: value for name, value in {**vars(state), **sums}.items() if isinstance(value, torch.Tensor)}
 
 
 def assert_close(actual, expected, dtype):
@@ -197,11 +221,13 @@ def test_weighted_terms_equal_the_brute_force(name, queries, seed, device, dtype
     weights = rng.dirichlet(np.ones(5), size=(3, 6)) * (chosen >= 0)[:, None, :]
     weights /= np.maximum(weights.sum(-1, keepdims=True), 1e-300)
     held = torch.as_tensor(weights, device=device, dtype=dtype)
-    found = stack(problem.objective.weighted_terms(as_index(chosen, problem), held))
+    last = np.array([rng.choice(np.flatnonzero(row >= 0), size=6) if (row >= 0).any() else [-1] * 6 for row in chosen])
+    found = stack(problem.objective.weighted_terms(as_index(chosen, problem), held, as_index(last, problem)))
     for b, row in enumerate(chosen):
         for p in range(6):
             inside = [w for w, i in zip(weights[b, p], row, strict=True) if i >= 0]
-            assert_close(found[b, p], problem.terms(b, members(row), inside), dtype)
+            at_end = row[last[b, p]] if members(row) else None
+            assert_close(found[b, p], problem.terms(b, members(row), inside, at_end), dtype)
 
 
 @every_kernel
@@ -211,8 +237,10 @@ def test_uniformly_weighted_terms_are_the_terms_of_the_set(name, queries, device
     chosen = as_index(sets(4, problem, 5), problem)
     inside = (chosen >= 0).to(dtype)
     weights = inside / inside.sum(-1, keepdim=True).clamp_min(1)
-    weighted = problem.objective.weighted_terms(chosen, weights[:, None, :])
-    assert_close(stack(weighted)[:, 0], stack(problem.objective.terms(problem.objective.state(chosen))), dtype)
+    nobody = torch.full_like(chosen[:, :1], -1)
+    weighted = stack(problem.objective.weighted_terms(chosen, weights[:, None, :], nobody))[:, 0]
+    plain = stack(problem.objective.terms(problem.objective.state(chosen)))
+    assert_close(weighted[:, :3], plain[:, :3], dtype)  # L alone depends on what stands last
 
 
 @every_kernel
@@ -234,7 +262,9 @@ def test_pads_change_nothing_wherever_they_stand(device, dtype):
     padded = as_index([[-1, 0, 1, -1], [3, -1, -1, 2], [6, 4, -1, -1]], problem)
     assert_close(stack(problem.objective.terms(problem.objective.state(padded))), plain, dtype)
     weights = torch.where(padded >= 0, 0.5, 0.0).to(dtype)[:, None, :]
-    assert_close(stack(problem.objective.weighted_terms(padded, weights))[:, 0], plain, dtype)
+    last = as_index([[2], [3], [1]], problem)
+    expected = [problem.terms(b, row, [0.5, 0.5], row[1]) for b, row in enumerate([[0, 1], [3, 2], [6, 4]])]
+    assert_close(stack(problem.objective.weighted_terms(padded, weights, last))[:, 0], expected, dtype)
 
 
 @every_target
@@ -251,7 +281,8 @@ def test_rows_are_the_kept_problems_alone(queries, keep, device, dtype):
 def test_j_is_the_weighted_sum_of_its_terms(device, dtype):
     problem = case(8, device, dtype)
     found = stack(problem.objective.terms_with_each(problem.objective.state(as_index([[0], [1], [2]], problem))))
-    assert_close(found[..., 3], found[..., :3] @ [PENALTIES.bias, PENALTIES.complexity, PENALTIES.interference], dtype)
+    weights = [PENALTIES.bias, PENALTIES.complexity, PENALTIES.interference, PENALTIES.reader]
+    assert_close(found[..., 4], found[..., :4] @ weights, dtype)
 
 
 @pytest.mark.parametrize("seed", range(5))

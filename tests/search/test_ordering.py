@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.target import Target
-from kdprompt.search.ordering import ByObjective, LikeliestLast, NearestFirst, NearestLast
+from kdprompt.search.ordering import ByObjective, EvidenceLast, LikeliestLast, NearestFirst, NearestLast
 from kdprompt.search.position_profiles import MeasuredProfile, PrimacyRecency, Recency, Uniform
 from kdprompt.theory.kernels import Gaussian
 from support import RandomProblems, at_most, build_ordering_problem, kappa
@@ -32,8 +32,8 @@ def an_end():
 class World(RandomProblems):
     """Problems with 12 candidates, and J by its definition."""
 
-    def __init__(self, seed, device, dtype, b=2, n=12):
-        super().__init__(seed, device, dtype, b=b, n=n, weights=PENALTIES)
+    def __init__(self, seed, device, dtype, b=2, n=12, weights=PENALTIES):
+        super().__init__(seed, device, dtype, b=b, n=n, weights=weights)
 
     def nearness(self, b, i):
         return self.kappa(self.raw["x"][b, i], self.raw["tx"][b, 0])
@@ -223,8 +223,35 @@ def test_free_texts_stand_by_their_agreement_with_the_estimate(device, dtype):
     assert arranged == [[11, 9, 0, 2, 4]] * 2
 
 
-ORDERS = [NearestLast(), NearestFirst(), LikeliestLast(), ByObjective(), ByObjective(PrimacyRecency())]
-NAMES = ["last", "first", "likeliest", "recency", "ends"]
+@pytest.mark.parametrize("fixed", [0, 2])
+@pytest.mark.parametrize("profile", [Uniform(), Recency(0.7)], ids=["uniform", "recency"])
+@pytest.mark.parametrize("seed", range(3))
+def test_evidence_last_ends_with_the_demonstration_of_least_j(seed, profile, fixed, device, dtype):
+    weights = ObjectiveWeights(0.3, 0.0, 0.0, 1.0)
+    world, chosen = World(seed, device, dtype, b=12, weights=weights), draw(seed, 5, b=12)
+    nearest = NearestLast().arrange(world.problem, index(chosen, device), fixed).tolist()
+    tried = [[[*row[:i], *row[i + 1 :], row[i]] for i in range(4, fixed - 1, -1)] for row in nearest]
+    omega = torch.tensor(profile.weights(5), device=device, dtype=dtype).expand(12, 1, 5)
+    last = torch.full((12, 1), 4, device=device)
+    totals = [
+        world.problem.objective.weighted_terms(index(rows, device), omega, last).total[:, 0].tolist()
+        for rows in zip(*tried, strict=True)
+    ]
+    best = [min(range(len(row)), key=lambda i: row[i]) for row in zip(*totals, strict=True)]
+    arranged = EvidenceLast(profile).arrange(world.problem, index(chosen, device), fixed).tolist()
+    for b in range(12):
+        found = totals[tried[b].index(arranged[b])][b]
+        assert found <= totals[best[b]][b] + (1e-5 if dtype is torch.float32 else 1e-12)
+    assert any(arranged[b] != nearest[b] for b in range(12))
+
+
+def test_evidence_last_is_nearest_last_where_no_reader_is_modelled(device, dtype):
+    world, chosen = World(1, device, dtype), index(draw(1, 6), device)
+    assert (EvidenceLast().arrange(world.problem, chosen) == NearestLast().arrange(world.problem, chosen)).all()
+
+
+ORDERS = [NearestLast(), NearestFirst(), LikeliestLast(), ByObjective(), ByObjective(PrimacyRecency()), EvidenceLast()]
+NAMES = ["last", "first", "likeliest", "recency", "ends", "evidence"]
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=NAMES)

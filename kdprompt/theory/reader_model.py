@@ -1,0 +1,92 @@
+r"""R9: a model of the language model that reads the prompt, and the loss of a prompt under it.
+
+The reader is not empty. In log-probabilities of outputs y, up to a constant in y,
+
+ℓ(y) = b_y + γ·ℓ₀(y) + τ·ḡ(y) + ρ·[the last demonstration has output y],   ḡ(y) = Σ ω_i ⟨v_i, e_y⟩.
+
+ℓ₀ is what it answers without the pool's help. What the pool knows of the query is λ(y) = log v̂_y − log v̄_y, and both
+together are π(y) ∝ exp(γ·ℓ₀(y) + λ(y)). A prompt should carry exactly the pool's evidence: b_y + τ·ḡ(y) + ρ·[last = y]
+should be λ(y), up to a constant. Its loss is what the reader's answer loses under π, L = −Σ_y π(y) log softmax(ℓ)_y,
+at least the entropy of π.
+
+All functions are batched and differentiable; outputs lie along the last dimension.
+
+Source: R9 of ``docs/theory.md``; arXiv 2212.10559 for the view that attention adds to a model's own answer.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["combine_knowledge", "expected_log_loss", "pool_evidence", "reader_log_probs"]
+
+
+def pool_evidence(estimate: Tensor, prior: Tensor) -> Tensor:
+    """R9: λ(y) = log v̂_y − log v̄_y, what the pool knows of a query beyond how common each output is.
+
+    Args:
+        estimate: v̂, shares of the outputs near the query, ``[..., c]``, ≥ 0.
+        prior: v̄, shares of the outputs in the pool, ``[..., c]``, ≥ 0.
+
+    Returns:
+        Nats ``[..., c]``; −∞ where the prior is 0: such an output cannot occur.
+
+    Example:
+        >>> import torch
+        >>> pool_evidence(torch.tensor([0.8, 0.2]), torch.tensor([0.5, 0.5]))
+        tensor([ 0.4700, -0.9163])
+    """
+    tiny = torch.finfo(estimate.dtype).tiny
+    evidence = estimate.clamp_min(tiny).log() - prior.clamp_min(tiny).log()
+    return evidence.masked_fill(prior <= 0, -torch.inf)
+
+
+def combine_knowledge(own: Tensor, evidence: Tensor, knowledge_weight: float | Tensor) -> Tensor:
+    """R9: log π(y) for π ∝ exp(γ·ℓ₀ + λ), what reader and pool know together.
+
+    Args:
+        own: ℓ₀, log-probabilities of the reader without the pool's help, ``[..., c]``; zeros where it is not known.
+        evidence: λ, ``[..., c]``; −∞ for outputs that cannot occur.
+        knowledge_weight: γ ≥ 0.
+
+    Returns:
+        Log-probabilities ``[..., c]``.
+    """
+    return (knowledge_weight * own + evidence).log_softmax(-1)
+
+
+def reader_log_probs(
+    base: Tensor, shown: Tensor, last: Tensor, follow: float | Tensor, recency: float | Tensor
+) -> Tensor:
+    """R9: log softmax ℓ, what the reader is expected to answer.
+
+    Args:
+        base: b + γ·ℓ₀, ``[..., c]``; −∞ for outputs that cannot occur.
+        shown: ḡ, the position weights of each output's demonstrations summed, ``[..., c]``; zeros for no demonstration.
+        last: 1 for the output of the last demonstration, else 0, ``[..., c]``; its expectation where no order is set.
+        follow: τ ≥ 0, how strongly the reader follows what it is shown.
+        recency: ρ, what the last demonstration adds.
+
+    Returns:
+        Log-probabilities ``[..., c]``.
+    """
+    return (base + follow * shown + recency * last).log_softmax(-1)
+
+
+def expected_log_loss(log_target: Tensor, log_probs: Tensor) -> Tensor:
+    """R9: L = −Σ_y π(y) log p(y) ≥ H(π), in nats; outputs of probability 0 under π do not count.
+
+    Args:
+        log_target: log π, ``[..., c]``.
+        log_probs: log p, ``[..., c]``.
+
+    Returns:
+        ``[...]``.
+
+    Example:
+        >>> import torch
+        >>> sure = torch.tensor([0.9, 0.1]).log()
+        >>> expected_log_loss(sure, sure) < expected_log_loss(sure, torch.tensor([0.99, 0.01]).log())
+        tensor(True)
+    """
+    target = log_target.exp()
+    return -(target * torch.where(target > 0, log_probs, 0)).sum(-1)
