@@ -7,7 +7,6 @@ else. Modules that were never documented are not kept; the CHANGELOG has the who
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -40,7 +39,18 @@ MOVED: dict[str, tuple[str, ...]] = {  # former modules, and the modules that ha
     "kdprompt.two_sample": ("kdprompt.theory.two_sample",),
 }
 RENAMED = {
+    "AttentionKernel": "KeyEmbedder",
     "Baseline": "QueryBaseline",
+    "Coverage": "PoolCoverage",
+    "Distillation": "DistillationBenchmarkSelector",
+    "FromLangChain": "LangChainSelector",
+    "Mixture": "TaskMixture",
+    "PerQuery": "PerQuerySelector",
+    "Shuffled": "ShuffledSelector",
+    "Static": "StaticSelector",
+    "coverage": "measure_coverage",
+    "joined": "join_results",
+    "mixture": "find_task_mixture",
     "Chosen": "ChosenDemonstration",
     "Custom": "MeasuredProfile",
     "HuggingFaceModel": "CausalLM",
@@ -65,18 +75,37 @@ RENAMED = {
 }
 
 
-class MovedModules(MetaPathFinder, Loader):
-    """Finds former modules, and makes of each one that looks its names up in the present modules."""
+class MovedModules:
+    """Finds former modules, and makes of each one that looks its names up in the present modules.
+
+    A finder and a loader by their protocols: their base classes would treble the time of ``import kdprompt``.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        return ModuleSpec(fullname, self) if fullname in MOVED else None
+        loader: Any = self
+        return ModuleSpec(fullname, loader) if fullname in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leaves making the module to Python."""
 
     def exec_module(self, module: ModuleType) -> None:
         targets = MOVED[module.__name__]
         warn_renamed(f"the module {module.__name__}", " and ".join(targets), stacklevel=3)
-        module.__dict__["__getattr__"] = _find_in(module.__name__, targets)
+        find = _find_in(module.__name__, targets)
+
+        def find_or_list(name: str) -> Any:
+            return _list_names(targets) if name == "__all__" else find(name)
+
+        module.__dict__["__getattr__"] = find_or_list
+        module.__dict__["__dir__"] = lambda: _list_names(targets)
+
+
+def _list_names(targets: Sequence[str]) -> list[str]:
+    """The names that a former module has: those of the present modules, and what they were called."""
+    present = {name for target in targets for name in import_module(target).__all__}
+    return sorted(present | {old for old, new in RENAMED.items() if new in present})
 
 
 def _find_in(old: str, targets: Sequence[str]) -> Callable[[str], Any]:

@@ -78,7 +78,7 @@ class SearchSettings(BaseModel):
             away, which misleads where selectors are compared; False where a repeated query shall see its answer.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     shortlist: int = Field(default=64, ge=1)
     near_duplicate: float = Field(default=0.95, gt=0)
@@ -95,7 +95,7 @@ class StaticSettings(BaseModel):
             the best of 64 prompts, some 1,900 answers.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     shortlist: int = Field(default=4096, ge=1)
     queries: int = Field(default=512, ge=1)
@@ -110,8 +110,8 @@ class Settings(BaseModel):
         k_max: Most demonstrations that ``"auto"`` may answer.
         budget: Most tokens that the demonstrations of a prompt may take together; None is no limit.
         quota: Limits by output.
-        order: Reading order and position profile; None: the output last that the query likeliest has, equal ones
-            spread evenly; for a static prompt, which has no one query, the order of smallest J under recency (R7).
+        order: Reading order and position profile; None: ``EvidenceLast`` where J models the reader (R9), else
+            ``LikeliestLast``; for a static prompt, which has no one query, the order of smallest J under recency (R7).
         outputs: How outputs enter: as labels, as embedded text, not at all; ``auto`` looks at the pool.
         objective: The parameters of J.
         search: Which demonstrations may stand in a prompt for one query.
@@ -167,7 +167,11 @@ class Settings(BaseModel):
         return _move_to_groups(values, stacklevel=5) if isinstance(values, Mapping) else values
 
 
-keep_attributes(Settings, {old: f"{group}.{field}" for old, (group, field) in FLAT_NAMES.items()})
+keep_attributes(
+    Settings,
+    {old: f"{group}.{field}" for old, (group, field) in FLAT_NAMES.items()}
+    | {"most": "largest_k", "reading": "query_order"},
+)
 
 GROUPS: dict[str, type[BaseModel]] = {
     "objective": ObjectiveSettings,

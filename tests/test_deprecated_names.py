@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 
 import pytest
 import torch
 
 import kdprompt
-from kdprompt import CallableEmbedder, DistillationSelector, Gaussian, ObjectiveWeights, Settings
+from kdprompt import CallableEmbedder, DistillationSelector, Gaussian, ObjectiveWeights, SearchSettings, Settings
 from kdprompt.moved_modules import MOVED, RENAMED
 from kdprompt.settings import FLAT_NAMES
 
@@ -52,6 +53,19 @@ def test_a_flat_setting_is_taken_and_read_and_names_its_group(name):
     assert changed == settings
     with pytest.warns(DeprecationWarning, match=name):
         assert Settings.model_validate({**dict(Settings()), name: VALUES[name]}) == settings
+
+
+@pytest.mark.parametrize(("old", "new"), [("most", "largest_k"), ("reading", "query_order")])
+def test_former_properties_of_settings_warn(old, new):
+    with pytest.warns(DeprecationWarning, match=rf"Settings\.{old} is deprecated: use {new}"):
+        assert getattr(Settings(k=3), old) == getattr(Settings(k=3), new)
+
+
+def test_a_selection_stored_under_former_names_is_read():
+    selection = selector().select("1 + 3")
+    former = {"empty_terms": "before", "terms": "after", "weights": "penalties", "prefix_length": "core"}
+    stored = {former.get(name, name): value for name, value in selection.model_dump(mode="json").items()}
+    assert type(selection).model_validate(stored) == selection
 
 
 def test_flat_settings_join_those_of_their_group():
@@ -189,3 +203,24 @@ def test_importing_kdprompt_warns_of_nothing_and_loads_nothing():
     script = "import sys, kdprompt; assert 'torch' not in sys.modules; from kdprompt import *; assert Settings"
     ended = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_a_star_import_from_a_former_module_brings_its_names():
+    source = "from kdprompt.kernels import *; from kdprompt.mmd import *; print(Sum, Gaussian, mmd, Joint)"
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", source], capture_output=True, text=True, check=False)
+    assert "JointKernel" in run.stdout, run.stderr
+
+
+@pytest.mark.parametrize("module", ["kdprompt.diagnose.covering", "kdprompt.evaluate.summary", "kdprompt.kernels"])
+def test_importing_a_former_module_warns_at_the_import_and_its_names_do_not_again(module):
+    sys.modules.pop(module, None)
+    with pytest.warns(DeprecationWarning, match=module):
+        found = import_module(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert all(getattr(found, name) is not None for name in dir(found))
+
+
+def test_a_settings_file_keeps_infinity():
+    settings = Settings(search=SearchSettings(near_duplicate=float("inf")))
+    assert Settings.model_validate(settings.model_dump(mode="json")) == settings

@@ -25,7 +25,7 @@ def progress_bar() -> Iterator[Progress]:
 
 
 class ProgressEmbedder(SentenceTransformerEmbedder):
-    """The sentence-transformers embedder with the library's own progress bar, loaded without its reports.
+    """The sentence-transformers embedder, loaded without its reports, with the library's own bar on a terminal.
 
     Args:
         model: As ``SentenceTransformerEmbedder`` takes it.
@@ -33,7 +33,7 @@ class ProgressEmbedder(SentenceTransformerEmbedder):
     """
 
     def __init__(self, model: "str | SentenceTransformer | None" = None, *, device: str | None = None) -> None:
-        super().__init__(model, device=device, progress=True)
+        super().__init__(model, device=device, progress=Console(stderr=True).is_terminal)
 
     @property
     def model(self) -> "SentenceTransformer":

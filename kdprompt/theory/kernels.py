@@ -13,6 +13,7 @@ Rejected: bandwidths inferred on the first call (hidden state). A data-dependent
 call that you see, in ``kdprompt.theory.bandwidth``.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -122,7 +123,7 @@ class Matern(Kernel):
         check_positive("length_scale", self.length_scale)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        scaled = _distances(x, y) * ((2 * self.smoothness) ** 0.5 / self.length_scale)
+        scaled = _distances(x, y) * (math.sqrt(2 * self.smoothness) / self.length_scale)
         scaled = scaled.clamp_max(800)  # where e^(−r) is 0 in every dtype; else ∞ · 0 at points far apart
         factor = 1 + scaled if self.smoothness > 1 else torch.ones_like(scaled)
         if self.smoothness > 2:
@@ -135,7 +136,8 @@ class Matern(Kernel):
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
     """‖x_i − y_j‖₂ ``[..., n, m]`` from differences: a square root at zero amplifies rounding of a matrix product."""
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    distances: Tensor = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances
 
 
 @dataclass(frozen=True)
