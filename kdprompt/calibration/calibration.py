@@ -2,9 +2,13 @@
 
 The worst-case constants of R3 dwarf the bias at the lengths of real prompts, so J's weights are not the bound's.
 Pool examples are held out as pseudo-queries, disjoint from every shortlist, their outputs hidden; the demonstrations
-chosen for them are scored by the normalised read-out f̄_D(q) = Σ a_i(q) v(z_i) against the true output: 0–1 loss
-for labels, squared distance for embedded outputs. Settings whose loss is within one standard error (paired) of the
-best are near-ties, decided for labels by log-loss with a fitted temperature.
+chosen for them are scored against the true output. For labels the score is the log-loss that the reader is expected to
+have under its profile (R9), for embedded outputs the squared distance of the normalised read-out Σ a_i(q) v(z_i).
+Settings whose loss is within one standard error (paired) of the best are near-ties. Of these, for labels, one with the
+smallest weight of R9 is taken: where the score tells nothing apart, the MMD keeps its say in which inputs are shown.
+
+Rejected: the 0–1 loss of the read-out, which decided before. It rewards prompts that show one output, whose answers
+are a vote: right as often as the vote, and where that is wrong a reader that knew better is talked out of it.
 
 A static prompt has parameters of its own. Its few demonstrations stand for many queries, most of them far away: under a
 temperature as wide as one query likes, each query would attend to all of them alike, R6 would be least where all have
@@ -25,33 +29,33 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
-from kdprompt.calibration.pseudo_queries import PseudoQueries, Trial, encode_rows
+from kdprompt.calibration.pseudo_queries import PseudoQueries, Trial
+from kdprompt.calibration.regression_fit import HELD_OUT, fit_regression
 from kdprompt.deprecation import keep_attributes
 from kdprompt.objective.parameters import ObjectiveParameters, ObjectiveWeights
+from kdprompt.objective.reader_profile import CAPABLE_READER
 from kdprompt.objective.regression import KernelRegression
-from kdprompt.pool.neighbours import find_neighbours, take_nearest_in_turn
+from kdprompt.pool.neighbours import take_nearest_in_turn
 from kdprompt.pool.pool_tensors import PoolTensors
-from kdprompt.search.ordering import Order
+from kdprompt.search.ordering import EvidenceLast, Order
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selection.traffic import Traffic
 from kdprompt.settings import Settings
-from kdprompt.theory.bandwidth import fit_by_leave_one_out, median_heuristic
+from kdprompt.theory.bandwidth import median_heuristic
 from kdprompt.theory.kernels import Gaussian, Kernel
 from kdprompt.theory.standard_error import is_within_one_standard_error
 
 __all__ = ["Calibration", "calibrate", "calibrate_pool"]
 
 T = TypeVar("T")
-HELD_OUT = 512
 PSEUDO_QUERIES = 192
 FEWEST = 24
 TEMPERATURES = (1.0, 2.0, 4.0)  # multiples of the regression's
 OUTPUT_SHARES = (0.0, 0.5, 1.0)
 NEIGHBOURHOODS = (0.0, 0.5)
-# Never 0: log-loss of the read-out prefers hedging and would drop the penalty, which readers gain from.
-INTERFERENCES = (0.25, 1.0)
-WEIGHTS = tuple(ObjectiveWeights(interference=value) for value in INTERFERENCES)
+READER_WEIGHTS = (0.25, 1.0, 4.0)  # of R9 where outputs are labels
+INTERFERENCES = (0.25, 1.0)  # of R6 where they are not
 STATIC_NARROWING = 16.0  # the median heuristic's temperature over a static prompt's
 TOLERANCES = (0.0, 0.02, 0.05, 0.1)
 
@@ -89,9 +93,13 @@ class Calibration:
         return self.chosen.parameters
 
     def query_context(self, pool: EmbeddedPool, settings: Settings) -> SelectionContext:
-        """What prompts for single queries depend on; a reader's order holds where the settings leave it open."""
-        if self.order is not None and settings.order is None:
-            settings = settings.model_copy(update={"order": self.order})
+        """What prompts for single queries depend on; a reader's order holds where the settings leave it open.
+
+        Where none was asked, the order that J's model of the reader decides stands in its place (R9).
+        """
+        order = self.order or (EvidenceLast() if self.parameters.weights.reader > 0 else None)
+        if order is not None and settings.order is None:
+            settings = settings.model_copy(update={"order": order})
         return SelectionContext(pool, settings, self.parameters, self.regression)
 
     def static_context(self, pool: EmbeddedPool, settings: Settings) -> SelectionContext:
@@ -122,9 +130,10 @@ def calibrate(pool: PoolTensors, settings: Settings, traffic: Tensor | None = No
         The parameters in force with the evidence for them. Deterministic for a seed and a pool.
     """
     generator = torch.Generator().manual_seed(settings.seed)
-    regression = _fit_regression(pool, settings, generator)
-    default = next(_list_options(settings, regression, default=True))
-    options = list(_list_options(settings, regression, default=False))
+    regression = fit_regression(pool, settings, generator)
+    weights = _list_weights(pool)
+    default = next(_list_options(settings, regression, weights[:1]))
+    options = list(_list_options(settings, regression, weights))
     rows = _hold_out(pool, min(PSEUDO_QUERIES, len(pool) // 4), generator, traffic)
     median = median_heuristic(pool.x)
     static = _static_parameters(pool, settings, default, median)
@@ -186,8 +195,18 @@ def _why_not(pool: PoolTensors, settings: Settings, rows: Tensor) -> str:
     return f"a pool of {len(pool)} is too small to calibrate on" if rows.numel() < FEWEST else ""
 
 
-def _list_options(settings: Settings, regression: KernelRegression, *, default: bool) -> Iterator[ObjectiveParameters]:
-    """What may be tried; fixed parameters have one value, and ``default`` leaves one value to the others too."""
+def _list_weights(pool: PoolTensors) -> tuple[ObjectiveWeights, ...]:
+    """What may be tried for the weights of J: of R9 for labels, of R6 for other outputs."""
+    if pool.output_mode == "labels":
+        return tuple(ObjectiveWeights(reader=value) for value in READER_WEIGHTS)
+    return tuple(ObjectiveWeights(interference=value) for value in INTERFERENCES)
+
+
+def _list_options(
+    settings: Settings, regression: KernelRegression, weights: tuple[ObjectiveWeights, ...]
+) -> Iterator[ObjectiveParameters]:
+    """What may be tried; fixed parameters have one value, so have the others where there is one choice of weights."""
+    default = len(weights) == 1
 
     def values(fixed: T | None, preferred: T, grid: tuple[T, ...]) -> tuple[T, ...]:
         return (fixed,) if fixed is not None else (preferred,) if default else grid
@@ -198,17 +217,18 @@ def _list_options(settings: Settings, regression: KernelRegression, *, default: 
         kernels = (settings.objective.kernel,)
     elif isinstance(base, Gaussian) and not default:
         kernels = tuple(Gaussian(base.temperature * factor) for factor in TEMPERATURES)
-    for kernel, output_share, neighbourhood, weights in product(
+    for kernel, output_share, neighbourhood, weights_of_terms in product(
         kernels,
         values(settings.objective.output_share, 0.5, OUTPUT_SHARES),
         values(settings.objective.neighbourhood, 0.0, NEIGHBOURHOODS),
-        values(settings.objective.weights, WEIGHTS[0], WEIGHTS),
+        values(settings.objective.weights, weights[0], weights),
     ):
         yield ObjectiveParameters(
             kernel=kernel,
             output_share=output_share,
             neighbourhood=neighbourhood,
-            weights=weights,
+            weights=weights_of_terms,
+            profile=settings.objective.profile or CAPABLE_READER,
             tolerance=settings.objective.tolerance or 0.0,
         )
 
@@ -224,31 +244,13 @@ def _hold_out(pool: PoolTensors, count: int, generator: torch.Generator, traffic
     return torch.tensor(rows, device=pool.x.device)
 
 
-def _fit_regression(pool: PoolTensors, settings: Settings, generator: torch.Generator) -> KernelRegression:
-    """The regression by leave-one-out; by the median heuristic where there is nothing to predict."""
-    if pool.output_mode == "none" or len(pool) < 8:
-        kernel = settings.objective.kernel or Gaussian(median_heuristic(pool.x))
-        return KernelRegression(kernel, 0.1)
-    rows = _hold_out(pool, min(HELD_OUT, len(pool)), generator, None)
-    neighbours = find_neighbours(pool, encode_rows(pool, rows), settings.search.shortlist)
-    similarity = (pool.x[neighbours.index] @ neighbours.q[..., None]).squeeze(-1)
-    fit = fit_by_leave_one_out(
-        similarity.masked_fill(~neighbours.valid, -torch.inf),
-        pool.v[neighbours.index],
-        pool.v[rows],
-        pool.prior(rows.new_tensor([-1]), pool.v)[0],
-        labels=pool.output_mode == "labels",
-    )
-    return KernelRegression(Gaussian(fit.temperature), fit.shrinkage)
-
-
 def _find_best(results: list[tuple[Trial, Tensor]]) -> tuple[Trial, Tensor]:
-    """The trial of least loss; of near-ties in 0–1 loss the one of least log-loss."""
+    """The trial of least loss; for labels, of near-ties the first of those with the smallest weight of R9."""
     leader = min(results, key=_mean_loss)
-    if leader[0].log_loss is None:
+    if leader[0].error is None:
         return leader
     tied = (result for result in results if is_within_one_standard_error(result[1], leader[1]))
-    return min(tied, key=lambda result: (result[0].log_loss or 0.0, _mean_loss(result)))
+    return min(tied, key=lambda result: (result[0].parameters.weights.reader, _mean_loss(result)))
 
 
 def _mean_loss(result: tuple[Trial, Tensor]) -> float:

@@ -1,4 +1,9 @@
-"""Pool examples held out as pseudo-queries, and the loss of J's parameters on them: the trials of the calibration."""
+"""Pool examples held out as pseudo-queries, and the loss of J's parameters on them: the trials of the calibration.
+
+Labels are scored by a proper score: what the reader, as its profile has it, is expected to lose with the prompt on the
+true output (R9). A prompt that votes as one gains where it is right and loses as much as a reader follows it where it
+is wrong. Free text is scored by the squared distance of the read-out.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -10,6 +15,7 @@ from kdprompt.deprecation import keep_attributes
 from kdprompt.objective.gram import GramBlocks, compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.parameters import ObjectiveParameters
+from kdprompt.objective.reader_loss import ReaderLoss
 from kdprompt.objective.regression import KernelRegression
 from kdprompt.objective.target import Target, estimate_neighbourhood_target
 from kdprompt.pool.neighbours import find_duplicates, find_neighbours
@@ -23,8 +29,7 @@ from kdprompt.theory.kernels import Kernel
 
 __all__ = ["PseudoQueries", "Trial", "encode_rows"]
 
-SCALES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # temperatures of the log-loss
-TIE = 1e-6  # read-outs that differ by less are equal
+TIE = 1e-6  # probabilities that differ by less are equal
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,11 @@ class Trial:
 
     Attributes:
         parameters: What was tried.
-        loss: Mean 0–1 loss (labels) or squared distance (text); None where nothing was tried.
+        loss: Mean log-loss in nats that the reader is expected to have (labels, R9) or squared distance of the read-out
+            (text); None where nothing was tried.
         interval: 95 % interval of that mean, normal approximation.
-        log_loss: In nats, with fitted temperature; None for text.
+        error: Share of wrong answers that the reader is expected to give; None for text.
+        log_loss: What ``loss`` was in files of earlier versions, in nats; None since.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -43,6 +50,7 @@ class Trial:
     parameters: ObjectiveParameters
     loss: float | None = None
     interval: tuple[float, float] | None = None
+    error: float | None = None
     log_loss: float | None = None
 
 
@@ -73,7 +81,7 @@ class PseudoQueries:
         true_values: Their own values ``[h, c]``.
         target: Their targets.
         constraints: Which sets are allowed.
-        are_labels: Whether values are labels.
+        outputs: The labels' outputs; None where values are no labels.
         value_radius: max‖v‖ over the pool.
     """
 
@@ -82,7 +90,7 @@ class PseudoQueries:
     true_values: Tensor
     target: Target
     constraints: Constraints
-    are_labels: bool
+    outputs: tuple[str, ...] | None
     value_radius: float
 
     @classmethod
@@ -100,7 +108,7 @@ class PseudoQueries:
             true_values=pool.v[rows],
             target=estimate_neighbourhood_target(pool, neighbours, regression),
             constraints=Constraints(neighbours.valid, duplicate),
-            are_labels=pool.output_mode == "labels",
+            outputs=tuple(output for _, output in pool.labels) if pool.output_mode == "labels" else None,
             value_radius=pool.value_radius,
         )
 
@@ -120,28 +128,39 @@ class PseudoQueries:
                 blocks = {option.kernel: computed}
             target = self.target.with_neighbourhood(option.neighbourhood)
             blocks_of_option = replace(blocks[option.kernel], target=target)
-            objective = Objective.build(blocks_of_option, option.output_share, option.weights)
+            reader = None if self.outputs is None else ReaderLoss.build(target, option.profile, self.outputs)
+            objective = Objective.build(blocks_of_option, option.output_share, option.weights, reader)
             path = greedy_search(objective, self.constraints, k)
             chosen = cut_path(path, option.tolerance) if adaptive else path.chosen
-            results.append(self._score(option, self._read_out(objective, chosen)))
+            if reader is None:
+                results.append(self._score_text(option, objective, chosen))
+            else:
+                results.append(self._score_labels(option, reader, chosen))
         return results
 
-    def _read_out(self, objective: Objective, chosen: Tensor) -> Tensor:
-        """f̄_D(q) of the chosen sets ``[h, c]``; zero for the empty one."""
-        index, mask = chosen.clamp_min(0), chosen >= 0
-        share = normalise_attention(objective.attention[..., 0].gather(-1, index) * mask, -1)
-        values = self.v.gather(1, index[..., None].expand(-1, -1, self.v.shape[-1]))
-        return (share[:, None, :] @ values).squeeze(1)
+    def _score_labels(self, option: ObjectiveParameters, reader: ReaderLoss, chosen: Tensor) -> tuple[Trial, Tensor]:
+        """The log-loss on the true outputs that the reader is expected to have, any demonstration standing last."""
+        shown = self._weigh_values((chosen >= 0).to(self.v.dtype), chosen)
+        log_probs = reader.log_probs(shown, shown)[:, 0]
+        losses = -log_probs.gather(-1, self.true_values.argmax(-1, keepdim=True)).squeeze(-1)
+        # A tie between labels is a coin: half an error between two, not whichever label has the lower code.
+        top = (log_probs >= log_probs.amax(-1, keepdim=True) - TIE).to(log_probs.dtype)
+        error = 1 - float(((top * self.true_values).sum(-1) / top.sum(-1)).mean())
+        return Trial(option, *_mean_and_interval(losses), error), losses
 
-    def _score(self, option: ObjectiveParameters, read_out: Tensor) -> tuple[Trial, Tensor]:
-        log_loss = None
-        if self.are_labels:
-            # A tie between labels is a coin: half a loss between two, not whichever label has the lower code.
-            top = (read_out >= read_out.amax(-1, keepdim=True) - TIE).to(read_out.dtype)
-            losses = 1 - (top * self.true_values).sum(-1) / top.sum(-1)
-            answer = self.true_values.argmax(-1)
-            log_loss = min(float(torch.nn.functional.cross_entropy(read_out / scale, answer)) for scale in SCALES)
-        else:
-            losses = (read_out - self.true_values).square().sum(-1)
-        mean, half = float(losses.mean()), 1.96 * float(losses.std()) / len(losses) ** 0.5
-        return Trial(option, mean, (mean - half, mean + half), log_loss), losses
+    def _score_text(self, option: ObjectiveParameters, objective: Objective, chosen: Tensor) -> tuple[Trial, Tensor]:
+        """The squared distance of the read-out f̄_D(q) from the true value; the read-out of no demonstration is zero."""
+        attention = objective.attention[..., 0].gather(-1, chosen.clamp_min(0)) * (chosen >= 0)
+        losses = (self._weigh_values(attention, chosen) - self.true_values).square().sum(-1)
+        return Trial(option, *_mean_and_interval(losses)), losses
+
+    def _weigh_values(self, pull: Tensor, chosen: Tensor) -> Tensor:
+        """The values of the chosen sets ``[h, K]``, averaged with the weights ``pull``, ``[h, c]``."""
+        index = chosen.clamp_min(0)
+        values = self.v.gather(1, index[..., None].expand(-1, -1, self.v.shape[-1]))
+        return (normalise_attention(pull, -1)[:, None, :] @ values).squeeze(1)
+
+
+def _mean_and_interval(losses: Tensor) -> tuple[float, tuple[float, float]]:
+    mean, half = float(losses.mean()), 1.96 * float(losses.std()) / len(losses) ** 0.5
+    return mean, (mean - half, mean + half)

@@ -28,8 +28,8 @@ OutputOption = Annotated[Path | None, Option(help="Write selections here, one JS
 TaskOption = Annotated[str | None, Option(help="Choose from this task alone.")]
 PermitOption = Annotated[list[str] | None, Option(help="Choose from examples with this output; repeatable.")]
 OrderOption = Annotated[
-    Literal["likeliest-last", "nearest-last", "nearest-first", "by-objective"] | None,
-    Option(help="Reading order. Default: likeliest-last; with --static by-objective."),
+    Literal["evidence-last", "likeliest-last", "nearest-last", "nearest-first", "by-objective"] | None,
+    Option(help="Reading order. Default: evidence-last for labels, else likeliest-last; with --static by-objective."),
 ]
 ReaderOption = Annotated[
     str | None,

@@ -271,7 +271,8 @@ class Objective:
         gram = _gather_rows(self.gram, index).gather(2, index[:, None, :].expand(-1, size, -1))
         pairs = (weights @ gram * weights).sum(-1)
         outputs = _gather_rows(self.outputs, index)
-        last_outputs = _gather_rows(outputs, last.clamp_min(0)) * (last >= 0)[..., None].to(outputs.dtype)
+        with_none = torch.cat([outputs.new_zeros(len(outputs), 1, outputs.shape[-1]), outputs], 1)
+        last_outputs = _gather_rows(with_none, last + 1)
         sums = SetSums(
             pairs=pairs,
             target=(weights * self.target_mean.gather(-1, index)[:, None, :]).sum(-1),

@@ -24,6 +24,8 @@ class ReaderLoss:
         log_target: log π, what reader and pool know together ``[b, q, c]``.
         base: b + γ·ℓ₀, what the reader answers without demonstrations ``[b, q, c]``; −∞ for impossible outputs.
         evidence: λ, what the pool knows ``[b, q, c]``; −∞ likewise.
+        own: γ·ℓ₀, what the reader knows itself ``[b, q, c]``.
+        leaning: b ``[c]``.
         follow: τ.
         recency: ρ.
     """
@@ -31,6 +33,8 @@ class ReaderLoss:
     log_target: Tensor
     base: Tensor
     evidence: Tensor
+    own: Tensor
+    leaning: Tensor
     follow: float
     recency: float
 
@@ -47,15 +51,22 @@ class ReaderLoss:
         estimate = target.v[:, :queries]
         prior = torch.full_like(estimate, 1 / estimate.shape[-1]) if target.prior is None else target.prior
         evidence = pool_evidence(estimate, prior)
-        own = torch.zeros_like(evidence) if target.own is None else target.own
-        leaning = evidence.new_tensor(profile.bias_of(outputs))
-        base = (leaning + profile.knowledge_weight * own).masked_fill(evidence.isinf(), -torch.inf)
-        log_target = combine_knowledge(own, evidence, profile.knowledge_weight)
-        return cls(log_target, base, evidence, profile.follow, profile.recency)
+        known = torch.zeros_like(evidence) if target.own is None else target.own
+        own, leaning = profile.knowledge_weight * known, evidence.new_tensor(profile.bias_of(outputs))
+        return cls(
+            log_target=combine_knowledge(known, evidence, profile.knowledge_weight),
+            base=(leaning + own).masked_fill(evidence.isinf(), -torch.inf),
+            evidence=evidence,
+            own=own,
+            leaning=leaning,
+            follow=profile.follow,
+            recency=profile.recency,
+        )
 
     def subset(self, keep: Tensor) -> "ReaderLoss":
         """The problems ``keep`` (indices or mask ``[b]``) alone."""
-        return replace(self, log_target=self.log_target[keep], base=self.base[keep], evidence=self.evidence[keep])
+        names = ("log_target", "base", "evidence", "own")
+        return replace(self, **{name: getattr(self, name)[keep] for name in names})
 
     def log_probs(self, shown: Tensor, last: Tensor) -> Tensor:
         """What the reader is expected to answer.

@@ -12,6 +12,7 @@ from torch import Tensor
 from kdprompt.objective.regression import KernelRegression
 from kdprompt.pool.neighbours import Neighbours
 from kdprompt.pool.pool_tensors import PoolTensors
+from kdprompt.pool.query_tensors import QueryTensors
 
 __all__ = [
     "Target",
@@ -19,6 +20,7 @@ __all__ = [
     "estimate_query_target",
     "estimate_sample_target",
     "estimate_target",
+    "score_labels",
 ]
 
 CHUNK = 128  # queries whose neighbours are held at a time
@@ -96,9 +98,32 @@ def _query_target(
     weights = nearby.kernel.clamp_min(0)
     prior = pool.prior(neighbours.task, neighbours.q)
     value, support = regression(weights[:, None, :], nearby.v, prior)
+    if regression.ridge is not None and pool.output_mode == "labels":
+        scores = score_labels(pool, neighbours.queries, regression.ridge.penalty)
+        possible = (prior > 0) & _permitted_labels(neighbours.queries, prior)
+        value = regression.ridge.combine(value[:, 0], scores, possible)[:, None, :]
     task = _estimate_task(pool, weights, neighbours.index)[:, None]
     mass = torch.ones_like(support)
     return Target(neighbours.q[:, None, :], value, mass, mass, support, task, queries=1, prior=prior[:, None, :])
+
+
+def score_labels(pool: PoolTensors, queries: QueryTensors, penalty: float) -> Tensor:
+    """The ridge regression of the pool's labels at each query, rows with its own text left out, ``[b, c]``.
+
+    Args:
+        pool: The pool, with labels.
+        queries: ``b`` queries.
+        penalty: α of the regression.
+    """
+    fit, text = pool.ridge(penalty), queries.excluded_text.cpu()[:, None]
+    own = ((text >= 0) & (pool.text.cpu() == text) & (pool.label.cpu() >= 0)).double()
+    scores = fit.predict_without(queries.q.cpu().double(), own.sum(-1), own @ pool.v.cpu().double())
+    return scores.to(queries.q)
+
+
+def _permitted_labels(queries: QueryTensors, like: Tensor) -> Tensor:
+    """Which labels each query permits ``[b, c]``."""
+    return torch.ones_like(like, dtype=torch.bool) if queries.permitted is None else queries.permitted
 
 
 def estimate_neighbourhood_target(

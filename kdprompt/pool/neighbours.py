@@ -18,27 +18,35 @@ class Neighbours:
     """The pool around each of ``b`` queries.
 
     Attributes:
-        q: The queries' embeddings ``[b, d]``.
         index: Rows of the pool's tensors ``[b, L]``, ascending.
         valid: Which of them may serve the query ``[b, L]``.
-        task: Task code of each query ``[b]``, −1 for any; says which prior v̄ holds.
+        queries: The queries.
     """
 
-    q: Tensor
     index: Tensor
     valid: Tensor
-    task: Tensor
+    queries: QueryTensors
+
+    @property
+    def q(self) -> Tensor:
+        """The queries' embeddings ``[b, d]``."""
+        return self.queries.q
+
+    @property
+    def task(self) -> Tensor:
+        """Task code of each query ``[b]``, −1 for any; says which prior v̄ holds."""
+        return self.queries.task
 
     def part(self, rows: slice) -> "Neighbours":
         """Those of some of the queries."""
-        return Neighbours(self.q[rows], self.index[rows], self.valid[rows], self.task[rows])
+        return Neighbours(self.index[rows], self.valid[rows], self.queries.part(rows))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Neighbours":
         """The same on another device in another dtype."""
-        return Neighbours(self.q.to(device, dtype), self.index.to(device), self.valid.to(device), self.task.to(device))
+        return Neighbours(self.index.to(device), self.valid.to(device), self.queries.to(device, dtype))
 
     def __len__(self) -> int:
-        return self.q.shape[0]
+        return len(self.queries)
 
 
 def find_neighbours(
@@ -61,7 +69,7 @@ def find_neighbours(
         nearest, is_allowed = find_nearest(pool.x, part.q, allowed, size)
         index.append(nearest)
         valid.append(is_allowed)
-    return Neighbours(queries.q, torch.cat(index), torch.cat(valid), queries.task)
+    return Neighbours(torch.cat(index), torch.cat(valid), queries)
 
 
 def find_nearest(x: Tensor, q: Tensor, allowed: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ the pool nor duplicates in it can change anything further on, and a tie goes to 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import normalise_text
+from kdprompt.theory.regression import RidgeFit, ridge_regression
 
 __all__ = ["OutputMode", "PoolTensors", "build_pool_tensors"]
 
@@ -52,6 +53,15 @@ class PoolTensors:
     output_mode: OutputMode
     value_radius: float
     priors: Tensor
+    _ridges: dict[float, RidgeFit] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def ridge(self, penalty: float) -> RidgeFit:
+        """The ridge regression of the labels on the inputs, of all rows that have one; fitted once, kept."""
+        if penalty not in self._ridges:
+            labelled = (self.label >= 0).cpu()
+            x, v = (values.cpu().double()[labelled] for values in (self.x, self.v))
+            self._ridges[penalty] = ridge_regression(x, v, penalty)
+        return self._ridges[penalty]
 
     def prior(self, task: Tensor, like: Tensor) -> Tensor:
         """v̄ for task codes ``[b]`` (−1: of the whole pool), ``[b, c]``; dtype and device of ``like``."""

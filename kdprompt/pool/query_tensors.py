@@ -34,6 +34,11 @@ class QueryTensors:
         permitted = None if self.permitted is None else self.permitted[rows]
         return QueryTensors(self.q[rows], self.task[rows], self.excluded_text[rows], permitted)
 
+    def to(self, device: torch.device, dtype: torch.dtype) -> "QueryTensors":
+        """The same on another device, the embeddings in another dtype."""
+        permitted = None if self.permitted is None else self.permitted.to(device)
+        return QueryTensors(self.q.to(device, dtype), self.task.to(device), self.excluded_text.to(device), permitted)
+
     def __len__(self) -> int:
         return self.q.shape[0]
 

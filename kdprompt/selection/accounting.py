@@ -18,7 +18,8 @@ from kdprompt.pool.records import Demonstration, Query, normalise_text
 from kdprompt.search.ordering import Order
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.report_bounds import PromptNumbers, report_bounds
-from kdprompt.selection.result import ChosenDemonstration, Selection, TermValues
+from kdprompt.selection.report_evidence import note_one_output, report_evidence
+from kdprompt.selection.result import ChosenDemonstration, OutputEvidence, Selection, TermValues
 from kdprompt.settings import Settings
 from kdprompt.theory.bounds import generalisation_gap, interference
 
@@ -61,6 +62,7 @@ class _Ledger:
         other_task: Whether a demonstration's task differs from the query's ``[b, K, q]``.
         gap: R4's gap ``[b]``.
         kernel_max: Largest κ(q, q).
+        evidence: What speaks for each output (R9), of each prompt; empty where outputs are no labels.
     """
 
     weights: Tensor
@@ -70,6 +72,7 @@ class _Ledger:
     other_task: Tensor
     gap: Tensor
     kernel_max: float
+    evidence: list[tuple[OutputEvidence, ...]]
 
 
 def account(context: SelectionContext, prompts: Prompts) -> list[Selection]:
@@ -90,6 +93,12 @@ def account(context: SelectionContext, prompts: Prompts) -> list[Selection]:
     estimates, members = _estimate_outputs(context.tensors, target), _list_members(context, prompts, ledger)
     before, after = _term_values(ledger.terms, 0), _term_values(ledger.terms, 1)
     gap = ledger.gap.tolist()
+    profile = context.parameters.profile
+    most = profile.follow + profile.recency
+    one_output = [
+        tuple(note_one_output(report, most)) if len(shown) > 1 else ()
+        for report, shown in zip(ledger.evidence, members, strict=True)
+    ]
     selections = []
     for b, query in enumerate(prompts.queries):
         shown = [member.demonstration for member in members[b]]
@@ -106,11 +115,12 @@ def account(context: SelectionContext, prompts: Prompts) -> list[Selection]:
                 label_conflict=label_conflict[b],
                 support=support[b],
                 estimate=estimates[b],
+                evidence=ledger.evidence[b],
                 bounds=report_bounds(numbers, context.parameters.output_share, context.settings.delta),
                 tokens=sum(tokens),
                 prefix_length=prompts.prefix_length,
                 prefix_tokens=sum(tokens[: prompts.prefix_length]),
-                notes=tuple(_notes(context.settings, query, shown, prompts.prefix_length, support[b])),
+                notes=(*_notes(context.settings, query, shown, prompts.prefix_length, support[b]), *one_output[b]),
             )
         )
     return selections
@@ -122,14 +132,22 @@ def _compute(context: SelectionContext, prompts: Prompts) -> _Ledger:
     index = rows.clamp_min(0)
     x, v = (values.to(EXACT_DEVICE)[index].to(target.x.dtype) for values in (pool.x, pool.v))
     blocks = compute_gram_blocks(parameters.kernel, x, v, target, pool.value_radius)
-    objective = Objective.build(blocks, parameters.output_share, parameters.weights, context.reader_loss(target))
+    reader = context.reader_loss(target)
+    objective = Objective.build(blocks, parameters.output_share, parameters.weights, reader)
     arranged = torch.where(rows >= 0, torch.arange(rows.shape[1]), -1)
     sets = _list_sets(arranged)
     weightings = _weigh(sets, order, blocks.inputs_ss)
-    weights, last = weightings[:, 1], torch.where(sets >= 0, torch.arange(rows.shape[1]), -1).amax(-1)
+    weights, last = weightings[:, 1], _find_last(sets)
     terms = objective.weighted_terms(arranged, weightings, last)
     by_query = objective.query_weights[:, None, :]
     attended = interference(weights, objective.attention, torch.ones_like(objective.attention)) * by_query
+    evidence: list[tuple[OutputEvidence, ...]] = [()] * len(rows)
+    if reader is not None:
+        shown = (weights[:, None, :] @ v).squeeze(1)
+        with_none = torch.cat([v.new_zeros(len(v), 1, v.shape[2]), v], 1)
+        at_end = with_none[torch.arange(len(rows)), last[:, 1] + 1]
+        names = _name_labels(pool)
+        evidence = report_evidence(reader, names, shown, at_end, objective.query_weights)
     return _Ledger(
         weights=weights,
         attention=attended.sum(-1),
@@ -138,6 +156,7 @@ def _compute(context: SelectionContext, prompts: Prompts) -> _Ledger:
         other_task=_find_other_tasks(pool, target, index, prompts.tasks.to(EXACT_DEVICE)),
         gap=generalisation_gap(terms.complexity[:, 1], weights, delta=context.settings.delta),
         kernel_max=float(blocks.inputs_tt.diagonal(dim1=-2, dim2=-1).amax()),
+        evidence=evidence,
     )
 
 
@@ -149,6 +168,12 @@ def _list_sets(arranged: Tensor) -> Tensor:
     prefixes = torch.where(place <= place[:, None], whole, -1)  # row t keeps places 0 … t
     without = whole.expand(-1, size, -1).masked_fill(torch.eye(size, dtype=torch.bool), -1)
     return torch.cat([torch.full_like(whole, -1), whole, prefixes, without], 1)
+
+
+def _find_last(sets: Tensor) -> Tensor:
+    """The last place that is filled, −1 in an empty set: ``[b, P, K]`` to ``[b, P]``."""
+    filled = torch.where(sets >= 0, torch.arange(sets.shape[-1]), -1)
+    return torch.nn.functional.pad(filled, (1, 0), value=-1).amax(-1)
 
 
 def _weigh(sets: Tensor, order: Order, like: Tensor) -> Tensor:
@@ -205,13 +230,18 @@ def _estimate_outputs(pool: PoolTensors, target: Target) -> list[dict[str, float
     if pool.output_mode != "labels":
         return [{} for _ in range(target.x.shape[0])]
     mean = (target.v[:, : target.queries] * target.query_mass[:, : target.queries, None]).sum(1)
-    several_tasks = len({task for task, _ in pool.labels}) > 1
-    names = [f"{task}: {output}" if several_tasks and task else output for task, output in pool.labels]
+    names = _name_labels(pool)
     top = mean.topk(min(3, mean.shape[-1]), dim=-1)
     return [
         {names[code]: value for value, code in zip(values, codes, strict=True)}
         for values, codes in zip(top.values.tolist(), top.indices.tolist(), strict=True)
     ]
+
+
+def _name_labels(pool: PoolTensors) -> list[str]:
+    """The outputs, each with its task before it where there are several tasks."""
+    several_tasks = len({task for task, _ in pool.labels}) > 1
+    return [f"{task}: {output}" if several_tasks and task else output for task, output in pool.labels]
 
 
 def _notes(

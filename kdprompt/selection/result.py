@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from kdprompt.deprecation import keep_attributes
 from kdprompt.errors import QueryError
@@ -12,9 +12,19 @@ from kdprompt.pool.prompt import PromptTemplate, to_messages
 from kdprompt.pool.records import Demonstration, Query
 from kdprompt.theory.bounds import Bound
 
-__all__ = ["ChosenDemonstration", "Selection", "TermValues"]
+__all__ = ["ChosenDemonstration", "OutputEvidence", "Selection", "TermValues"]
 
 FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+FORMER_NAMES = {
+    "before": "empty_terms",
+    "after": "terms",
+    "penalties": "weights",
+    "core": "prefix_length",
+    "core_tokens": "prefix_tokens",
+    "reusable": "cacheable_share",
+}
 
 
 class TermValues(BaseModel):
@@ -35,6 +45,32 @@ class TermValues(BaseModel):
     interference: float
     reader: float = 0.0
     total: float
+
+
+class OutputEvidence(BaseModel):
+    """What speaks for one output, in nats, and what the reader is expected to answer (R9).
+
+    For a static prompt the numbers are means over the queries, ``pool`` and ``own`` over those that permit the output.
+
+    Attributes:
+        output: The output.
+        shown: Its share of the position weights, in [0, 1].
+        pool: λ, what the pool knows: the logarithm of its estimated share over its share of the pool.
+        prompt: b + τ·ḡ + ρ·[last], what the prompt carries. Evidence counts in differences between outputs alone.
+        own: γ·ℓ₀, what the reader knows itself; 0 for every output where it is not known.
+        target: π, the probability by what reader and pool know together.
+        expected: The probability that the reader is expected to give it.
+    """
+
+    model_config = FROZEN
+
+    output: str
+    shown: float
+    pool: float
+    prompt: float
+    own: float
+    target: float
+    expected: float
 
 
 class ChosenDemonstration(BaseModel):
@@ -76,6 +112,7 @@ class Selection(BaseModel):
         support: How much the pool knows of the query (mean over the queries), in [0, 1); near 0 the outputs could
             not be estimated and no interference is charged.
         estimate: The three likeliest outputs of the query with their estimated shares; labels only.
+        evidence: The likeliest outputs and those that are shown: what speaks for each (R9); labels only.
         bounds: Bounds with the theory's own constants, each saying whether it is a certificate or a regulariser.
         tokens: Tokens of the demonstrations.
         prefix_length: How many of the first demonstrations every prompt shares.
@@ -94,11 +131,22 @@ class Selection(BaseModel):
     label_conflict: float
     support: float
     estimate: dict[str, float] = Field(default_factory=dict)
+    evidence: tuple[OutputEvidence, ...] = ()
     bounds: tuple[Bound, ...] = ()
     tokens: int = 0
     prefix_length: int = 0
     prefix_tokens: int = 0
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_former_names(cls, values: Any) -> Any:
+        """Selections that were stored before their fields were renamed are read as they are."""
+        return (
+            {FORMER_NAMES.get(name, name): value for name, value in values.items()}
+            if isinstance(values, dict)
+            else values
+        )
 
     @property
     def demonstrations(self) -> tuple[Demonstration, ...]:
@@ -147,14 +195,4 @@ class Selection(BaseModel):
         return len(self.chosen)
 
 
-keep_attributes(
-    Selection,
-    {
-        "before": "empty_terms",
-        "after": "terms",
-        "penalties": "weights",
-        "core": "prefix_length",
-        "core_tokens": "prefix_tokens",
-        "reusable": "cacheable_share",
-    },
-)
+keep_attributes(Selection, FORMER_NAMES)

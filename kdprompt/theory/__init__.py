@@ -1,4 +1,4 @@
-"""The mathematics on tensors: kernels, MMD, bounds, results R1 to R8, two-sample tests. Imports nothing of kdprompt.
+"""The mathematics on tensors: kernels, MMD, bounds, results R1 to R9, two-sample tests. Imports nothing of kdprompt.
 
 Everything public is importable from here: ``from kdprompt.theory import Gaussian, JointSample, bias, mmd``. The names
 of ``kernels`` are taken from its own list, so that a new kernel is added in one file.
@@ -13,7 +13,9 @@ from kdprompt.theory.bandwidth import LeaveOneOutFit, fit_by_leave_one_out, medi
 from kdprompt.theory.bounds import Bound, BoundKind, complexity_of_trace, generalisation_gap
 from kdprompt.theory.kernels import *  # noqa: F403 - the kernels' own list
 from kdprompt.theory.mmd import mean_embedding, mmd, mmd_squared, mmd_squared_unbiased, witness
-from kdprompt.theory.regression import shrink_to_prior
+from kdprompt.theory.multinomial import MultinomialFit, fit_multinomial
+from kdprompt.theory.reader_model import combine_knowledge, expected_log_loss, pool_evidence, reader_log_probs
+from kdprompt.theory.regression import RidgeFit, ridge_regression, shrink_to_prior
 from kdprompt.theory.results import (
     Guarantee,
     OrderSensitivity,
@@ -39,16 +41,21 @@ __all__ = [
     "Guarantee",
     "JointSample",
     "LeaveOneOutFit",
+    "MultinomialFit",
     "OrderSensitivity",
+    "RidgeFit",
     "Sample",
     "TwoSampleResult",
     "WeightedSample",
     "bias",
+    "combine_knowledge",
     "complexity",
     "complexity_of_trace",
     "cross_mmd_test",
     "distilled_weights",
+    "expected_log_loss",
     "fit_by_leave_one_out",
+    "fit_multinomial",
     "generalisation_bound",
     "generalisation_gap",
     "interference",
@@ -63,9 +70,12 @@ __all__ = [
     "normalise_attention",
     "order_sensitivity",
     "permutation_test",
+    "pool_evidence",
     "query_sample_error",
     "read_out",
     "read_out_shift",
+    "reader_log_probs",
+    "ridge_regression",
     "risk_bound",
     "shrink_to_prior",
     "to_weighted_sample",

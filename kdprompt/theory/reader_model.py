@@ -28,7 +28,7 @@ def pool_evidence(estimate: Tensor, prior: Tensor) -> Tensor:
         prior: v̄, shares of the outputs in the pool, ``[..., c]``, ≥ 0.
 
     Returns:
-        Nats ``[..., c]``; −∞ where the prior is 0: such an output cannot occur.
+        Nats ``[..., c]``; −∞ where either is 0: such an output cannot occur.
 
     Example:
         >>> import torch
@@ -37,7 +37,7 @@ def pool_evidence(estimate: Tensor, prior: Tensor) -> Tensor:
     """
     tiny = torch.finfo(estimate.dtype).tiny
     evidence = estimate.clamp_min(tiny).log() - prior.clamp_min(tiny).log()
-    return evidence.masked_fill(prior <= 0, -torch.inf)
+    return evidence.masked_fill((prior <= 0) | (estimate <= 0), -torch.inf)
 
 
 def combine_knowledge(own: Tensor, evidence: Tensor, knowledge_weight: float | Tensor) -> Tensor:

@@ -4,8 +4,8 @@ The first calibration cannot see how one model takes a prompt. Demonstrations th
 best often have one output, and a small model then answers with it and is overconfident; a few demonstrations of a good
 static prompt in front (a prefix) show it the others. Which end of the prompt a model attends to is its own. So a few
 recipes for prompts are tried on pool examples that are held out: the prefix is empty, the last half of the reader's
-static prompt, or all of it, and the rest, chosen by J given the prefix, stands likeliest last or nearest first. As in
-the first calibration the 0–1 loss decides, and near-ties (one paired standard error) are decided by the log-loss at a
+static prompt, or all of it, and the rest, chosen by J given the prefix, stands in J's own order or nearest first. The
+0–1 loss decides, and near-ties (one paired standard error) are decided by the log-loss at a
 fitted temperature; without probabilities, by what is simpler.
 
 Rejected: the plain log-loss. It takes a prompt that makes a reader hedge for one that makes it right.
@@ -21,7 +21,7 @@ from kdprompt.calibration.calibration import Calibration
 from kdprompt.calibration.pseudo_queries import encode_rows
 from kdprompt.pool.neighbours import find_neighbours
 from kdprompt.readers.reader import Reader
-from kdprompt.search.ordering import LikeliestLast, NearestFirst, Order
+from kdprompt.search.ordering import EvidenceLast, LikeliestLast, NearestFirst, Order
 from kdprompt.selection.candidates import find_static_candidates
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selection.per_query import solve_queries
@@ -35,7 +35,7 @@ from kdprompt.tuning.static_prompt import choose_by_reader
 __all__ = ["calibrate_query_prompts"]
 
 HELD_OUT = 192
-NAMES = {LikeliestLast: "likeliest last", NearestFirst: "nearest first"}
+NAMES = {EvidenceLast: "evidence last", LikeliestLast: "likeliest last", NearestFirst: "nearest first"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def calibrate_query_prompts(
     candidates = find_static_candidates(pool.tensors, sample.encoded, settings.static.shortlist)
     rows = candidates.index[candidates.valid]
     held_out = HeldOutEvaluation.build(calibration.query_context(pool, settings), reader, rows, HELD_OUT, generator)
-    recipes = _list_recipes(settings, _static_prompt(pool, sample, calibration, settings, held_out))
+    order = EvidenceLast() if calibration.parameters.weights.reader > 0 else LikeliestLast()
+    recipes = _list_recipes(settings, order, _static_prompt(pool, sample, calibration, settings, held_out))
     encoded = encode_rows(pool.tensors, held_out.held)
     neighbours = find_neighbours(pool.tensors, encoded, settings.search.shortlist)
 
@@ -109,8 +110,8 @@ def _static_prompt(
     return rows[rows >= 0]
 
 
-def _list_recipes(settings: Settings, static: Tensor) -> list[_Recipe]:
-    orders = (None,) if settings.order is not None else (LikeliestLast(), NearestFirst())
+def _list_recipes(settings: Settings, order: Order, static: Tensor) -> list[_Recipe]:
+    orders = (None,) if settings.order is not None else (order, NearestFirst())
     half = static[len(static) - len(static) // 2 :]
     prefixes = [static[:0], *([half] if len(half) else [])]
     whole = [_Recipe(orders[0], static)] if len(static) else []

@@ -13,11 +13,14 @@ from kdprompt import (
     ObjectiveWeights,
     Pool,
 )
-from kdprompt.calibration.calibration import INTERFERENCES, NEIGHBOURHOODS, OUTPUT_SHARES, TOLERANCES, calibrate
-from kdprompt.calibration.pseudo_queries import PseudoQueries
+from kdprompt.calibration.calibration import NEIGHBOURHOODS, OUTPUT_SHARES, READER_WEIGHTS, TOLERANCES, calibrate
+from kdprompt.calibration.pseudo_queries import PseudoQueries, encode_rows
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
+from kdprompt.objective.reader_loss import ReaderLoss
 from kdprompt.objective.regression import KernelRegression
+from kdprompt.objective.target import estimate_query_target, score_labels
+from kdprompt.pool.neighbours import find_neighbours
 from kdprompt.pool.pool_tensors import build_pool_tensors
 from kdprompt.search.search import greedy_search
 from kdprompt.theory.bandwidth import fit_by_leave_one_out
@@ -81,10 +84,10 @@ def test_a_pinned_setting_stays_and_the_others_are_tried(name):
 def test_every_combination_is_tried_once_and_the_chosen_is_one_of_them():
     found = calibrated()
     tried = [
-        (p.kernel, p.output_share, p.neighbourhood, p.weights.interference)
-        for p in (t.parameters for t in found.trials)
+        (p.kernel, p.output_share, p.neighbourhood, p.weights.reader) for p in (t.parameters for t in found.trials)
     ]
-    assert len(set(tried)) == len(tried) == 3 * len(OUTPUT_SHARES) * len(NEIGHBOURHOODS) * len(INTERFERENCES)
+    assert len(set(tried)) == len(tried) == 3 * len(OUTPUT_SHARES) * len(NEIGHBOURHOODS) * len(READER_WEIGHTS)
+    assert {t.parameters.weights.interference for t in found.trials} == {0.0}
     assert {t.parameters.kernel.temperature / found.regression.kernel.temperature for t in found.trials} == {
         1.0,
         2.0,
@@ -99,7 +102,7 @@ def test_every_combination_is_tried_once_and_the_chosen_is_one_of_them():
 def test_k_auto_calibrates_the_tolerance(seed):
     found = calibrated(seed, settings=make_settings(k="auto", k_max=6), flipped=0.2)
     assert {trial.parameters.tolerance for trial in found.trials} == set(TOLERANCES)
-    assert len(found.trials) == 3 * len(OUTPUT_SHARES) * len(NEIGHBOURHOODS) * len(INTERFERENCES) + len(TOLERANCES) - 1
+    assert len(found.trials) == 3 * len(OUTPUT_SHARES) * len(NEIGHBOURHOODS) * len(READER_WEIGHTS) + len(TOLERANCES) - 1
     assert found.chosen in found.trials
     best = min(trial.loss for trial in found.trials if trial.parameters.kernel == found.parameters.kernel)
     assert found.chosen.loss <= best + (found.chosen.interval[1] - found.chosen.interval[0]) / 1.96
@@ -130,7 +133,9 @@ def test_without_calibration_the_defaults_stand_with_a_reason(more, reason):
     assert found.source.startswith("defaults") and found.source.endswith(reason)
     assert (found.trials, found.pseudo_queries) == ((), 0)
     chosen = found.parameters
-    assert (chosen.output_share, chosen.neighbourhood, chosen.weights) == (0.5, 0.0, ObjectiveWeights(1.0, 0.0, 0.25))
+    has_labels = more.get("outputs") != "none" and more.get("n") != 1
+    weights = ObjectiveWeights(reader=0.25) if has_labels else ObjectiveWeights(interference=0.25)
+    assert (chosen.output_share, chosen.neighbourhood, chosen.weights) == (0.5, 0.0, weights)
     assert isinstance(chosen.kernel, Gaussian)
     pins = calibrated(**{**more, "settings": make_settings(k=4, calibrate=False, shortlist=24, **PINS)})
     assert {name: getattr(pins.parameters, name) for name in PINS} == PINS
@@ -265,44 +270,89 @@ def test_the_regression_is_the_leave_one_out_optimum_over_neighbours_of_the_own_
     assert found.shrinkage == pytest.approx(expected.shrinkage, rel=1e-12)
 
 
-@pytest.mark.parametrize("outputs", ["labels", "text"])
-def test_losses_are_those_of_the_normalised_read_out(outputs):
+def held_out_trial(outputs):
+    """One option tried on held-out rows: features, rows, what it chose, and how it was scored."""
     records, vectors, answers = world(8, outputs=outputs, flipped=0.3)
     features = featured(records, vectors, answers, outputs)
-    settings = SETTINGS
-    found = calibrate(features, settings)
+    found = calibrate(features, SETTINGS)
     rows = torch.arange(0, 160, 3)
-    task = PseudoQueries.build(features, settings, found.regression, rows)
+    pseudo = PseudoQueries.build(features, SETTINGS, found.regression, rows)
     option = found.trials[len(found.trials) // 2].parameters
-    ((scored, losses),) = task.try_all([option], 4, adaptive=False)
-    target = replace(task.target, neighbourhood=option.neighbourhood)
-    part = compute_gram_blocks(option.kernel, task.x, task.v, target, task.value_radius)
-    chosen = greedy_search(Objective.build(part, option.output_share, option.weights), task.constraints, 4).chosen
-    temperature, x = option.kernel.temperature, features.x.numpy()
-    expected, read = [], []
-    for i, row in enumerate(rows.tolist()):
-        members = [task.x[i, c].numpy() for c in chosen[i].tolist()]
-        pull = np.array([np.exp(-((m - x[row]) ** 2).sum() / (2 * temperature)) for m in members])
-        read.append((pull / pull.sum()) @ task.v[i][chosen[i]].numpy())
-        true = features.v[row].numpy()
-        if outputs == "labels":
-            top = np.flatnonzero(read[-1] >= read[-1].max() - 1e-6)
-            expected.append(1 - (true.argmax() in top) / len(top))
-        else:
-            expected.append(((read[-1] - true) ** 2).sum())
+    ((scored, losses),) = pseudo.try_all([option], 4, adaptive=False)
+    target = replace(pseudo.target, neighbourhood=option.neighbourhood)
+    blocks = compute_gram_blocks(option.kernel, pseudo.x, pseudo.v, target, pseudo.value_radius)
+    reader = ReaderLoss.build(target, option.profile, pseudo.outputs) if outputs == "labels" else None
+    objective = Objective.build(blocks, option.output_share, option.weights, reader)
+    chosen = greedy_search(objective, pseudo.constraints, 4).chosen
+    return features, rows, pseudo, option, chosen, scored, losses
+
+
+def assert_scored(expected, scored, losses):
     assert losses.tolist() == pytest.approx(expected, abs=1e-12)
     assert scored.loss == pytest.approx(np.mean(expected), abs=1e-12)
     half = 1.96 * np.std(expected, ddof=1) / len(expected) ** 0.5
     assert scored.interval == pytest.approx((scored.loss - half, scored.loss + half), abs=1e-12)
-    if outputs == "labels":
-        answers = features.v[rows].argmax(-1)
-        by_scale = [
-            -np.mean([np.log(np.exp(r / s)[a] / np.exp(r / s).sum()) for r, a in zip(read, answers, strict=True)])
-            for s in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-        ]
-        assert scored.log_loss == pytest.approx(min(by_scale), rel=1e-10)
-    else:
-        assert scored.log_loss is None
+
+
+def test_labels_are_scored_by_what_the_reader_is_expected_to_lose():
+    features, rows, pseudo, option, chosen, scored, losses = held_out_trial("labels")
+    expected, wrong = [], []
+    for i, row in enumerate(rows.tolist()):
+        shares = pseudo.v[i][chosen[i]].numpy().mean(0)
+        mass = np.exp((option.profile.follow + option.profile.recency) * shares)
+        true = int(features.v[row].argmax())
+        expected.append(-np.log(mass[true] / mass.sum()))
+        top = np.flatnonzero(shares >= shares.max() - 1e-9)
+        wrong.append(1 - (true in top) / len(top))
+    assert_scored(expected, scored, losses)
+    assert scored.error == pytest.approx(np.mean(wrong), abs=1e-12)
+
+
+def test_free_text_is_scored_by_the_distance_of_the_normalised_read_out():
+    features, rows, pseudo, option, chosen, scored, losses = held_out_trial("text")
+    temperature, x = option.kernel.temperature, features.x.numpy()
+    expected = []
+    for i, row in enumerate(rows.tolist()):
+        members = [pseudo.x[i, c].numpy() for c in chosen[i].tolist()]
+        pull = np.array([np.exp(-((m - x[row]) ** 2).sum() / (2 * temperature)) for m in members])
+        read_out = (pull / pull.sum()) @ pseudo.v[i][chosen[i]].numpy()
+        expected.append(((read_out - features.v[row].numpy()) ** 2).sum())
+    assert_scored(expected, scored, losses)
+    assert scored.error is None
+
+
+def test_the_ridge_regression_joins_by_the_likelihood_of_what_was_left_out():
+    """Against a plain fit without each example, for a pool whose outputs follow one direction of the embedding."""
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(size=(160, 6))
+    outputs = ["b" if row[0] + 0.5 * rng.normal() > 0 else "a" for row in vectors]
+    records = [{"input": f"text {i}", "output": output} for i, output in enumerate(outputs)]
+    features = featured(records, torch.tensor(vectors))
+    part = calibrate(features, SETTINGS).regression.ridge
+    assert part is not None and part.weight > 0
+    order = torch.arange(len(features))
+    scores = score_labels(features, encode_rows(features, order), part.penalty)
+    x, v = features.x.double(), features.v.double()
+    for i in range(0, 160, 20):
+        others = order != i
+        mean, prior = x[others].mean(0), v[others].mean(0)
+        centred = x[others] - mean
+        inner = centred.T @ centred + part.penalty * torch.eye(6, dtype=torch.float64)
+        expected = (x[i] - mean) @ torch.linalg.solve(inner, centred.T @ (v[others] - prior)) + prior
+        np.testing.assert_allclose(scores[i].double(), expected, atol=1e-6)
+
+
+def test_where_outputs_follow_neighbours_the_estimate_is_at_least_as_likely_with_the_ridge_regression():
+    features = featured(*world(8, flipped=0.3)[:2])
+    with_ridge = calibrate(features, SETTINGS).regression
+    rows = torch.arange(0, 160, 2)
+    neighbours = find_neighbours(features, encode_rows(features, rows), 24)
+
+    def loss(regression):
+        estimate = estimate_query_target(features, neighbours, regression).v[:, 0]
+        return float(-(features.v[rows] * estimate.clamp_min(1e-12).log()).sum(-1).mean())
+
+    assert loss(with_ridge) <= loss(replace(with_ridge, ridge=None)) + 0.02
 
 
 # -- static prompts -----------------------------------------------------------------------------------------------
@@ -346,14 +396,14 @@ def test_every_interval_contains_its_loss(flipped):
     found = calibrated(9, flipped=flipped)
     for trial in found.trials:
         low, high = trial.interval
-        assert low <= trial.loss <= high and 0 <= trial.loss <= 1
+        assert low <= trial.loss <= high and trial.loss >= 0 and 0 <= trial.error <= 1
         assert (low < high) == (0 < trial.loss)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_loss_is_small_where_outputs_follow_inputs_and_at_chance_where_they_do_not(seed):
-    assert calibrated(seed, spread=0.15).chosen.loss < 0.03
-    assert calibrated(seed, flipped=1.0).chosen.loss > 0.6
+    assert calibrated(seed, spread=0.15).chosen.error < 0.03
+    assert calibrated(seed, spread=0.15).chosen.loss < 0.2 < 0.6 < calibrated(seed, flipped=1.0).chosen.loss
 
 
 def test_with_flipped_outputs_joint_kernel_and_penalty_lose_less_than_neither():
@@ -377,7 +427,7 @@ def test_the_chosen_is_within_one_paired_standard_error_of_the_smallest_loss(see
     best = min(found.trials, key=lambda trial: trial.loss)
     error = (best.interval[1] - best.interval[0] + found.chosen.interval[1] - found.chosen.interval[0]) / (2 * 1.96)
     assert found.chosen.loss <= best.loss + error
-    assert found.chosen.log_loss <= best.log_loss
+    assert found.chosen.parameters.weights.reader <= best.parameters.weights.reader
 
 
 @pytest.mark.parametrize("seed", range(3))

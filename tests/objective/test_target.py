@@ -8,6 +8,7 @@ from kdprompt.objective.regression import KernelRegression
 from kdprompt.objective.target import estimate_neighbourhood_target, estimate_query_target, estimate_sample_target
 from kdprompt.pool.neighbours import Neighbours, find_nearest
 from kdprompt.pool.pool_tensors import PoolTensors
+from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.theory.kernels import Gaussian, Linear
 from support import kappa
 
@@ -67,7 +68,7 @@ class World:
     @property
     def near(self):
         index, valid, task = (torch.as_tensor(a, device=self.device) for a in (self.index, self.valid, self.wanted))
-        return Neighbours(self.tensor(self.q), index, valid, task)
+        return Neighbours(index, valid, QueryTensors(self.tensor(self.q), task, torch.full_like(task, -1)))
 
     def tensor(self, array):
         return torch.as_tensor(array, device=self.device, dtype=self.dtype)

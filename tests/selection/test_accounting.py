@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from kdprompt import (
+    CAPABLE_READER,
     ByObjective,
     CallableEmbedder,
     DistillationSelector,
+    EvidenceLast,
     NearestFirst,
     NearestLast,
     ObjectiveWeights,
     Query,
+    ReaderProfile,
 )
 from kdprompt.search.position_profiles import PrimacyRecency, Recency
 from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial
@@ -23,6 +26,8 @@ from support import make_settings
 
 WIDTH = 6
 PENALTIES = ObjectiveWeights(bias=1.0, complexity=0.05, interference=0.7)
+READING = ObjectiveWeights(bias=1.0, complexity=0.05, interference=0.1, reader=0.8)
+LEANING = ReaderProfile(name="leans", follow=5.0, knowledge_weight=0.5, recency=0.9, label_bias={"b": 0.7})
 
 
 # -- the brute force: loops over NumPy rows, nothing of the package but the records that go in --------------------
@@ -62,6 +67,7 @@ class Rows:
     x: np.ndarray
     v: np.ndarray
     names: list
+    named_outputs: list
     task_names: list
     mode: str
 
@@ -92,7 +98,8 @@ def rows_of(records, vectors, output_vector, mode, dtype):
     names = [f"{t}: {o}" if several and t else o for t, o in pairs]
     x = unit([vectors[i] for i in kept], dtype)
     texts = [records[i]["input"] for i in kept]
-    return Rows([records[i]["id"] for i in kept], texts, outputs, tasks, x, np.array(v), names, task_names, mode)
+    ids, named_outputs = [records[i]["id"] for i in kept], [o for _, o in pairs]
+    return Rows(ids, texts, outputs, tasks, x, np.array(v), names, named_outputs, task_names, mode)
 
 
 def plain(text):
@@ -118,8 +125,25 @@ def regress(weights, values, prior, shrinkage):
     return estimate / total, sum(weights) / total
 
 
+def join_ridge(rows, q, query, part, shares, prior):
+    """The estimate with a ridge regression on all labelled rows but those with the query's own text."""
+    inside = [
+        i for i in range(len(rows.ids)) if rows.outputs[i] is not None and plain(rows.texts[i]) != plain(query.text)
+    ]
+    x, v = rows.x[inside], rows.v[inside]
+    centred = x - x.mean(0)
+    slope = np.linalg.solve(centred.T @ centred + part.penalty * np.eye(x.shape[1]), centred.T @ (v - v.mean(0)))
+    scores = (q - x.mean(0)) @ slope + v.mean(0)
+    allowed = [query.outputs is None or output in query.outputs for output in rows.named_outputs]
+    mass = [
+        math.exp(part.exponent * math.log(share) + part.weight * score) if p > 0 and inside else 0.0
+        for share, score, p, inside in zip(shares, scores, prior, allowed, strict=True)
+    ]
+    return np.array(mass) / sum(mass)
+
+
 def point_of(rows, q, query, regression, size):
-    kernel, shrinkage = regression
+    kernel, shrinkage, part = regression
     allowed = [
         i
         for i in range(len(rows.ids))
@@ -132,6 +156,8 @@ def point_of(rows, q, query, regression, size):
     prior = rows.v[inside].mean(0)
     mass = kernel(q[None], rows.x[near])[0].clip(0)
     value, support = regress(mass, rows.v[near], prior, shrinkage)
+    if part is not None:
+        value = join_ridge(rows, q, query, part, value, prior)
     task = query.task
     if task is None and rows.task_names:
         by_task = {t: sum(m for m, i in zip(mass, near, strict=True) if rows.tasks[i] == t) for t in rows.task_names}
@@ -141,7 +167,7 @@ def point_of(rows, q, query, regression, size):
 
 def target_of(rows, points, regression, neighbourhood):
     """Points of Q with their estimated values and weights, the queries first."""
-    kernel, shrinkage = regression
+    kernel, shrinkage, _ = regression
     x, v = [p.x for p in points], [p.value for p in points]
     weights = [1 / len(points)] * len(points)
     if neighbourhood > 0:
@@ -168,6 +194,32 @@ class Brute:
     share: float
     penalties: ObjectiveWeights
     profile: object
+    reader: ReaderProfile
+
+    def evidence(self, chosen):
+        """R9 by output, means over the queries: shown, pool, prompt, target, expected; and L."""
+        weights = self.profile.weights(len(chosen)) if chosen else []
+        everything = range(len(self.rows.names))
+        shown = [sum(w * self.rows.v[i, y] for w, i in zip(weights, chosen, strict=True)) for y in everything]
+        last = [self.rows.v[chosen[-1], y] if chosen else 0.0 for y in everything]
+        leaning = [self.reader.label_bias.get(output, 0.0) for output in self.rows.named_outputs]
+        carried = [leaning[y] + self.reader.follow * shown[y] + self.reader.recency * last[y] for y in everything]
+        table, counts, loss, m = {}, {}, 0.0, len(self.points)
+        for point in self.points:
+            possible = [y for y in everything if point.prior[y] > 0 and point.value[y] > 0]
+            odds = {y: math.log(point.value[y] / point.prior[y]) for y in possible}
+            mass, answered = sum(map(math.exp, odds.values())), sum(math.exp(carried[y]) for y in possible)
+            for y in possible:
+                pi, answer = math.exp(odds[y]) / mass, math.exp(carried[y]) / answered
+                loss -= pi * math.log(answer) / m
+                row = table.setdefault(y, {"pool": 0.0, "target": 0.0, "expected": 0.0})
+                counts[y] = counts.get(y, 0) + 1
+                row["pool"] += odds[y]
+                row["target"] += pi / m
+                row["expected"] += answer / m
+        for y, row in table.items():
+            row |= {"pool": row["pool"] / counts[y], "shown": shown[y], "prompt": carried[y], "own": 0.0}
+        return table, loss
 
     def attention(self, chosen, weights, q):
         pull = np.array(weights) * self.kernel(self.rows.x[chosen], q[None])[:, 0].clip(0)
@@ -195,8 +247,10 @@ class Brute:
             if not self.attention(chosen, weights, point.x).sum() > 0:
                 interference += point.support * math.sqrt((point.value**2).sum()) / len(self.points)
         p = self.penalties
-        total = p.bias * bias + p.complexity * complexity + p.interference * interference
-        return {"bias": bias, "complexity": complexity, "interference": interference, "total": total}
+        reader = self.evidence(chosen)[1] if self.rows.mode == "labels" else 0.0
+        total = p.bias * bias + p.complexity * complexity + p.interference * interference + p.reader * reader
+        parts = {"bias": bias, "complexity": complexity, "interference": interference, "reader": reader}
+        return parts | {"total": total}
 
     @property
     def largest_kernel(self):
@@ -241,7 +295,14 @@ class Brute:
             mean = sum(p.value for p in self.points) / len(self.points)
             likeliest = sorted(zip(mean, self.rows.names, strict=True), reverse=True)[:3]
             found |= {f"estimate.{name}": float(value) for value, name in likeliest}
+            found |= self.report_evidence(chosen)
         return found
+
+    def report_evidence(self, chosen):
+        table = self.evidence(chosen)[0]
+        order = sorted(table, key=lambda y: -table[y]["target"])
+        kept = [y for place, y in enumerate(order) if place < 3 or table[y]["shown"] > 0]
+        return {f"evidence.{self.rows.names[y]}.{name}": value for y in kept for name, value in table[y].items()}
 
 
 def reported(selection):
@@ -253,6 +314,9 @@ def reported(selection):
             found[f"{i}.{name}"] = float(getattr(chosen, name))
     found |= {name: getattr(selection, name) for name in ("cross_task", "label_conflict", "support")}
     found |= {bound.result: bound.value for bound in selection.bounds}
+    for item in selection.evidence:
+        numbers = item.model_dump(exclude={"output"})
+        found |= {f"evidence.{item.output}.{name}": value for name, value in numbers.items()}
     return found | {f"estimate.{name}": value for name, value in selection.estimate.items()}
 
 
@@ -342,6 +406,11 @@ CASES = {
         plain_kernel=laplace_polynomial,
     ),
     "a kernel below 0": Setting({"kind": "labels"}, kernel=Linear(), plain_kernel=linear),
+    "the reader": Setting({"kind": "labels"}, {"weights": READING}),
+    "the reader, recency": Setting({"kind": "labels"}, {"weights": READING, "order": EvidenceLast(Recency())}),
+    "a reader that leans": Setting({"kind": "labels"}, {"weights": READING, "profile": LEANING, "k": "auto"}),
+    "the reader, two tasks, one given": Setting({"kind": "labels", "tasks": TWO}, {"weights": READING}, task="left"),
+    "the reader, permitted outputs": Setting({"kind": "labels"}, {"weights": READING}, outputs=("a", "c")),
     "more shortlist than pool": Setting({"kind": "labels", "tasks": TWO}, {"shortlist": 99}, task="left"),
     "one task tag beside untagged": Setting({"kind": "labels", "tasks": ("left", None)}, named=False),
 }
@@ -366,9 +435,9 @@ def regression_of(selector, setting):
     found = selector.calibration.regression
     if setting.mode == "none":
         assert found.kernel == setting.kernel
-        return setting.plain_kernel, found.shrinkage
-    assert isinstance(found.kernel, Gaussian)
-    return gaussian(found.kernel.temperature), found.shrinkage
+        return setting.plain_kernel, found.shrinkage, None
+    assert isinstance(found.kernel, Gaussian) and (found.ridge is None or setting.mode == "labels")
+    return gaussian(found.kernel.temperature), found.shrinkage, found.ridge
 
 
 def brute_of(selector, world, setting, queries, dtype, *, static=False):
@@ -380,7 +449,9 @@ def brute_of(selector, world, setting, queries, dtype, *, static=False):
     parameters = selector.calibration.static_parameters if static else selector.calibration.parameters
     x, v, w = target_of(rows, points, regression, 0.0 if static else parameters.neighbourhood)
     profile = (selector.settings.for_static_prompt() if static else selector.settings).query_order.profile
-    return Brute(rows, points, x, v, w, setting.plain_kernel, parameters.output_share, parameters.weights, profile)
+    reader = setting.settings.get("profile", CAPABLE_READER)
+    share, weights = parameters.output_share, parameters.weights
+    return Brute(rows, points, x, v, w, setting.plain_kernel, share, weights, profile, reader)
 
 
 def nearest_of(brute, queries, k):
@@ -418,7 +489,9 @@ def check(selector, world, setting, queries, dtype, selection, nearest, *, sampl
     chosen = [brute.rows.ids.index(ident) for ident in selection.ids]
     shown, truth = reported(selection), brute.report(chosen, selector.settings.delta, sampled)
     if not setting.named:
-        shown, truth = ({k: v for k, v in table.items() if "estimate" not in k} for table in (shown, truth))
+        shown, truth = (
+            {k: v for k, v in table.items() if "estimate" not in k and "evidence" not in k} for table in (shown, truth)
+        )
     compare(shown, truth, dtype)
     terms = brute.terms(nearest_of(brute, queries, len(chosen)))
     compare(

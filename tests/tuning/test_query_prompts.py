@@ -12,7 +12,7 @@ from kdprompt import (
     Answer,
     CallableEmbedder,
     DistillationSelector,
-    LikeliestLast,
+    EvidenceLast,
     NearestFirst,
     PoolError,
     Settings,
@@ -100,15 +100,15 @@ def test_a_reader_that_needs_both_outputs_gets_a_prefix(sure):
         assert selection.ids[:2] == found.prefix and selection.prefix_length == 2 and len(selection) == 4
         assert contrast(*shown(chooser.settings.template.text(selection.demonstrations, query))) or not sure
     assert "habitual" in found.source and "2 demonstrations of its static prompt first" in found.source
-    assert re.search(r"no prefix, likeliest last: loss .+, \d+% right$", found.source)
+    assert re.search(r"no prefix, evidence last: loss .+, \d+% right$", found.source)
     assert found == selector().calibrate(Habitual(contrast, sure=sure))
 
 
-@pytest.mark.parametrize("order", [LikeliestLast(), NearestFirst()], ids=lambda order: order.kind)
+@pytest.mark.parametrize("order", [EvidenceLast(), NearestFirst()], ids=lambda order: order.kind)
 def test_the_order_that_the_reader_heeds_is_taken(order):
     def likes(inputs, outputs, query):
         first, last = cosine(inputs[0], query), cosine(inputs[-1], query)
-        return outputs == [SIDES[query[0]]] * 4 and (last > first) == (order == LikeliestLast())
+        return outputs == [SIDES[query[0]]] * 4 and (last > first) == (order == EvidenceLast())
 
     chooser = selector()
     found = chooser.calibrate(Habitual(likes))
@@ -124,7 +124,7 @@ def test_of_ways_that_a_reader_does_not_tell_apart_the_plain_one_is_taken():
     chooser = selector()
     before = chooser.select_batch(QUERIES)
     found = chooser.calibrate(Habitual(lambda *_: True))
-    assert found.order == LikeliestLast() and found.prefix == ()
+    assert found.order == EvidenceLast() and found.prefix == ()
     assert [s.demonstrations for s in chooser.select_batch(QUERIES)] == [s.demonstrations for s in before]
 
 
