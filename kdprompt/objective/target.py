@@ -167,13 +167,16 @@ def estimate_neighbourhood_target(
 def estimate_sample_target(pool: PoolTensors, neighbours: Neighbours, regression: KernelRegression) -> Target:
     """A sample of ``m`` queries as one target of ``m`` points (batch dimension 1), uniformly weighted.
 
+    Outputs are estimated by the neighbours alone: the rules of static prompts were chosen with that estimate.
+
     Args:
         pool: The pool.
         neighbours: Of the ``m`` queries.
         regression: Estimates the outputs.
     """
+    by_neighbours = replace(regression, ridge=None)
     parts = [
-        estimate_query_target(pool, neighbours.part(slice(start, start + CHUNK)), regression)
+        estimate_query_target(pool, neighbours.part(slice(start, start + CHUNK)), by_neighbours)
         for start in range(0, len(neighbours), CHUNK)
     ]
     v = torch.cat([part.v for part in parts]).squeeze(1)[None]

@@ -444,6 +444,8 @@ def brute_of(selector, world, setting, queries, dtype, *, static=False):
     width = np.float32 if dtype is torch.float32 else np.float64
     rows = rows_of(world.records, world.vectors, world.lookup.__getitem__, setting.mode, width)
     regression = regression_of(selector, setting)
+    if static:  # estimated by the neighbours alone
+        regression = (*regression[:2], None)
     size = selector.settings.search.shortlist
     points = [point_of(rows, unit(world.lookup[q.text], width), q, regression, size) for q in queries]
     parameters = selector.calibration.static_parameters if static else selector.calibration.parameters
