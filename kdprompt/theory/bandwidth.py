@@ -15,6 +15,7 @@ from kdprompt.theory.standard_error import is_within_one_standard_error
 __all__ = ["SHRINKAGES", "TEMPERATURES", "LeaveOneOutFit", "fit_by_leave_one_out", "median_heuristic"]
 
 TEMPERATURES = (0.02, 0.03, 0.04, 0.055, 0.075, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8)
+TIE = 1e-6  # mean losses that differ by less are equal: rounding decides nothing
 SHRINKAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # multiples of the median kernel mass
 
 
@@ -104,9 +105,15 @@ def fit_by_leave_one_out(
             estimates = shrink_to_prior(weighted_values, mass, prior, shrinkage)
             options.append(_Option(temperature, shrinkage, _losses(estimates, held_out_values, labels)))
     best = min(options, key=lambda option: option.mean_loss)
-    near_ties = (option for option in options if is_within_one_standard_error(option.losses, best.losses))
-    smoothest = max(option.temperature for option in near_ties)
-    chosen = min((option for option in options if option.temperature == smoothest), key=lambda option: option.mean_loss)
+    near_ties = (
+        option
+        for option in options
+        if option.mean_loss <= best.mean_loss + TIE or is_within_one_standard_error(option.losses, best.losses)
+    )
+    temperature = max(option.temperature for option in near_ties)
+    smoothest = [option for option in options if option.temperature == temperature]
+    least = min(option.mean_loss for option in smoothest)
+    chosen = next(option for option in smoothest if option.mean_loss <= least + TIE)
     prior_losses = _losses(prior.expand_as(held_out_values), held_out_values, labels)
     return LeaveOneOutFit(chosen.temperature, chosen.shrinkage, chosen.mean_loss, float(prior_losses.mean()))
 
