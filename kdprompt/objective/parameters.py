@@ -71,7 +71,7 @@ class ObjectiveSettings(BaseModel):
         neighbourhood: None: calibrated.
         weights: None: calibrated. For a static prompt: 1 for the MMD and, for the interference, the share of the
             outputs that k demonstrations can show.
-        profile: None: the profile that a reader's answers gave (``calibrate(reader=…)``), else ``CAPABLE_READER``.
+        profile: None: ``CAPABLE_READER``.
         tolerance: None: calibrated.
     """
 

@@ -38,7 +38,7 @@ class ReaderProfile(BaseModel):
     source: str = "given by the user"
 
     def bias_of(self, outputs: Sequence[str]) -> list[float]:
-        """B of each output in nats, 0 where none is known."""
+        """The leaning b to each output in nats, 0 where none is known."""
         return [self.label_bias.get(output, 0.0) for output in outputs]
 
 
