@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.calibration.pseudo_queries import encode_rows
-from kdprompt.objective.regression import KernelRegression, RidgePart
+from kdprompt.objective.regression import SMALLEST_SHARE, KernelRegression, RidgePart
 from kdprompt.objective.target import score_labels
 from kdprompt.pool.neighbours import Neighbours, find_neighbours
 from kdprompt.pool.pool_tensors import PoolTensors
@@ -17,6 +17,7 @@ __all__ = ["HELD_OUT", "fit_regression"]
 
 HELD_OUT = 512
 SMALLEST = 8  # pool below which nothing is fitted
+TIE = 1e-5  # nats; smaller differences are rounding, and the weaker penalty stays
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)  # of the ridge regression on unit-norm inputs
 
 
@@ -55,15 +56,16 @@ def _fit_ridge(
     weights = regression.kernel(neighbours.q[:, None, :], pool.x[neighbours.index]).squeeze(1) * neighbours.valid
     prior = pool.prior(neighbours.task, neighbours.q)
     shares, _ = regression(weights[:, None, :], pool.v[neighbours.index], prior)
-    kernel_part = shares[:, 0].clamp_min(torch.finfo(shares.dtype).tiny).log()[labelled].cpu().double()
-    target = pool.v[rows][labelled].cpu().double()
-    best, least = None, -float((target * kernel_part).sum(-1).mean())
+    kernel_part = shares[:, 0].clamp_min(SMALLEST_SHARE).log()[labelled].cpu().double()
+    target, possible = pool.v[rows][labelled].cpu().double(), (prior > 0)[labelled].cpu()
+    codes = target.argmax(-1, keepdim=True)
+    best, least = None, -float(kernel_part.gather(-1, codes).mean())
     for penalty in PENALTIES:
         scores = score_labels(pool, neighbours.queries, penalty)[labelled].cpu().double()
         features = torch.stack([kernel_part, scores], -1)
-        fit = fit_multinomial(features, target, lowest=(0.0, 0.0), ridge=torch.inf)
-        loss = -float((target * fit.log_probs(features)).sum(-1).mean())
-        if loss < least:
+        fit = fit_multinomial(features, target, lowest=(0.0, 0.0), ridge=torch.inf, possible=possible)
+        loss = -float(fit.log_probs(features, possible).gather(-1, codes).mean())
+        if loss < least - TIE:
             exponent, weight = fit.constants.tolist()
             best, least = RidgePart(penalty, weight, exponent), loss
     return best

@@ -13,7 +13,9 @@ from torch import Tensor
 from kdprompt.theory.kernels import Kernel
 from kdprompt.theory.regression import shrink_to_prior
 
-__all__ = ["KernelRegression", "RidgePart"]
+__all__ = ["SMALLEST_SHARE", "KernelRegression", "RidgePart"]
+
+SMALLEST_SHARE = 1e-30  # of an output, before its logarithm is taken; one number, whatever the dtype
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class RidgePart:
         Returns:
             v̂ ``[..., c]``, summing to 1; 0 for impossible labels.
         """
-        logits = self.exponent * shares.clamp_min(torch.finfo(shares.dtype).tiny).log() + self.weight * scores
+        logits = self.exponent * shares.clamp_min(SMALLEST_SHARE).log() + self.weight * scores
         return logits.masked_fill(~possible, -torch.inf).softmax(-1)
 
 

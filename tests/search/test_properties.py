@@ -11,7 +11,11 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from kdprompt import ByObjective, CallableEmbedder, DistillationSelector, NearestLast, ObjectiveWeights
+from kdprompt.objective.target import estimate_target
+from kdprompt.pool.neighbours import find_neighbours
 from kdprompt.search.position_profiles import Recency
+from kdprompt.selection.candidates import find_query_candidates
+from kdprompt.selection.problem import SelectionProblem
 from kdprompt.theory.kernels import Gaussian
 from support import change_settings, make_settings
 
@@ -149,17 +153,38 @@ def test_a_batch_is_its_queries_one_by_one(pool, settings, dtype, device):
 
 @laws(40)
 @given(pool=pools(), settings=pinned(st.integers(1, 3)))
-def test_float32_and_float64_agree_unless_j_is_within_tolerance(pool, settings, device):
+def test_float32_and_float64_agree_unless_no_swap_lowers_j_by_more_than_tolerance(pool, settings, device):
     if device.type == "mps":
         pytest.skip("MPS has no float64")
     # Sets are compared under uniform weights; equal sets there may differ under the weights of their orders.
     settings = change_settings(settings, order=NearestLast(), shortlist=64)
     single, double = (pool.selector(settings, device, dtype) for dtype in (torch.float32, torch.float64))
-    for one, two in zip(single.select_batch(pool.queries), double.select_batch(pool.queries), strict=True):
+    found = zip(single.select_batch(pool.queries), double.select_batch(pool.queries), strict=True)
+    for query, (one, two) in zip(pool.queries, found, strict=True):
         if set(one.ids) != set(two.ids):
-            # Near zero MMD the root turns float32's 1e-7 into 1e-3; elsewhere a tie is within some 1e-5.
+            # Ties that rounding breaks lead greedy search elsewhere; where it ends, no swap is to be better. Near zero
+            # MMD the root turns float32's 1e-7 into 1e-3; elsewhere a tie is within some 1e-5.
             near_zero = min(one.terms.bias, two.terms.bias) < 0.05
-            assert one.terms.total == pytest.approx(two.terms.total, abs=3e-3 if near_zero else 2e-4)
+            assert gain_of_best_swap(double, query, one) <= (3e-3 if near_zero else 2e-4)
+
+
+def gain_of_best_swap(selector, query, selection):
+    """By how much one demonstration for another lowers J at most."""
+    pool, settings = selector._pool, selector.settings
+    context = selector.calibration.query_context(pool, settings)
+    encoded = pool.encode(pool.parse_queries([query]), settings)
+    neighbours = find_neighbours(pool.tensors, encoded, settings.search.shortlist)
+    target = estimate_target(pool.tensors, neighbours, context.regression, context.parameters.neighbourhood)
+    problem = SelectionProblem.build(context, find_query_candidates(pool.tensors, encoded, neighbours, None), target)
+    rows = torch.tensor([[pool.find_row(ident) for ident in selection.ids]], device=neighbours.index.device)
+    chosen = (problem.candidates.index[:, None, :] == rows[..., None]).to(torch.uint8).argmax(-1)
+    before = least = problem.objective.terms(problem.objective.state(chosen)).total
+    for place in range(chosen.shape[1]):
+        rest = problem.objective.state_without(chosen, place)
+        allowed = problem.constraints.addable(rest.chosen, torch.ones_like(rest.count))
+        swapped = problem.objective.terms_with_each(rest).total.masked_fill(~allowed, torch.inf)
+        least = torch.minimum(least, swapped.amin(-1))
+    return float(before - least)
 
 
 @pytest.mark.parametrize("edge", [False, True], ids=["within the shortlist", "at the edge of the shortlist"])
