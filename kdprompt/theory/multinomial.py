@@ -66,7 +66,8 @@ def fit_multinomial(
         slope = [np.einsum("nc,ncf->f", error, x) / n]
         if biased:
             slope.append(error.sum(0) / n + 2 * penalty / n * bias)
-        return float(-(shares * np.where(barred, 0.0, log_probs)).sum() / n + penalty / n * (bias**2).sum()), np.concatenate(slope)
+        likelihood = (shares * np.where(barred, 0.0, log_probs)).sum()
+        return float((penalty * (bias**2).sum() - likelihood) / n), np.concatenate(slope)
 
     bounds = [*((low, None) for low in lowest), *([(None, None)] * (c if biased else 0))]
     options = {"maxiter": 1000, "ftol": 1e-13}
