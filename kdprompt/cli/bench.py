@@ -1,8 +1,8 @@
 """``kdprompt bench``: selectors side by side on the answers of a model."""
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,14 +33,21 @@ TestFile = Annotated[Path | None, Option(help="… the labelled test queries.", 
 Data = Annotated[list[Path] | None, Option(help="Prefix of PREFIX.pool.jsonl, .dev.jsonl and .test.jsonl; repeatable.")]
 Selectors = Annotated[
     list[str] | None,
-    Option(help="A selector with options, e.g. 'mmr:trade_off=0.9', or per-query, static, all; repeatable."),
+    Option(
+        help="A selector with options, e.g. 'mmr:trade_off=0.9', or per-query, static, all; or a row without a "
+        "language model: majority:SELECTOR, nearest-vote, logistic-regression; repeatable."
+    ),
 ]
 Suites = Annotated[
     list[str] | None,
     Option(help="clean, noise=0.3, duplicates=0.1, imbalance=20, mixed=tags|outputs|nothing; repeatable."),
 ]
 Model = Annotated[
-    str, Option(help="'smollm2', a Hugging Face name or folder, or python:MODULE:NAME (LangChain model, callable).")
+    list[str] | None,
+    Option(
+        help="'smollm2' (the default), a Hugging Face name or folder, or python:MODULE:NAME (LangChain model, "
+        "callable); repeatable."
+    ),
 ]
 ModelDevice = Annotated[str | None, Option(help="Of a local model: cpu, cuda, mps, … Default: the best there is.")]
 Scoring = Literal["normalised", "sum", "constrained"]
@@ -56,17 +63,26 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     pool: PoolFile = None,
     dev: DevFile = None,
     test: TestFile = None,
-    model: Model = "smollm2",
+    model: Model = None,
     scoring: Annotated[Scoring, Option(help="How a local model chooses among labels.")] = "normalised",
     dtype: Annotated[Precision | None, Option(help="Precision of a local model. Default: its own.")] = None,
     device: ModelDevice = None,
+    max_new_tokens: Annotated[
+        int | None, Option(help="Most tokens that a local model writes where outputs are text. Default: 32.", min=1)
+    ] = None,
     selector: Selectors = None,
     reference: Annotated[str | None, Option(help="Compared with all others. Default: the first selector.")] = None,
     k: Annotated[list[int] | None, Option(help=f"Demonstrations; repeatable. Default: {DEFAULT_K}.", min=0)] = None,
     suite: Suites = None,
     limit: Annotated[int | None, Option(help="Most test queries of each data set.", min=1)] = None,
     split: Annotated[Split, Option(help="dev for choosing settings, test for reporting.")] = "test",
-    metric: Annotated[str, Option(help="accuracy, exact-match, token-f1, or python:MODULE:FUNCTION.")] = "accuracy",
+    metric: Annotated[
+        str,
+        Option(
+            help="accuracy, exact-match, token-f1, json-match, json-f1, or python:MODULE:FUNCTION. Default: json-match "
+            "where all outputs are JSON, else accuracy."
+        ),
+    ] = "auto",
     embedder: Annotated[str, Option(help="'minilm', 'lsa', or a sentence-transformers model.")] = "minilm",
     seed: SeedOption = 0,
 ) -> None:
@@ -77,49 +93,67 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     selectors, first = _selectors(selector or ["kdprompt", "nearest-last"], reference)
     scored = _metric(metric)
     base = _datasets(_Files(data or [], pool, dev, test))
+    first_model, *more_models = dict.fromkeys(model or ["smollm2"])
     plan = Plan(
         datasets=[dataset for name in suite or ["clean"] for dataset in apply_suite(base, name, seed=seed)],
         selectors=selectors,
         ks=k or [DEFAULT_K],
-        reader=open_reader(model, log, scoring, dtype=dtype, device=device),
+        reader=open_reader(first_model, log, scoring, max_new_tokens, dtype=dtype, device=device),
         embed=_embed(embedder, base, output),
         metric=scored,
         limit=limit,
         split=split,
         seed=seed,
     )
-    _run(plan, output, first, log)
+    # One model is in memory at a time.
+    others = (open_reader(name, log, scoring, max_new_tokens, dtype=dtype, device=device) for name in more_models)
+    _run(plan, others, output, first, log)
 
 
 def _selectors(specs: list[str], reference: str | None) -> tuple[list[Any], str]:
-    """The selectors named, groups spelled out, and the name of the one that is compared with all others."""
-    from kdprompt.evaluate import make_selectors
+    """The selectors and predictors named, and the name of the selector that is compared with all others."""
+    from kdprompt.evaluate import Predictor, make_selectors
 
     selectors = make_selectors(specs)
-    first = reference or selectors[0].name
-    if first not in {selector.name for selector in selectors}:
-        raise ValueError(f"--reference {first!r} is none of the selectors {[selector.name for selector in selectors]}")
+    names = [selector.name for selector in selectors if not isinstance(selector, Predictor)]
+    if not names:
+        raise ValueError("--selector names rows without a language model only; add a selector, kdprompt say")
+    first = reference or names[0]
+    if first not in names:
+        raise ValueError(f"--reference {first!r} is none of the selectors {names}")
     return selectors, first
 
 
-def _run(plan: Any, output: Path, reference: str, log: Console) -> None:
-    from kdprompt.cli.progress import progress_bar
-    from kdprompt.evaluate import Store, count_prompts, run, summarise
+def _run(plan: Any, more_readers: Iterator[Any], output: Path, reference: str, log: Console) -> None:
+    """Runs the plan with its reader, then with the others; what needs no reader is computed with the first."""
+    from kdprompt.evaluate import Predictor, Store, summarise
 
     with Store(output) as store:
         if len(store):
             log.print(f"{len(store):,} answers are known from earlier runs", style="dim")
-        with progress_bar() as progress:
-            bar = progress.add_task("starting", total=count_prompts(plan))
-            cells = list(run(plan, store, lambda done, what: progress.update(bar, advance=done, description=what)))
+        names, cells = [plan.reader.name], _run_reader(plan, store)
+        rest = [selector for selector in plan.selectors if not isinstance(selector, Predictor)]
+        plan = replace(plan, selectors=rest, reader=None)
+        for reader in more_readers:
+            names.append(reader.name)
+            cells += _run_reader(replace(plan, reader=reader), store)
     about = {
         "command": " ".join(["kdprompt", *sys.argv[1:]]),
-        "reader": plan.reader.name,
+        "reader": ", ".join(names),
         "embedder": plan.embed.name,
         "split": plan.split,
         "seed": plan.seed,
     }
     write_results(summarise(cells, reference, about, seed=plan.seed), output)
+
+
+def _run_reader(plan: Any, store: Any) -> list[Any]:
+    from kdprompt.cli.progress import progress_bar
+    from kdprompt.evaluate import count_prompts, run
+
+    with progress_bar() as progress:
+        bar = progress.add_task("starting", total=count_prompts(plan))
+        return list(run(plan, store, lambda done, what: progress.update(bar, advance=done, description=what)))
 
 
 def _datasets(files: _Files) -> list[Any]:
@@ -158,6 +192,8 @@ def _embed(name: str, datasets: Sequence[Any], output: Path) -> Any:
 def _metric(spec: str) -> Any:
     from kdprompt.evaluate.metrics import METRICS
 
+    if spec == "auto":
+        return None
     if spec.startswith("python:"):
         return import_attribute(spec)
     if spec not in METRICS:

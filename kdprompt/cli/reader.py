@@ -12,13 +12,16 @@ from rich.console import Console
 __all__ = ["count_answers", "import_attribute", "open_reader"]
 
 
-def open_reader(spec: str, log: Console, scoring: Any = "normalised", **how: Any) -> Any:
+def open_reader(
+    spec: str, log: Console, scoring: Any = "normalised", max_new_tokens: int | None = None, **how: Any
+) -> Any:
     """The reader of a name: ``smollm2``, a Hugging Face name or folder, or ``python:MODULE:NAME``.
 
     Args:
         spec: Its name.
         log: Says that it is loading.
         scoring: Of a local model, as ``LabelReader`` takes it.
+        max_new_tokens: Of a local model likewise; None leaves it at its default.
         how: ``dtype`` and ``device`` of a local model, as ``load_causal_lm`` takes them.
     """
     from kdprompt.readers import LabelReader, TextReader, load_causal_lm
@@ -26,7 +29,12 @@ def open_reader(spec: str, log: Console, scoring: Any = "normalised", **how: Any
     if spec.startswith("python:"):
         return TextReader(import_attribute(spec))
     with log.status(f"loading {spec}"):
-        return LabelReader(load_causal_lm(spec, **how), scoring)
+        model = load_causal_lm(spec, **how)
+    return (
+        LabelReader(model, scoring)
+        if max_new_tokens is None
+        else LabelReader(model, scoring, max_new_tokens=max_new_tokens)
+    )
 
 
 class _Counted:

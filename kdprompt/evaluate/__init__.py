@@ -8,7 +8,8 @@ from kdprompt.evaluate.benchmark_pool import BenchmarkPool, QueryBatch
 from kdprompt.evaluate.cell import Cell
 from kdprompt.evaluate.datasets import Case, Dataset
 from kdprompt.evaluate.embedding_cache import EmbeddingCache
-from kdprompt.evaluate.metrics import exact_match, label_accuracy, token_f1
+from kdprompt.evaluate.metrics import exact_match, json_f1, json_match, label_accuracy, token_f1
+from kdprompt.evaluate.predictors import Predictor
 from kdprompt.evaluate.runner import Plan, count_prompts, run
 from kdprompt.evaluate.selector_specs import make_selector, make_selectors
 from kdprompt.evaluate.selectors import (
@@ -38,6 +39,7 @@ __all__ = [
     "LangChainSelector",
     "PerQuerySelector",
     "Plan",
+    "Predictor",
     "QueryBatch",
     "Reader",
     "Results",
@@ -51,6 +53,8 @@ __all__ = [
     "count_prompts",
     "exact_match",
     "join_results",
+    "json_f1",
+    "json_match",
     "label_accuracy",
     "make_selector",
     "make_selectors",

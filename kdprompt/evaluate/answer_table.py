@@ -20,6 +20,7 @@ class AnswerRecord:
         tokens: Length of the whole prompt in tokens.
         shown: Number of demonstrations in the prompt.
         off_task: Number of these that are of another task than the query.
+        one_output: 1 where there are at least two and all show one output, else 0.
     """
 
     score: float
@@ -28,6 +29,7 @@ class AnswerRecord:
     tokens: float
     shown: float
     off_task: float
+    one_output: float
 
 
 COLUMNS = tuple(field.name for field in fields(AnswerRecord))

@@ -2,7 +2,9 @@
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Cell", "Latency"]
+__all__ = ["NO_READER", "Cell", "Latency"]
+
+NO_READER = "no language model"
 
 
 class Latency(BaseModel):
@@ -22,7 +24,7 @@ class Latency(BaseModel):
 
 
 class Cell(BaseModel):
-    """One selector on one data set, suite and k: numbers of each of the m queries, means over the draws.
+    """One selector on one data set, suite and k, with one reader: numbers of each of m queries, means over the draws.
 
     Attributes:
         dataset: Name of the data set.
@@ -38,6 +40,8 @@ class Cell(BaseModel):
         draws: Mean score of each draw.
         calibration_error: Expected calibration error over all draws, in [0, 1]; None where unknown.
         latency: Duration of the selection.
+        reader: Who answered; ``NO_READER`` where a prediction was made without one, empty in files of before.
+        one_output: Share of the draws in which the prompt shows one output only ``[m]``; empty where unknown.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -55,3 +59,5 @@ class Cell(BaseModel):
     draws: list[float]
     calibration_error: float | None
     latency: Latency
+    reader: str = ""
+    one_output: list[float] = []

@@ -1,13 +1,15 @@
 """Scores of answers: from an answer and the true output to a number in [0, 1]."""
 
+import json
 import re
 import string
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from kdprompt.pool.records import normalise_text
 
-__all__ = ["METRICS", "Metric", "exact_match", "label_accuracy", "token_f1"]
+__all__ = ["METRICS", "Metric", "choose_metric", "exact_match", "json_f1", "json_match", "label_accuracy", "token_f1"]
 
 Metric = Callable[[str, str], float]
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -47,9 +49,83 @@ def token_f1(answer: str, truth: str) -> float:
     return 2 * common / (len(given) + len(true))
 
 
+def json_match(answer: str, truth: str) -> float:
+    """1 if both are the same JSON value, whatever the order of keys and the spacing; 0 otherwise.
+
+    An answer that is no JSON is wrong; where the truth is none, both must be the same text up to case and spacing.
+
+    Example:
+        >>> json_match('{"b": [1, 2], "a": "x"}', '{"a":"x","b":[1,2]}')
+        1.0
+    """
+    expected = _parse_json(truth)
+    if expected is None:
+        return label_accuracy(answer, truth)
+    given = _parse_json(answer)
+    return float(given is not None and _canonical(given[0]) == _canonical(expected[0]))
+
+
+def json_f1(answer: str, truth: str) -> float:
+    """Harmonic mean of precision and recall of the fields of two JSON values.
+
+    A field is a path with the value at its end; two values without fields, ``{}`` say, are equal. An answer that is no
+    JSON has no field right.
+
+    Example:
+        >>> json_f1('{"city": "Rome", "date": "May"}', '{"city": "Rome"}') == 2 / 3
+        True
+    """
+    expected, given = _parse_json(truth), _parse_json(answer)
+    if expected is None or given is None:
+        return json_match(answer, truth)
+    wanted, found = (Counter(_fields(value[0])) for value in (expected, given))
+    if not wanted or not found:
+        return float(wanted == found)
+    return 2 * sum((wanted & found).values()) / (sum(wanted.values()) + sum(found.values()))
+
+
+def choose_metric(outputs: Iterable[str]) -> Metric:
+    """The score that suits outputs: ``json_match`` where all are JSON objects or lists, else ``label_accuracy``."""
+    parsed = [_parse_json(output) for output in outputs]
+    structured = all(value is not None and isinstance(value[0], dict | list) for value in parsed)
+    return json_match if parsed and structured else label_accuracy
+
+
+def _parse_json(text: str) -> tuple[Any] | None:
+    """The value in a tuple of its own, for it may be None; None where the text is no JSON."""
+    try:
+        return (json.loads(text, parse_float=_parse_number),)
+    except ValueError:
+        return None
+
+
+def _parse_number(text: str) -> float | int:
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _fields(value: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], str]]:
+    """Every path of a JSON value with what stands at its end; places in a list are no part of a path."""
+    if isinstance(value, dict):
+        return [field for key, inner in value.items() for field in _fields(inner, (*path, key))]
+    if isinstance(value, list):
+        return [field for inner in value for field in _fields(inner, (*path, "[]"))]
+    return [(path, _canonical(value))]
+
+
 def _words(text: str) -> list[str]:
     plain = text.casefold().translate(str.maketrans("", "", string.punctuation))
     return _ARTICLES.sub(" ", plain).split()
 
 
-METRICS: dict[str, Metric] = {"accuracy": label_accuracy, "exact-match": exact_match, "token-f1": token_f1}
+METRICS: dict[str, Metric] = {
+    "accuracy": label_accuracy,
+    "exact-match": exact_match,
+    "token-f1": token_f1,
+    "json-match": json_match,
+    "json-f1": json_f1,
+}

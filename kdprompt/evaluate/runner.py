@@ -14,9 +14,10 @@ import torch
 
 from kdprompt.evaluate.answer_table import AnswerRecord, AnswerTable
 from kdprompt.evaluate.benchmark_pool import BenchmarkPool, EmbeddingFunction, QueryBatch
-from kdprompt.evaluate.cell import Cell, Latency
+from kdprompt.evaluate.cell import NO_READER, Cell, Latency
 from kdprompt.evaluate.datasets import Case, Dataset
-from kdprompt.evaluate.metrics import Metric, label_accuracy
+from kdprompt.evaluate.metrics import Metric, choose_metric
+from kdprompt.evaluate.predictors import Predictor
 from kdprompt.evaluate.selectors import BenchmarkSelector, Demonstrations, ShuffledSelector
 from kdprompt.evaluate.statistics import calibration_error
 from kdprompt.evaluate.store import Store, code_fingerprint, digest
@@ -35,24 +36,24 @@ class Plan:
 
     Attributes:
         datasets: Data sets, under their stress suites.
-        selectors: What is compared.
+        selectors: What is compared; a ``Predictor`` among them answers without the reader.
         ks: Numbers of demonstrations.
         reader: The model that answers prompts.
         embed: The embedding that every selector works on.
         template: How prompts are written.
-        metric: Score of an answer.
+        metric: Score of an answer; None takes what suits the outputs of a data set (``choose_metric``).
         limit: Most test queries of each data set, the first ones; None takes all.
         split: ``test`` for reporting, ``dev`` for choosing settings.
         seed: Seed of every random draw; the seeds of draws count up from it.
     """
 
     datasets: Sequence[Dataset]
-    selectors: Sequence[BenchmarkSelector]
+    selectors: Sequence[BenchmarkSelector | Predictor]
     ks: Sequence[int]
     reader: Reader
     embed: EmbeddingFunction
     template: PromptTemplate = field(default_factory=PromptTemplate)
-    metric: Metric = label_accuracy
+    metric: Metric | None = None
     limit: int | None = None
     split: str = "test"
     seed: int = 0
@@ -65,7 +66,8 @@ class Plan:
 def count_prompts(plan: Plan) -> int:
     """Number of prompts that a plan asks for, those included whose answers are known."""
     queries = sum(len(plan.cases(dataset)) for dataset in plan.datasets)
-    return queries * len(plan.ks) * sum(selector.draws for selector in plan.selectors)
+    draws = sum(selector.draws for selector in plan.selectors if not isinstance(selector, Predictor))
+    return queries * len(plan.ks) * draws
 
 
 def run(plan: Plan, store: Store, progress: Progress | None = None) -> Iterator[Cell]:
@@ -83,6 +85,9 @@ def run(plan: Plan, store: Store, progress: Progress | None = None) -> Iterator[
         benchmark = dataset.to_benchmark_pool(plan.embed, plan.seed)
         context = _Context(plan, store, dataset, replace(benchmark, reader=store.cached_reader(plan.reader)))
         for k, selector in product(plan.ks, plan.selectors):
+            if isinstance(selector, Predictor):
+                yield _predict(context, selector, k)
+                continue
             draws = [_select(context, selector, k, plan.seed + draw) for draw in range(selector.draws)]
             description = f"{dataset.name} {dataset.suite} k={k} {selector.name}"
             prompts = _write_prompts(context, [draw.demonstrations for draw in draws])
@@ -93,7 +98,7 @@ def run(plan: Plan, store: Store, progress: Progress | None = None) -> Iterator[
                     progress(1, description)
             table = AnswerTable([[records[i, j] for j in range(len(context.cases))] for i in range(len(draws))])
             latency = _mean_latency([draw.latency for draw in draws])
-            yield _cell(dataset, selector.name, k, table, latency)
+            yield _cell(dataset, selector.name, k, table, latency, plan.reader.name)
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,15 @@ class _Context:
     @cached_property
     def cases(self) -> tuple[Case, ...]:
         return self.plan.cases(self.dataset)
+
+    @cached_property
+    def metric(self) -> Metric:
+        return self.plan.metric or choose_metric(str(d.output) for d in self.dataset.pool)
+
+    @property
+    def batch(self) -> QueryBatch:
+        queries = tuple(case.query for case in self.cases)
+        return QueryBatch(queries, self.plan.embed([query.text for query in queries]))
 
     def selection_key(self, selector: BenchmarkSelector, k: int, seed: int) -> str:
         """A hash of everything that a selection depends on."""
@@ -152,8 +166,7 @@ def _select(context: _Context, selector: BenchmarkSelector, k: int, seed: int) -
 
 
 def _select_now(context: _Context, selector: BenchmarkSelector, k: int, seed: int) -> _TimedSelection:
-    queries = tuple(case.query for case in context.cases)
-    batch = QueryBatch(queries, context.plan.embed([query.text for query in queries]))
+    batch = context.batch
     start = time.perf_counter()
     choose = selector.prepare(replace(context.benchmark, seed=seed), k)
     prepare = time.perf_counter() - start
@@ -166,6 +179,20 @@ def _select_now(context: _Context, selector: BenchmarkSelector, k: int, seed: in
     levels = torch.tensor([0.5, 0.99], dtype=torch.float64)
     p50, p99 = torch.tensor(milliseconds, dtype=torch.float64).quantile(levels).tolist()
     return _TimedSelection(demonstrations, Latency(p50=p50, p99=p99, prepare=prepare))
+
+
+def _predict(context: _Context, predictor: Predictor, k: int) -> Cell:
+    """The cell of a predictor, with the time that it took for all queries together."""
+    batch, labels = context.batch, context.dataset.labels
+    start = time.perf_counter()
+    predict = predictor.fit(context.benchmark, k, labels)
+    fitted = time.perf_counter()
+    answers = predict(batch)
+    each = 1000 * (time.perf_counter() - fitted) / max(len(answers), 1)
+    prompts = [_Prompt("", 0, i, ()) for i in range(len(answers))]
+    records = [_record(context, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    latency = Latency(p50=each, p99=each, prepare=fitted - start)
+    return _cell(context.dataset, predictor.name, k, AnswerTable([records]), latency, NO_READER)
 
 
 def _write_prompts(context: _Context, draws: Sequence[Sequence[Demonstrations]]) -> list[_Prompt]:
@@ -196,16 +223,17 @@ def _record(context: _Context, prompt: _Prompt, answer: Answer) -> AnswerRecord:
         log_loss, confidence = -float(log_probs[labels.index(case.output)]), float(log_probs.max().exp())
     tasks = [d.fields.get("task", case.task) for d in prompt.demonstrations]
     return AnswerRecord(
-        score=context.plan.metric(answer.text, case.output),
+        score=context.metric(answer.text, case.output),
         log_loss=log_loss,
         confidence=confidence,
-        tokens=float(context.plan.reader.count_tokens(prompt.text)),
+        tokens=float(context.plan.reader.count_tokens(prompt.text)) if prompt.text else 0.0,
         shown=float(len(prompt.demonstrations)),
         off_task=float(sum(task != case.task for task in tasks)) if case.task is not None else 0.0,
+        one_output=float(len(prompt.demonstrations) > 1 and len({d.output for d in prompt.demonstrations}) == 1),
     )
 
 
-def _cell(dataset: Dataset, selector: str, k: int, table: AnswerTable, latency: Latency) -> Cell:
+def _cell(dataset: Dataset, selector: str, k: int, table: AnswerTable, latency: Latency, reader: str) -> Cell:
     known = table.has_log_probs
     confidence, score = table.column("confidence"), table.column("score")
     return Cell(
@@ -222,6 +250,8 @@ def _cell(dataset: Dataset, selector: str, k: int, table: AnswerTable, latency: 
         draws=[round(value, 5) for value in score.mean(-1).tolist()],
         calibration_error=calibration_error(confidence.flatten(), score.flatten()) if known else None,
         latency=latency,
+        reader=reader,
+        one_output=[] if reader == NO_READER else table.mean("one_output"),
     )
 
 

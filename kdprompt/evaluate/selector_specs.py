@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from kdprompt.evaluate.predictors import LogisticRegression, Majority, NearestVote, Predictor
 from kdprompt.evaluate.query_baselines import QUERY_BASELINES
 from kdprompt.evaluate.selectors import (
     BenchmarkSelector,
@@ -21,9 +22,10 @@ from kdprompt.search.ordering import ORDERS
 from kdprompt.settings import FLAT_NAMES, Settings
 from kdprompt.theory.kernels import Gaussian
 
-__all__ = ["make_selector", "make_selectors"]
+__all__ = ["make_predictor", "make_selector", "make_selectors"]
 
 RANDOM_DRAWS = 10
+PREDICTORS = ("majority", "nearest-vote", "logistic-regression")
 GROUPED_OPTIONS = ("share", "neighbourhood", "tolerance", "shortlist", "static_rounds")  # short names of settings
 KDPROMPT_OPTIONS = {*GROUPED_OPTIONS, "calibrate", "interference", "complexity", "temperature", "order", "traffic"}
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -31,6 +33,29 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "static": ("kdprompt-static", *STATIC_BASELINES),
     "all": ("kdprompt", *QUERY_BASELINES, "kdprompt-static", *STATIC_BASELINES),
 }
+
+
+def make_predictor(spec: str) -> Predictor:
+    """Makes a row that needs no language model: ``majority:SELECTOR``, ``nearest-vote``, ``logistic-regression``.
+
+    Args:
+        spec: Name and options, ``nearest-vote:neighbours=8`` say.
+
+    Raises:
+        ValueError: There is no such predictor or option.
+    """
+    name, _, rest = spec.partition(":")
+    if name == "majority":
+        if not rest:
+            raise ValueError(f"majority needs a selector, as in majority:nearest-last, got {spec!r}")
+        return Majority(spec, make_selector(rest))
+    options = _parse_options(rest, spec)
+    neighbours = options.pop("neighbours", 16) if name == "nearest-vote" else 16
+    if options:
+        raise ValueError(f"the predictor {name!r} has no option {min(options)!r}, got {spec!r}")
+    if not isinstance(neighbours, int) or neighbours < 1:
+        raise ValueError(f"neighbours must be a whole number of at least 1, got {neighbours!r} in {spec!r}")
+    return NearestVote(spec, neighbours) if name == "nearest-vote" else LogisticRegression(spec)
 
 
 def make_selector(spec: str) -> BenchmarkSelector:
@@ -52,7 +77,8 @@ def make_selector(spec: str) -> BenchmarkSelector:
         return _make_shuffled(name, rest, spec)
     known = _known_selectors()
     if name not in known:
-        raise ValueError(f"there is no selector {name!r}; there are {', '.join(sorted(known))}")
+        names = ", ".join(sorted([*known, *PREDICTORS]))
+        raise ValueError(f"there is no selector {name!r}; there are {names}")
     selector = known[name]()
     options = _parse_options(rest, spec)
     if not options:
@@ -67,17 +93,17 @@ def make_selector(spec: str) -> BenchmarkSelector:
     raise ValueError(f"the selector {name!r} takes no options, got {rest!r}")
 
 
-def make_selectors(specs: Iterable[str]) -> list[BenchmarkSelector]:
-    """Makes selectors, each once; ``per-query``, ``static`` and ``all`` stand for all of a kind.
+def make_selectors(specs: Iterable[str]) -> list[BenchmarkSelector | Predictor]:
+    """Makes selectors and predictors, each once; ``per-query``, ``static`` and ``all`` stand for all of a kind.
 
     Args:
-        specs: Names of groups, or specs as ``make_selector`` takes them.
+        specs: Names of groups, or specs as ``make_selector`` and ``make_predictor`` take them.
 
     Raises:
-        ValueError: As ``make_selector``.
+        ValueError: As these.
     """
-    names = [name for spec in specs for name in GROUPS.get(spec, (spec,))]
-    return [make_selector(name) for name in dict.fromkeys(names)]
+    names = dict.fromkeys(name for spec in specs for name in GROUPS.get(spec, (spec,)))
+    return [make_predictor(name) if name.partition(":")[0] in PREDICTORS else make_selector(name) for name in names]
 
 
 def _known_selectors() -> dict[str, Callable[[], BenchmarkSelector]]:

@@ -52,6 +52,11 @@ class PairedComparison:
         """Difference and interval in hundredths, as ``+4.2 [+0.6, +8.0]``."""
         return f"{100 * self.difference:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
 
+    @property
+    def nats(self) -> str:
+        """Difference and interval of a loss, as ``-0.12 [-0.17, -0.07]``."""
+        return f"{self.difference:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+
 
 def compare(scores: Tensor, baseline: Tensor, *, seed: int = 0) -> PairedComparison:
     """Compares a selector with a baseline by their scores on the same queries.

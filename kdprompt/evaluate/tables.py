@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from kdprompt.evaluate.cell import Cell
+from kdprompt.evaluate.cell import NO_READER, Cell
 from kdprompt.evaluate.statistics import PairedComparison, compare, correct_by_holm, mean_interval
 
 __all__ = ["Results", "Row", "Table", "join_results", "summarise"]
@@ -37,6 +37,9 @@ class Row(BaseModel):
         against: The reference against this row, with p corrected by Holm's rule for the number of baselines in the
             table; None for the reference itself. For scores other than 0 and 1, and for means over draws, McNemar's
             test is the sign test.
+        loss_against: The reference's log-loss less this row's, in nats: below 0 the reference loses less; None where
+            either is unknown.
+        one_output: Share of the prompts that show one output only, in [0, 1]; None where unknown.
     """
 
     model_config = FROZEN
@@ -55,10 +58,12 @@ class Row(BaseModel):
     draws: list[float]
     percentile: float | None = None
     against: PairedComparison | None = None
+    loss_against: PairedComparison | None = None
+    one_output: float | None = None
 
 
 class Table(BaseModel):
-    """All selectors on one data set, suite and k.
+    """All selectors on one data set, suite and k, with one reader; rows without a reader stand in the tables of all.
 
     Attributes:
         dataset: Name of the data set.
@@ -67,6 +72,7 @@ class Table(BaseModel):
         queries: Number of queries.
         reference: Name of the selector that is compared with all others.
         rows: One row a selector.
+        reader: Who answered.
     """
 
     model_config = FROZEN
@@ -77,6 +83,7 @@ class Table(BaseModel):
     queries: int
     reference: str
     rows: list[Row]
+    reader: str = ""
 
 
 class Results(BaseModel):
@@ -96,7 +103,7 @@ class Results(BaseModel):
 
 
 def summarise(cells: Iterable[Cell], reference: str, about: dict[str, Any] | None = None, *, seed: int = 0) -> Results:
-    """Makes tables from cells, one for each data set, suite and k.
+    """Makes tables from cells, one for each reader, data set, suite and k.
 
     Args:
         cells: Cells in any order.
@@ -105,9 +112,12 @@ def summarise(cells: Iterable[Cell], reference: str, about: dict[str, Any] | Non
         seed: Seed of the bootstrap.
     """
     all_cells = list(cells)
-    groups: dict[tuple[str, str, int], list[Cell]] = {}
-    for cell in all_cells:
-        groups.setdefault((cell.suite, cell.dataset, cell.k), []).append(cell)
+    readers = list(dict.fromkeys(cell.reader for cell in all_cells if cell.reader != NO_READER)) or [NO_READER]
+    groups: dict[tuple[str, str, str, int], list[Cell]] = {}
+    without_last = sorted(all_cells, key=lambda cell: cell.reader == NO_READER)
+    for reader, cell in ((reader, cell) for reader in readers for cell in without_last):
+        if cell.reader in (reader, NO_READER):
+            groups.setdefault((reader, cell.suite, cell.dataset, cell.k), []).append(cell)
     tables = [
         Table(
             dataset=dataset,
@@ -116,17 +126,18 @@ def summarise(cells: Iterable[Cell], reference: str, about: dict[str, Any] | Non
             queries=len(group[0].score),
             reference=reference,
             rows=_rows(group, reference, seed),
+            reader=reader,
         )
-        for (suite, dataset, k), group in groups.items()
+        for (reader, suite, dataset, k), group in groups.items()
     ]
     return Results(about=about or {}, tables=tables, cells=all_cells)
 
 
-SHARED_SETTINGS = ("reader", "embedder", "split", "seed")  # what runs must have in common to stand in one table
+SHARED_SETTINGS = ("embedder", "split", "seed")  # what runs must have in common to stand in one table
 
 
 def join_results(parts: Sequence[Results], reference: str | None = None, *, seed: int = 0) -> Results:
-    """Makes one benchmark from several that asked the same queries, such as runs on several days or machines.
+    """Makes one benchmark from several that asked the same queries, such as runs with several readers or on other days.
 
     Args:
         parts: At least one benchmark; where two hold the same cell, the later one counts.
@@ -134,8 +145,8 @@ def join_results(parts: Sequence[Results], reference: str | None = None, *, seed
         seed: Seed of the bootstrap.
 
     Raises:
-        ValueError: They differ in reader, embedder, split, seed or the number of queries of a data set, or none of
-            them has the reference.
+        ValueError: They differ in embedder, split, seed or the number of queries of a data set, or none of them has
+            the reference.
     """
     first = parts[0].about
     for part in parts:
@@ -146,7 +157,9 @@ def join_results(parts: Sequence[Results], reference: str | None = None, *, seed
     if reference not in known:
         raise ValueError(f"the reference must be one of the selectors {known}, got {reference!r}")
     commands = list(dict.fromkeys(line for part in parts for line in str(part.about.get("command", "")).split("\n")))
-    about = {**{name: first.get(name) for name in SHARED_SETTINGS}, "command": "\n".join(commands)}
+    readers = list(dict.fromkeys(cell.reader for cell in cells if cell.reader not in ("", NO_READER)))
+    shared = {name: first.get(name) for name in SHARED_SETTINGS}
+    about = {"reader": ", ".join(readers), **shared, "command": "\n".join(commands)}
     return summarise(cells, reference, about, seed=seed)
 
 
@@ -159,18 +172,23 @@ def _check_shared_settings(first: Mapping[str, Any], other: Mapping[str, Any]) -
 
 
 def _join_cells(parts: Sequence[Results]) -> list[Cell]:
-    """The cells of several benchmarks, the later one of two on the same selector, data set, suite and k."""
-    cells: dict[tuple[str, str, int, str], Cell] = {}
+    """The cells of several benchmarks, the later one of two on the same reader, selector, data set, suite and k."""
+    cells: dict[tuple[str, str, str, int, str], Cell] = {}
     sizes: dict[str, int] = {}
-    for cell in (cell for part in parts for cell in part.cells):
+    for cell in (_name_reader(cell, part) for part in parts for cell in part.cells):
         size = sizes.setdefault(cell.dataset, len(cell.score))
         if len(cell.score) != size:
             raise ValueError(
                 f"benchmarks in one table must ask the same queries, got {size} and {len(cell.score)} of the data "
                 f"set {cell.dataset!r}; run them under the same limit"
             )
-        cells[cell.suite, cell.dataset, cell.k, cell.selector] = cell
+        cells[cell.reader, cell.suite, cell.dataset, cell.k, cell.selector] = cell
     return list(cells.values())
+
+
+def _name_reader(cell: Cell, part: Results) -> Cell:
+    """The cell with its reader, which files of before state once for all cells."""
+    return cell if cell.reader else cell.model_copy(update={"reader": str(part.about.get("reader", ""))})
 
 
 def _rows(group: Sequence[Cell], reference: str, seed: int) -> list[Row]:
@@ -190,6 +208,9 @@ def _rows(group: Sequence[Cell], reference: str, seed: int) -> list[Row]:
 def _row(cell: Cell, reference: Cell | None, against: PairedComparison | None, seed: int) -> Row:
     scores = torch.tensor(cell.score, dtype=torch.float64)
     low, high = mean_interval(scores, seed=seed)
+    loss_against = None
+    if reference is not None and cell is not reference and cell.log_loss and reference.log_loss:
+        loss_against = compare(torch.tensor(reference.log_loss), torch.tensor(cell.log_loss), seed=seed)
     compared = reference is not None and against is not None and len(cell.draws) > 1
     return Row(
         selector=cell.selector,
@@ -206,6 +227,8 @@ def _row(cell: Cell, reference: Cell | None, against: PairedComparison | None, s
         draws=sorted(cell.draws),
         percentile=_percentile(_mean(reference.score) or 0.0, cell.draws) if reference and compared else None,
         against=against,
+        loss_against=loss_against,
+        one_output=_mean(cell.one_output),
     )
 
 

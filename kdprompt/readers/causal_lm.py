@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,8 @@ from kdprompt.readers.scores import LabelScores
 __all__ = ["CausalLM", "Precision", "load_causal_lm", "smollm2"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
+CPU_BATCH = 8192  # tokens whose keys and values are held while answers are written
+ACCELERATOR_BATCH = 65_536
 
 
 class CausalLM:
@@ -108,15 +110,68 @@ class CausalLM:
         line_breaks = log_probs_of_tokens[..., line_break].cpu()
         return [LabelScores(tree, *log_probs) for log_probs in zip(nodes, line_breaks, strict=True)]
 
-    @torch.inference_mode()
     def generate(self, prompt: str, *, max_new_tokens: int = 8) -> str:
         """The greedy continuation of a prompt up to its first line break, without white space around it."""
-        inputs = self.tokenizer(prompt, return_tensors="pt").to(self.model.device)
+        return self.generate_batch([prompt], max_new_tokens=max_new_tokens)[0]
+
+    def split_into_batches(self, prompts: Sequence[str], max_new_tokens: int) -> list[list[int]]:
+        """Positions of prompts for ``generate_batch``, those of similar length together, the shortest first.
+
+        A batch holds up to 8,192 tokens on a CPU and 65,536 on an accelerator, padding and answers included.
+        """
+        most = CPU_BATCH if self.model.device.type == "cpu" else ACCELERATOR_BATCH
+        lengths = [self.count_tokens(prompt) + max_new_tokens for prompt in prompts]
+        batches: list[list[int]] = []
+        for i in sorted(range(len(prompts)), key=lambda i: (lengths[i], i)):
+            if batches and lengths[i] * (len(batches[-1]) + 1) <= most:
+                batches[-1].append(i)
+            else:
+                batches.append([i])
+        return batches
+
+    @torch.inference_mode()
+    def generate_batch(self, prompts: Sequence[str], *, max_new_tokens: int = 8) -> list[str]:
+        """The greedy continuations of prompts that are read side by side, each up to its first line break.
+
+        Args:
+            prompts: Prompts of similar length: shorter ones are padded on the left.
+            max_new_tokens: Most tokens of a continuation.
+
+        Returns:
+            A text for each prompt, without white space around it. The same as one by one up to rounding: padding
+            changes the order of sums.
+        """
+        if not prompts:
+            return []
+        token_ids = [self.tokenizer(prompt)["input_ids"] for prompt in prompts]
+        longest = max(map(len, token_ids))
+        padded = torch.zeros(len(prompts), longest, dtype=torch.long)
+        mask = torch.zeros_like(padded)
+        for row, ids in enumerate(token_ids):
+            padded[row, longest - len(ids) :] = torch.tensor(ids)
+            mask[row, longest - len(ids) :] = 1
+        device = self.model.device
         with self._lock:
-            sequence = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)[0]
-        continuation = sequence[inputs["input_ids"].shape[1] :]
-        text: str = self.tokenizer.decode(continuation, skip_special_tokens=True)
-        return text.strip().split("\n")[0]
+            sequences = self.model.generate(
+                input_ids=padded.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=self._end_tokens[0],
+                eos_token_id=self._end_tokens,
+            )
+        texts = self.tokenizer.batch_decode(sequences[:, longest:], skip_special_tokens=True)
+        return [text.split("\n")[0].strip() for text in texts]
+
+    @cached_property
+    def _end_tokens(self) -> list[int]:
+        """The tokens that end an answer: the model's own end, and every token with a line break in it."""
+        own = self.model.generation_config.eos_token_id
+        ends = [own] if isinstance(own, int) else list(own or ())
+        if self.tokenizer.eos_token_id is not None:
+            ends.append(self.tokenizer.eos_token_id)
+        pieces = self.tokenizer.batch_decode([[token] for token in range(len(self.tokenizer))])
+        return list(dict.fromkeys([*ends, *(token for token, piece in enumerate(pieces) if "\n" in piece)]))
 
     def _tokenize(self, prompt: str, label: str, tree: LabelTree) -> list[int]:
         """Token ids of a prompt, after a check that a label's tokens are the same behind it as alone."""

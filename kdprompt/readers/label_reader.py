@@ -9,6 +9,7 @@ from kdprompt.readers.scores import LabelScores
 
 __all__ = ["LabelReader", "LabelScoring"]
 
+WINDOW = 64  # prompts that are answered before the first of them is given, so that similar lengths come together
 LabelScoring = Literal["normalised", "sum", "constrained"]
 
 
@@ -38,8 +39,7 @@ class LabelReader:
             ValueError: The tokenizer merges the end of a prompt with the beginning of a label.
         """
         if labels is None:
-            for prompt in prompts:
-                yield Answer(self.model.generate(prompt, max_new_tokens=self.max_new_tokens))
+            yield from self._write(prompts)
             return
         for pack in self.model.split_into_packs(prompts, labels):
             for scores in self.model.score_batch(pack, labels):
@@ -48,6 +48,17 @@ class LabelReader:
     def count_tokens(self, text: str) -> int:
         """Length of a text in tokens of the model's own tokenizer."""
         return self.model.count_tokens(text)
+
+    def _write(self, prompts: Sequence[str]) -> Iterator[Answer]:
+        """Text for each prompt; prompts of similar length are read side by side."""
+        for start in range(0, len(prompts), WINDOW):
+            window = prompts[start : start + WINDOW]
+            texts: dict[int, str] = {}
+            for batch in self.model.split_into_batches(window, self.max_new_tokens):
+                written = self.model.generate_batch([window[i] for i in batch], max_new_tokens=self.max_new_tokens)
+                texts |= zip(batch, written, strict=True)
+            for i in range(len(window)):
+                yield Answer(texts[i])
 
     def _choose(self, scores: LabelScores, labels: Sequence[str]) -> Answer:
         if self.scoring == "constrained":

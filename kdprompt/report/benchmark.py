@@ -11,8 +11,8 @@ from kdprompt.report.page import figure_to_svg, make_axes, write_template
 __all__ = ["write_page"]
 
 COLUMNS = (
-    "selector", "score", "95 %", "log-loss", "ECE", "tokens", "shown", "off task", "p50 ms", "p99 ms",
-    "difference, points", "win / tie / loss", "p (Holm)",
+    "selector", "score", "95 %", "log-loss", "ECE", "one output", "tokens", "shown", "off task", "p50 ms", "p99 ms",
+    "difference, points", "in nats", "win / tie / loss", "p (Holm)",
 )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def _plot_differences(tables: Sequence[Table]) -> str:
     figure, axes = make_axes(1.3 + 0.1 * len(others) * (len(tables) + 2))
     colours = colormaps["tab10"]
     for i, table in enumerate(tables):
-        label = f"{table.dataset}, {table.suite}, k = {table.k}"
+        label = ", ".join(filter(None, [table.dataset, table.suite, f"k = {table.k}", table.reader]))
         for row in table.rows:
             if row.against is None:
                 continue

@@ -1,4 +1,4 @@
-"""A benchmark as Markdown tables: data sets side by side, one table for each suite and k."""
+"""A benchmark as Markdown tables: data sets side by side, one table for each suite, k and reader."""
 
 from pathlib import Path
 
@@ -16,24 +16,24 @@ def write_markdown(results: Results, path: Path) -> None:
         results: Results of ``summarise``.
         path: The file; replaced where it exists.
     """
-    groups: dict[tuple[str, int], list[Table]] = {}
+    groups: dict[tuple[str, int, str], list[Table]] = {}
     for table in results.tables:
-        groups.setdefault((table.suite, table.k), []).append(table)
-    atomic_write(path, "\n".join(_table(suite, k, tables) for (suite, k), tables in groups.items()))
+        groups.setdefault((table.suite, table.k, table.reader), []).append(table)
+    atomic_write(path, "\n".join(_table(*key, tables) for key, tables in groups.items()))
 
 
-def _table(suite: str, k: int, tables: list[Table]) -> str:
+def _table(suite: str, k: int, reader: str, tables: list[Table]) -> str:
     reference = tables[0].reference
     rows = {table.dataset: {row.selector: row for row in table.rows} for table in tables}
     sizes = ", ".join(f"{table.dataset} {table.queries}" for table in tables)
     lines = [
-        f"### {suite}, k = {k}",
+        f"### {suite}, k = {k}" + (f", {reader}" if reader else ""),
         "",
-        f"Score in %, log-loss in nats; in brackets {reference} less the row in points, paired bootstrap 95 %. "
-        f"Queries: {sizes}.",
+        f"Score in %, log-loss in nats; in brackets {reference} less the row in points and in nats, paired bootstrap "
+        f"95 %. Queries: {sizes}.",
         "",
-        "| selector | " + " | ".join(rows) + " | mean | tokens |",
-        "| --- |" + " --- |" * len(rows) + " ---: | ---: |",
+        "| selector | " + " | ".join(rows) + " | mean | one output | tokens |",
+        "| --- |" + " --- |" * len(rows) + " ---: | ---: | ---: |",
     ]
     for name in _sort_selectors(tables):
         lines.append(_line(name, [by_selector.get(name) for by_selector in rows.values()], name == reference))
@@ -51,12 +51,14 @@ def _sort_selectors(tables: list[Table]) -> list[str]:
 def _line(name: str, rows: list[Row | None], is_reference: bool) -> str:
     """A selector on every data set; means are left out where it was not run on all of them."""
     known = [row for row in rows if row is not None]
-    mean = tokens = ""
+    mean = tokens = alike = ""
     if len(known) == len(rows):
         mean = f"{100 * _mean([row.score for row in known]):.1f}"
         tokens = f"{_mean([row.tokens for row in known]):.0f}"
+        shares = [row.one_output for row in known if row.one_output is not None]
+        alike = f"{_mean(shares):.0%}" if len(shares) == len(rows) else ""
     title = f"**{name}**" if is_reference else name
-    return "| " + " | ".join([title, *map(_cell, rows), mean, tokens]) + " |"
+    return "| " + " | ".join([title, *map(_cell, rows), mean, alike, tokens]) + " |"
 
 
 def _cell(row: Row | None) -> str:
@@ -68,7 +70,8 @@ def _cell(row: Row | None) -> str:
     if pair is None:
         return shown
     draws = "" if row.percentile is None else f"; above {row.percentile:.0%} of {len(row.draws)} draws"
-    return f"{shown} ({pair.points}{draws})"
+    losses = "" if row.loss_against is None else f"; {row.loss_against.nats}"
+    return f"{shown} ({pair.points}{losses}{draws})"
 
 
 def _mean(values: list[float]) -> float:

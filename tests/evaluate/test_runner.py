@@ -396,9 +396,9 @@ def test_markdown_sets_data_sets_side_by_side(results, tmp_path):
     )
     write_markdown(other, tmp_path / "results.md")
     lines = (tmp_path / "results.md").read_text().splitlines()
-    assert "| selector | desk | second | mean | tokens |" in lines
+    assert "| selector | desk | second | mean | one output | tokens |" in lines
     table = [line.split(" | ") for line in lines if line.startswith("| ")][2:]
-    assert [len(cells) for cells in table] == [5] * len(results.tables[0].rows)
+    assert [len(cells) for cells in table] == [6] * len(results.tables[0].rows)
     row = results.tables[0].rows[1]
     shown = next(cells for cells in table if cells[0] == f"| {row.selector}")
     assert shown[1] == shown[2] and shown[1].startswith(f"{100 * row.score:.1f}, {row.log_loss:.2f} (")

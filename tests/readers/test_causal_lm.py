@@ -5,7 +5,7 @@ from functools import lru_cache
 import pytest
 import torch
 
-from kdprompt.readers import CausalLM, load_causal_lm
+from kdprompt.readers import CausalLM, LabelReader, load_causal_lm
 from kdprompt.readers.packing import CPU_PACKING
 
 LABELS = ["card arrival", "card delivery estimate", "card", "positive", "negative"]
@@ -70,6 +70,22 @@ def test_a_prompt_whose_end_the_tokenizer_merges_is_refused(small_lm):
     spaced = CausalLM(small_lm.model, small_lm.tokenizer, name="no separator", separator="")
     with pytest.raises(ValueError, match="merges the end of the prompt"):
         spaced.label_scores("The answer is posit", ["ive"])
+
+
+@pytest.mark.llm
+def test_answers_written_side_by_side_are_those_one_by_one(small_lm):
+    prompts = [*PROMPTS, "Count: one two three four", "A list:\n- apples\n-"]
+    alone = [small_lm.generate(prompt, max_new_tokens=6) for prompt in prompts]
+    assert small_lm.generate_batch(prompts, max_new_tokens=6) == alone and all("\n" not in text for text in alone)
+    for prompt, text in zip(prompts, alone, strict=True):
+        ids = small_lm.tokenizer(prompt, return_tensors="pt")
+        plain = small_lm.model.generate(**ids, max_new_tokens=6, do_sample=False)[0, ids["input_ids"].shape[1] :]
+        assert text == small_lm.tokenizer.decode(plain, skip_special_tokens=True).split("\n")[0].strip()
+    found = LabelReader(small_lm, max_new_tokens=6).answers(prompts, None)
+    assert [answer.text for answer in found] == alone and small_lm.generate_batch([]) == []
+    batches = small_lm.split_into_batches(prompts, 6)
+    assert sorted(i for batch in batches for i in batch) == list(range(5)) and len(batches) == 1
+    assert len(small_lm.split_into_batches(prompts, 4096)) == 5
 
 
 @torch.inference_mode()
