@@ -24,6 +24,7 @@ from kdprompt.selection.result import Selection
 from kdprompt.selection.traffic import Traffic, TrafficRequest, sample_queries
 from kdprompt.settings import Settings
 from kdprompt.storage import Recode, Stored, describe_embedder, from_dict, read, restore_embedder, to_dict, write
+from kdprompt.tuning.answer_plan import AnswerPlan, plan_answers
 from kdprompt.tuning.query_prompts import calibrate_query_prompts
 from kdprompt.tuning.static_choice import StaticChoice, choose_static
 
@@ -56,6 +57,7 @@ class DistillationSelector(EditablePool):
         self._traffic = traffic
         self._together = MicroBatcher(self._answer)
         self.calibration = calibration or calibrate_pool(pool, traffic, settings)
+        self._pool = pool.with_lexical_share(self.calibration.lexical_share, settings)
 
     @classmethod
     def from_examples(
@@ -97,19 +99,33 @@ class DistillationSelector(EditablePool):
     def __copy__(self) -> "DistillationSelector":
         return type(self)(self._pool, self.settings, self._traffic, self.calibration)
 
-    def calibrate(self, reader: Reader | None = None) -> Calibration:
+    def calibrate(self, reader: Reader | None = None, *, max_answers: int | None = None) -> Calibration:
         """Calibrates again, on the pool as it now is, and keeps the result.
 
         Args:
-            reader: The model that will read the prompts, as ``select_static`` takes it. By some 10,600 answers to
-                examples of the pool it chooses the reading order for one query and, in pools of one task, whether
-                demonstrations of its static prompt stand first (``prefix``).
+            reader: The model that will read the prompts, as ``select_static`` takes it. Its answers to examples of the
+                pool measure its profile (R9), and choose whether J works with it, the reading order for one query and,
+                in pools of one task, whether demonstrations of its static prompt stand first (``prefix``).
+            max_answers: Most answers that the reader may be asked for. ``plan_answers`` says beforehand how many it
+                will be and what is left out; None is no limit, some 12,000. Some 1,000 suffice without a prefix.
+
+        Raises:
+            PoolError: A reader is given and fewer than 96 examples have an output.
+            ValueError: ``max_answers`` is too small for anything.
         """
         calibration = calibrate_pool(self._pool, self._traffic, self.settings)
         if reader is not None:
-            calibration = calibrate_query_prompts(self._pool, self._traffic, calibration, self.settings, reader)
+            pool = self._pool.with_lexical_share(calibration.lexical_share, self.settings)
+            calibration = calibrate_query_prompts(
+                pool, self._traffic, calibration, self.settings, reader, max_answers
+            )
+        self._pool = self._pool.with_lexical_share(calibration.lexical_share, self.settings)
         self.calibration = calibration
         return calibration
+
+    def plan_answers(self, max_answers: int | None = None) -> AnswerPlan:
+        """What ``calibrate`` will ask a reader for, and how often at most; arguments and errors as there."""
+        return plan_answers(self._pool.tensors, self.settings, max_answers)
 
     def save(self, path: str | Path, default: Recode | None = None) -> None:
         """Writes pool, embeddings, settings and calibration to one file, for ``load``; see ``kdprompt.storage``.
@@ -186,6 +202,7 @@ class DistillationSelector(EditablePool):
         task: str | None = None,
         outputs: Iterable[str] | None = None,
         prefix: Prefix | None = None,
+        own: Mapping[str, float] | None = None,
     ) -> Selection:
         """Chooses the demonstrations for one query.
 
@@ -197,15 +214,18 @@ class DistillationSelector(EditablePool):
                 can cache what it has read of it: ``select_static(k=4)``, say. The rest of k is chosen given it, and
                 stands behind it. Task and outputs do not restrict it. None takes what a reader chose (``calibrate``)
                 for queries that permit its outputs and do not stand in it; ``()`` is no prefix.
+            own: What the reader answers to this query without the pool's help: a log-probability in nats for each
+                output, zero-shot or behind a neutral prompt. J then adds to it what the pool knows (R9).
 
         Raises:
-            QueryError: The query is empty, its task or outputs are not the pool's, or the prefix exceeds k or the
-                budget.
+            QueryError: The query is empty, its task or outputs are not the pool's, the prefix exceeds k or the
+                budget, or ``own`` does not name the outputs.
             MissingKeyError: A mapping lacks an input key.
             PoolError: An id of the prefix is not in the pool.
             EmbeddingError: The query's embedding does not fit.
         """
-        return self.select_batch([query], task=task, outputs=outputs, prefix=prefix)[0]
+        (parsed,) = self._pool.parse_queries([query], task, outputs, own)
+        return self.select_batch([parsed], prefix=prefix)[0]
 
     async def aselect(
         self, query: AnyQuery, *, task: str | None = None, outputs: Iterable[str] | None = None

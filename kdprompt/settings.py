@@ -76,6 +76,8 @@ class SearchSettings(BaseModel):
         near_duplicate: Cosine of two inputs from which they are duplicates and never shown together.
         exclude_query_text: Whether an example with a query's own text is left out of its prompt. It gives the answer
             away, which misleads where selectors are compared; False where a repeated query shall see its answer.
+        lexical_share: h in [0, 1]: inputs are compared by (1 − h)·cosine of the embeddings + h·cosine of TF-IDF words.
+            None: calibrated where outputs are text, else 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -83,6 +85,7 @@ class SearchSettings(BaseModel):
     shortlist: int = Field(default=64, ge=1)
     near_duplicate: float = Field(default=0.95, gt=0)
     exclude_query_text: bool = True
+    lexical_share: float | None = Field(default=None, ge=0, le=1)
 
 
 class StaticSettings(BaseModel):

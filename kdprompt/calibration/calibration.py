@@ -3,12 +3,15 @@
 The worst-case constants of R3 dwarf the bias at the lengths of real prompts, so J's weights are not the bound's.
 Pool examples are held out as pseudo-queries, disjoint from every shortlist, their outputs hidden; the demonstrations
 chosen for them are scored against the true output. For labels the score is the log-loss that the reader is expected to
-have under its profile (R9), for embedded outputs the squared distance of the normalised read-out Σ a_i(q) v(z_i).
+have under its profile (R9), for embedded outputs the squared distance of the nearest one that is shown, which the
+likelihood of the true text follows (``lexical_fit``).
 Settings whose loss is within one standard error (paired) of the best are near-ties. Of these, for labels, one with the
 smallest weight of R9 is taken: where the score tells nothing apart, the MMD keeps its say in which inputs are shown.
 
 Rejected: the 0–1 loss of the read-out, which decided before. It rewards prompts that show one output, whose answers
-are a vote: right as often as the vote, and where that is wrong a reader that knew better is talked out of it.
+are a vote: right as often as the vote, and where that is wrong a reader that knew better is talked out of it. For text,
+the squared distance of the read-out Σ a_i(q) v(z_i), which shows what is alike where one that fits is needed: the true
+output was less likely than behind nearest neighbours.
 
 A static prompt has parameters of its own. Its few demonstrations stand for many queries, most of them far away: under a
 temperature as wide as one query likes, each query would attend to all of them alike, R6 would be least where all have
@@ -21,7 +24,7 @@ where a reader prefers one output as it gained elsewhere.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypeVar
 
@@ -29,9 +32,11 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
+from kdprompt.calibration.lexical_fit import fit_lexical_share
 from kdprompt.calibration.pseudo_queries import PseudoQueries, Trial
 from kdprompt.calibration.regression_fit import HELD_OUT, fit_regression
 from kdprompt.deprecation import keep_attributes
+from kdprompt.objective.own_knowledge import OwnEstimate, OwnKnowledge
 from kdprompt.objective.parameters import ObjectiveParameters, ObjectiveWeights
 from kdprompt.objective.reader_profile import CAPABLE_READER
 from kdprompt.objective.regression import KernelRegression
@@ -55,7 +60,7 @@ TEMPERATURES = (1.0, 2.0, 4.0)  # multiples of the regression's
 OUTPUT_SHARES = (0.0, 0.5, 1.0)
 NEIGHBOURHOODS = (0.0, 0.5)
 READER_WEIGHTS = (0.25, 1.0, 4.0)  # of R9 where outputs are labels
-INTERFERENCES = (0.25, 1.0)  # of R6 where they are not
+INTERFERENCES = (0.0, 0.25, 1.0)  # of R6 where they are not
 STATIC_NARROWING = 16.0  # the median heuristic's temperature over a static prompt's
 TOLERANCES = (0.0, 0.02, 0.05, 0.1)
 
@@ -74,6 +79,8 @@ class Calibration:
         order: For one query, the reading order with which a reader answered best; None where none was asked.
         prefix: Ids of the demonstrations that stand first in the prompts for single queries, because a reader answered
             better with them.
+        own: What a reader answered to examples without the pool's help; None where none was asked.
+        lexical_share: Share of words in the vectors that inputs are compared by, in [0, 1].
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -86,6 +93,8 @@ class Calibration:
     source: str
     order: Order | None = None
     prefix: tuple[str, ...] = ()
+    own: OwnKnowledge | None = None
+    lexical_share: float = 0.0
 
     @property
     def parameters(self) -> ObjectiveParameters:
@@ -100,24 +109,37 @@ class Calibration:
         order = self.order or (EvidenceLast() if self.parameters.weights.reader > 0 else None)
         if order is not None and settings.order is None:
             settings = settings.model_copy(update={"order": order})
-        return SelectionContext(pool, settings, self.parameters, self.regression)
+        return SelectionContext(pool, settings, self.parameters, self.regression, pool.estimate_own(self.own))
 
     def static_context(self, pool: EmbeddedPool, settings: Settings) -> SelectionContext:
         """What a static prompt depends on; the settings are those of ``for_static_prompt``."""
-        return SelectionContext(pool, settings, self.static_parameters, self.regression)
+        return SelectionContext(pool, settings, self.static_parameters, self.regression, pool.estimate_own(self.own))
 
 
 keep_attributes(Calibration, {"static": "static_parameters", "core": "prefix"})
 
 
-def calibrate_pool(pool: EmbeddedPool, traffic: Traffic | None, settings: Settings) -> Calibration:
-    """Calibrates on an embedded pool; the pseudo-queries are near the traffic where there is a sample of it."""
-    if traffic is None:
-        return calibrate(pool.tensors, settings)
-    return calibrate(pool.tensors, settings, pool.encode(traffic.queries, settings, traffic.vectors).q)
+def calibrate_pool(
+    pool: EmbeddedPool, traffic: Traffic | None, settings: Settings, own: OwnKnowledge | None = None
+) -> Calibration:
+    """Calibrates on an embedded pool; the pseudo-queries are near the traffic where there is a sample of it.
+
+    Args:
+        pool: The pool.
+        traffic: A sample of the traffic, or None.
+        settings: What is fixed there stays, the profile of a reader among it.
+        own: What that reader answered to examples without the pool's help.
+    """
+    share = fit_lexical_share(pool.with_lexical_share(0.0, settings), settings)
+    pool = pool.with_lexical_share(share, settings)
+    q = None if traffic is None else pool.encode(traffic.queries, settings, traffic.vectors).q
+    found = calibrate(pool.tensors, settings, q, pool.estimate_own(own))
+    return replace(found, own=own, lexical_share=share)
 
 
-def calibrate(pool: PoolTensors, settings: Settings, traffic: Tensor | None = None) -> Calibration:
+def calibrate(
+    pool: PoolTensors, settings: Settings, traffic: Tensor | None = None, own_estimate: OwnEstimate | None = None
+) -> Calibration:
     """Chooses the parameters of J that the settings leave open.
 
     Args:
@@ -125,6 +147,7 @@ def calibrate(pool: PoolTensors, settings: Settings, traffic: Tensor | None = No
         settings: What is fixed there stays.
         traffic: Unit-norm embeddings of real queries ``[m, d]``: the pseudo-queries are then the pool examples
             nearest to them, instead of a uniform sample.
+        own_estimate: What the reader knows of queries itself, or None.
 
     Returns:
         The parameters in force with the evidence for them. Deterministic for a seed and a pool.
@@ -144,7 +167,8 @@ def calibrate(pool: PoolTensors, settings: Settings, traffic: Tensor | None = No
         return Calibration(chosen, static, regression, (), 0, source)
     if len(options) == 1 and settings.k != "auto":
         return Calibration(Trial(options[0]), static, regression, (), 0, "pinned by the settings")
-    trials, chosen = _try_options(PseudoQueries.build(pool, settings, regression, rows), options, settings)
+    pseudo = PseudoQueries.build(pool, settings, regression, rows, own_estimate)
+    trials, chosen = _try_options(pseudo, options, settings)
     static = static.model_copy(update={"tolerance": chosen.parameters.tolerance})
     source = f"calibrated on {rows.numel()} pool examples held out as pseudo-queries, {len(trials)} settings tried"
     return Calibration(chosen, static, regression, tuple(trials), rows.numel(), source)

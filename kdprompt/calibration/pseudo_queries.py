@@ -2,7 +2,7 @@
 
 Labels are scored by a proper score: what the reader, as its profile has it, is expected to lose with the prompt on the
 true output (R9). A prompt that votes as one gains where it is right and loses as much as a reader follows it where it
-is wrong. Free text is scored by the squared distance of the read-out.
+is wrong. Free text is scored by the squared distance of the nearest output that is shown.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +14,7 @@ from torch import Tensor
 from kdprompt.deprecation import keep_attributes
 from kdprompt.objective.gram import GramBlocks, compute_gram_blocks
 from kdprompt.objective.objective import Objective
+from kdprompt.objective.own_knowledge import OwnEstimate
 from kdprompt.objective.parameters import ObjectiveParameters
 from kdprompt.objective.reader_loss import ReaderLoss
 from kdprompt.objective.regression import KernelRegression
@@ -38,8 +39,8 @@ class Trial:
 
     Attributes:
         parameters: What was tried.
-        loss: Mean log-loss in nats that the reader is expected to have (labels, R9) or squared distance of the read-out
-            (text); None where nothing was tried.
+        loss: Mean log-loss in nats that the reader is expected to have (labels, R9) or squared distance of the nearest
+            output shown (text); None where nothing was tried.
         interval: 95 % interval of that mean, normal approximation.
         error: Share of wrong answers that the reader is expected to give; None for text.
         log_loss: What ``loss`` was in files of earlier versions, in nats; None since.
@@ -83,6 +84,7 @@ class PseudoQueries:
         constraints: Which sets are allowed.
         outputs: The labels' outputs; None where values are no labels.
         value_radius: max‖v‖ over the pool.
+        own_estimate: What the reader knows of queries itself, or None.
     """
 
     x: Tensor
@@ -92,10 +94,16 @@ class PseudoQueries:
     constraints: Constraints
     outputs: tuple[str, ...] | None
     value_radius: float
+    own_estimate: OwnEstimate | None = None
 
     @classmethod
     def build(
-        cls, pool: PoolTensors, settings: Settings, regression: KernelRegression, rows: Tensor
+        cls,
+        pool: PoolTensors,
+        settings: Settings,
+        regression: KernelRegression,
+        rows: Tensor,
+        own_estimate: OwnEstimate | None = None,
     ) -> "PseudoQueries":
         """Holds out rows of the pool; none of them is a candidate for another."""
         exclude = torch.zeros(len(pool), dtype=torch.bool, device=pool.x.device)
@@ -110,6 +118,7 @@ class PseudoQueries:
             constraints=Constraints(neighbours.valid, duplicate),
             outputs=tuple(output for _, output in pool.labels) if pool.output_mode == "labels" else None,
             value_radius=pool.value_radius,
+            own_estimate=own_estimate,
         )
 
     def try_all(self, options: list[ObjectiveParameters], k: int, *, adaptive: bool) -> list[tuple[Trial, Tensor]]:
@@ -128,12 +137,14 @@ class PseudoQueries:
                 blocks = {option.kernel: computed}
             target = self.target.with_neighbourhood(option.neighbourhood)
             blocks_of_option = replace(blocks[option.kernel], target=target)
-            reader = None if self.outputs is None else ReaderLoss.build(target, option.profile, self.outputs)
+            reader = None
+            if self.outputs is not None:
+                reader = ReaderLoss.build(target, option.profile, self.outputs, self.own_estimate)
             objective = Objective.build(blocks_of_option, option.output_share, option.weights, reader)
             path = greedy_search(objective, self.constraints, k)
             chosen = cut_path(path, option.tolerance) if adaptive else path.chosen
             if reader is None:
-                results.append(self._score_text(option, objective, chosen))
+                results.append(self._score_text(option, chosen))
             else:
                 results.append(self._score_labels(option, reader, chosen))
         return results
@@ -148,10 +159,12 @@ class PseudoQueries:
         error = 1 - float(((top * self.true_values).sum(-1) / top.sum(-1)).mean())
         return Trial(option, *_mean_and_interval(losses), error), losses
 
-    def _score_text(self, option: ObjectiveParameters, objective: Objective, chosen: Tensor) -> tuple[Trial, Tensor]:
-        """The squared distance of the read-out f̄_D(q) from the true value; the read-out of no demonstration is zero."""
-        attention = objective.attention[..., 0].gather(-1, chosen.clamp_min(0)) * (chosen >= 0)
-        losses = (self._weigh_values(attention, chosen) - self.true_values).square().sum(-1)
+    def _score_text(self, option: ObjectiveParameters, chosen: Tensor) -> tuple[Trial, Tensor]:
+        """The squared distance of the nearest output shown from the true one; without any, that of zero."""
+        index = chosen.clamp_min(0)
+        shown = self.v.gather(1, index[..., None].expand(-1, -1, self.v.shape[-1]))
+        distances = (shown - self.true_values[:, None, :]).square().sum(-1).masked_fill(chosen < 0, torch.inf)
+        losses = torch.cat([distances, self.true_values.square().sum(-1, keepdim=True)], -1).amin(-1)
         return Trial(option, *_mean_and_interval(losses)), losses
 
     def _weigh_values(self, pull: Tensor, chosen: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from kdprompt.objective.own_knowledge import OwnEstimate
 from kdprompt.objective.reader_profile import ReaderProfile
 from kdprompt.objective.target import Target
 from kdprompt.theory.reader_model import combine_knowledge, expected_log_loss, pool_evidence, reader_log_probs
@@ -39,19 +40,25 @@ class ReaderLoss:
     recency: float
 
     @classmethod
-    def build(cls, target: Target, profile: ReaderProfile, outputs: Sequence[str]) -> "ReaderLoss":
+    def build(
+        cls, target: Target, profile: ReaderProfile, outputs: Sequence[str], own_estimate: OwnEstimate | None = None
+    ) -> "ReaderLoss":
         """What a prompt is measured by.
 
         Args:
             target: Whose values are shares of labels.
             profile: The reader.
             outputs: The labels' outputs, in the order of the values ``c``.
+            own_estimate: Where the target does not say what the reader knows of a query itself, this does; None:
+                nothing.
         """
         queries = target.queries
         estimate = target.v[:, :queries]
         prior = torch.full_like(estimate, 1 / estimate.shape[-1]) if target.prior is None else target.prior
         evidence = pool_evidence(estimate, prior)
-        known = torch.zeros_like(evidence) if target.own is None else target.own
+        known = torch.zeros_like(evidence) if own_estimate is None else own_estimate(target.x[:, :queries])
+        if target.own is not None:
+            known = torch.where(target.own.isnan(), known, target.own)
         own, leaning = profile.knowledge_weight * known, evidence.new_tensor(profile.bias_of(outputs))
         return cls(
             log_target=combine_knowledge(known, evidence, profile.knowledge_weight),

@@ -40,7 +40,8 @@ class Target:
         queries: Number of queries.
         neighbourhood: Share η of the neighbourhood, in [0, 1].
         prior: v̄, the values without a query ``[b, queries, c]``; None: all outputs alike.
-        own: ℓ₀ of R9, what the reader knows of the queries, in nats ``[b, queries, c]``; None: nothing is known of it.
+        own: ℓ₀ of R9, what the reader knows of the queries, in nats ``[b, queries, c]``; None, or NaN for a query:
+            nothing is known of it.
     """
 
     x: Tensor
@@ -104,7 +105,18 @@ def _query_target(
         value = regression.ridge.combine(value[:, 0], scores, possible)[:, None, :]
     task = _estimate_task(pool, weights, neighbours.index)[:, None]
     mass = torch.ones_like(support)
-    return Target(neighbours.q[:, None, :], value, mass, mass, support, task, queries=1, prior=prior[:, None, :])
+    own = neighbours.queries.own
+    return Target(
+        x=neighbours.q[:, None, :],
+        v=value,
+        query_mass=mass,
+        nearby_mass=mass,
+        support=support,
+        task=task,
+        queries=1,
+        prior=prior[:, None, :],
+        own=None if own is None else own[:, None, :],
+    )
 
 
 def score_labels(pool: PoolTensors, queries: QueryTensors, penalty: float) -> Tensor:
@@ -159,6 +171,7 @@ def estimate_neighbourhood_target(
         support=query.support,
         task=query.task,
         prior=query.prior,
+        own=query.own,
         queries=1,
         neighbourhood=share,
     )
@@ -184,7 +197,8 @@ def estimate_sample_target(pool: PoolTensors, neighbours: Neighbours, regression
     support = torch.cat([part.support for part in parts]).squeeze(1)[None]
     task = torch.cat([part.task for part in parts]).squeeze(1)[None]
     prior = pool.prior(neighbours.task, neighbours.q)[None]
-    return Target(neighbours.q[None], v, mass, mass, support, task, v.shape[1], prior=prior)
+    own = None if neighbours.queries.own is None else neighbours.queries.own[None]
+    return Target(neighbours.q[None], v, mass, mass, support, task, v.shape[1], prior=prior, own=own)
 
 
 def _estimate_task(pool: PoolTensors, weights: Tensor, index: Tensor) -> Tensor:

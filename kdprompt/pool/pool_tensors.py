@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
+from kdprompt.pool.lexicon import Lexicon
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import normalise_text
 from kdprompt.theory.regression import RidgeFit, ridge_regression
@@ -39,6 +40,7 @@ class PoolTensors:
         output_mode: What the values are.
         value_radius: max‖v‖ (R3's B ≤ max‖v‖·κ_max^½).
         priors: Mean value of each task and, last, of the whole pool ``[tasks + 1, c]``, float64 on the CPU.
+        lexicon: The words that have a share in ``x``; None: there are none.
     """
 
     x: Tensor
@@ -53,6 +55,7 @@ class PoolTensors:
     output_mode: OutputMode
     value_radius: float
     priors: Tensor
+    lexicon: Lexicon | None = None
     _ridges: dict[float, RidgeFit] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def ridge(self, penalty: float) -> RidgeFit:
@@ -76,6 +79,7 @@ def build_pool_tensors(
     vectors: Tensor,
     embed_outputs: Callable[[Sequence[str]], Tensor],
     outputs: Literal["auto", "labels", "text", "none"] = "auto",
+    lexical_share: float = 0.0,
 ) -> PoolTensors:
     """Turns a pool and the embeddings of its inputs into tensors.
 
@@ -85,6 +89,7 @@ def build_pool_tensors(
         embed_outputs: Embeds output texts to ``[·, d′]``; called only for free-text outputs.
         outputs: How outputs are seen. ``auto``: labels where at most 512 distinct ones repeat (twice or more on
             average), text otherwise, none where no example has one.
+        lexical_share: Share of words in the inputs' vectors, in [0, 1].
 
     Returns:
         One row a distinct (input, output, task), in the order of ids.
@@ -103,6 +108,11 @@ def build_pool_tensors(
     task = as_column(-1 if record.task is None else task_codes[record.task] for record in records)
     inputs = vectors[as_column(pool_index)].to(torch.promote_types(vectors.dtype, torch.float32))
     x = torch.nn.functional.normalize(inputs, dim=-1, eps=1e-30)
+    lexicon = None
+    if lexical_share > 0:
+        texts_of_inputs = [record.input for record in records]
+        lexicon = Lexicon.build(texts_of_inputs, lexical_share)
+        x = lexicon.join(x, texts_of_inputs)
     v = x.new_ones(len(records), 1)
     if mode == "labels":
         v = _one_hot(label, len(label_codes), x.dtype)
@@ -122,6 +132,7 @@ def build_pool_tensors(
         output_mode=mode,
         value_radius=float(v.cpu().double().square().sum(-1).amax().sqrt()),
         priors=_mean_values(v, task, len(task_codes)),
+        lexicon=lexicon,
     )
 
 

@@ -1,5 +1,6 @@
 """Queries as tensors, and which demonstrations may serve them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,22 +23,29 @@ class QueryTensors:
         task: Code of the task that the demonstrations must have ``[b]``, −1 for any.
         excluded_text: Code of the input text whose demonstrations are left out ``[b]``, −1 for none.
         permitted: Whether demonstrations may have each label code ``[b, labels]``; None permits all.
+        own: ℓ₀ of R9 where it was given, what the reader knows itself, ``[b, labels]``, NaN in the rows of queries
+            that came without; None: none was given.
     """
 
     q: Tensor
     task: Tensor
     excluded_text: Tensor
     permitted: Tensor | None = None
+    own: Tensor | None = None
 
     def part(self, rows: slice | Tensor) -> "QueryTensors":
         """Some of the queries."""
         permitted = None if self.permitted is None else self.permitted[rows]
-        return QueryTensors(self.q[rows], self.task[rows], self.excluded_text[rows], permitted)
+        own = None if self.own is None else self.own[rows]
+        return QueryTensors(self.q[rows], self.task[rows], self.excluded_text[rows], permitted, own)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "QueryTensors":
         """The same on another device, the embeddings in another dtype."""
         permitted = None if self.permitted is None else self.permitted.to(device)
-        return QueryTensors(self.q.to(device, dtype), self.task.to(device), self.excluded_text.to(device), permitted)
+        own = None if self.own is None else self.own.to(device, dtype)
+        return QueryTensors(
+            self.q.to(device, dtype), self.task.to(device), self.excluded_text.to(device), permitted, own
+        )
 
     def __len__(self) -> int:
         return self.q.shape[0]
@@ -51,11 +59,12 @@ def build_query_tensors(
     Args:
         pool: The pool that will serve them.
         queries: ``b`` queries.
-        vectors: Their embeddings ``[b, d]``.
+        vectors: Their embeddings ``[b, d]``; words join them where the pool's have words.
         exclude_query_text: Whether demonstrations with a query's own text are left out of its prompt.
 
     Raises:
-        QueryError: A query names a task that the tagged pool does not have, or permits no output of it.
+        QueryError: A query names a task that the tagged pool does not have, or permits no output of it, or what the
+            reader knows of it does not name the outputs.
     """
     device = pool.x.device
     task = [_task_code(pool, query) for query in queries]
@@ -63,11 +72,16 @@ def build_query_tensors(
     permitted = None
     if any(query.outputs is not None for query in queries):
         permitted = torch.stack([_permitted_labels(pool, query) for query in queries])
+    own = None
+    if any(query.own is not None for query in queries):
+        own = torch.tensor([_own_log_probs(pool, query) for query in queries], dtype=pool.x.dtype, device=device)
+    q = torch.nn.functional.normalize(vectors.to(device, pool.x.dtype), dim=-1, eps=1e-30)
     return QueryTensors(
-        torch.nn.functional.normalize(vectors.to(device, pool.x.dtype), dim=-1, eps=1e-30),
+        q if pool.lexicon is None else pool.lexicon.join(q, [query.text for query in queries]),
         torch.tensor(task, device=device),
         torch.tensor(text, device=device),
         permitted,
+        own,
     )
 
 
@@ -92,6 +106,33 @@ def _permitted_labels(pool: PoolTensors, query: Query) -> Tensor:
             f"pool; it has {sorted(set(names))[:20]}"
         )
     return torch.tensor(allowed, device=pool.x.device)
+
+
+def _own_log_probs(pool: PoolTensors, query: Query) -> list[float]:
+    """ℓ₀ by label code; 0 for outputs that the query does not permit, NaN where nothing was given."""
+    if query.own is None:
+        return [math.nan] * len(pool.labels)
+    names = [output for _, output in pool.labels]
+    asked = [name for name in names if query.outputs is None or name in query.outputs]
+    if pool.output_mode != "labels":
+        raise QueryError(
+            f"what a reader knows itself (own) is said by label, and the outputs of this pool are {pool.output_mode} "
+            f"(query {query.text!r:.60}); leave it out"
+        )
+    missing, unknown = sorted(set(asked) - set(query.own)), sorted(set(query.own) - set(names))
+    if missing or unknown:
+        raise QueryError(
+            f"own must give a log-probability for each of the outputs {sorted(set(asked))[:20]} (query "
+            f"{query.text!r:.60}); "
+            + (f"it lacks {missing[0]!r}" if missing else f"the pool has no output {unknown[0]!r}")
+        )
+    wrong = next((name for name in asked if not math.isfinite(query.own[name])), None)
+    if wrong is not None:
+        raise QueryError(
+            f"own must hold finite log-probabilities in nats, got {query.own[wrong]} for {wrong!r} (query "
+            f"{query.text!r:.60}); give an impossible output a very small one, -20 say"
+        )
+    return [query.own[name] if name in asked else 0.0 for name in names]
 
 
 def find_allowed_rows(pool: PoolTensors, queries: QueryTensors) -> Tensor:

@@ -65,6 +65,8 @@ class Query(BaseModel):
         text: The input as text, rendered as the pool's inputs are.
         task: Restricts the demonstrations to this task tag.
         outputs: Restricts the demonstrations to these outputs.
+        own: What the reader answers without the pool's help, log-probabilities of the outputs in nats (ℓ₀ of R9, up
+            to a constant); None where it was not asked.
     """
 
     model_config = FROZEN
@@ -72,6 +74,7 @@ class Query(BaseModel):
     text: str
     task: str | None = None
     outputs: frozenset[str] | None = None
+    own: Mapping[str, float] | None = None
 
 
 class Schema(BaseModel):

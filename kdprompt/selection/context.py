@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from kdprompt.objective.own_knowledge import OwnEstimate
 from kdprompt.objective.parameters import ObjectiveParameters
 from kdprompt.objective.reader_loss import ReaderLoss
 from kdprompt.objective.regression import KernelRegression
@@ -22,12 +23,14 @@ class SelectionContext:
         settings: How many demonstrations, under which limits, in which order.
         parameters: J's parameters in force.
         regression: Estimates the outputs of queries.
+        own_estimate: Estimates what the reader knows of queries itself; None: nothing is known of it.
     """
 
     pool: EmbeddedPool
     settings: Settings
     parameters: ObjectiveParameters
     regression: KernelRegression
+    own_estimate: OwnEstimate | None = None
 
     @property
     def tensors(self) -> PoolTensors:
@@ -38,4 +41,5 @@ class SelectionContext:
         """What a prompt for the target is expected to cost the reader (R9); None where outputs are no labels."""
         if self.tensors.output_mode != "labels":
             return None
-        return ReaderLoss.build(target, self.parameters.profile, [output for _, output in self.tensors.labels])
+        outputs = [output for _, output in self.tensors.labels]
+        return ReaderLoss.build(target, self.parameters.profile, outputs, self.own_estimate)

@@ -5,12 +5,14 @@ A selector swaps its embedded_pool whole, so whoever is selecting meanwhile goes
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdprompt.errors import EmbeddingError, PoolError, QueryError
+from kdprompt.objective.own_knowledge import OwnEstimate, OwnKnowledge
 from kdprompt.pool.embedding import Embedder, check_vectors, embed_documents, embed_queries
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import PoolTensors, build_pool_tensors
@@ -38,6 +40,7 @@ class EmbeddedPool:
         token_counts: Tokens of each row of the pool_tensors, or None without a budget.
         outputs: Embeddings of output texts that were needed, by text.
         counted: Tokens by row: of all rows where there is a budget, else of those that were shown.
+        lexical_share: Share of words in the vectors of ``tensors``, in [0, 1]; ``vectors`` have none.
     """
 
     pool: Pool
@@ -47,6 +50,7 @@ class EmbeddedPool:
     token_counts: Tensor | None
     outputs: dict[str, Tensor] = field(repr=False)
     counted: dict[int, int] = field(default_factory=dict, repr=False)
+    lexical_share: float = 0.0
 
     @classmethod
     def build(
@@ -56,6 +60,7 @@ class EmbeddedPool:
         embedder: Embedder,
         settings: Settings,
         outputs: Mapping[str, Tensor] | None = None,
+        lexical_share: float = 0.0,
     ) -> "EmbeddedPool":
         """Derives everything.
 
@@ -65,6 +70,7 @@ class EmbeddedPool:
             embedder: Embeds output texts, where they are no labels.
             settings: How outputs are seen; budget and quota.
             outputs: Embeddings of output texts that are known.
+            lexical_share: Share of words in the vectors that inputs are compared by.
 
         Raises:
             PoolError: The pool is empty or has fewer distinct examples than k.
@@ -81,16 +87,26 @@ class EmbeddedPool:
             blank = torch.zeros_like(next(iter(known.values()))) if known else torch.zeros(1)
             return torch.stack([known[text] if text else blank for text in texts])
 
-        pool_tensors = build_pool_tensors(pool, vectors, embedded, settings.outputs)
+        pool_tensors = build_pool_tensors(pool, vectors, embedded, settings.outputs, lexical_share)
         check_size(pool, len(pool_tensors), settings)
         check_quota(pool_tensors, settings)
         if settings.budget is None:
-            return cls(pool, vectors, embedder, pool_tensors, None, known)
+            return cls(pool, vectors, embedder, pool_tensors, None, known, lexical_share=lexical_share)
         counts = count_demonstration_tokens(
             [pool[i] for i in pool_tensors.pool_index], settings.template, settings.count_tokens
         )
         tokens = torch.tensor(counts, device=pool_tensors.x.device)
-        return cls(pool, vectors, embedder, pool_tensors, tokens, known, dict(enumerate(counts)))
+        return cls(pool, vectors, embedder, pool_tensors, tokens, known, dict(enumerate(counts)), lexical_share)
+
+    def with_lexical_share(self, share: float, settings: Settings) -> "EmbeddedPool":
+        """With another share of words; itself where the share is the same."""
+        return self if share == self.lexical_share else self._rebuild(self.pool, self.vectors, settings, share)
+
+    def _rebuild(
+        self, pool: Pool, vectors: Tensor, settings: Settings, lexical_share: float | None = None
+    ) -> "EmbeddedPool":
+        share = self.lexical_share if lexical_share is None else lexical_share
+        return EmbeddedPool.build(pool, vectors, self.embedder, settings, self.outputs, share)
 
     def with_records(self, records: Iterable[Record], settings: Settings) -> "EmbeddedPool":
         """With more examples behind these; errors as ``of``, and those of their embeddings."""
@@ -100,7 +116,7 @@ class EmbeddedPool:
             return self
         fresh = embed_documents(self.embedder, [demonstration.input for demonstration in added])
         vectors = torch.cat([self.vectors, self.check_width(fresh).to(self.vectors)])
-        return EmbeddedPool.build(pool, vectors, self.embedder, settings, self.outputs)
+        return self._rebuild(pool, vectors, settings)
 
     def with_changed(self, ident: str, record: Record, settings: Settings) -> "EmbeddedPool":
         """With another example under an id; errors as ``with_records``, and where the id is not in the pool."""
@@ -108,14 +124,14 @@ class EmbeddedPool:
         at = pool.index(ident)
         vectors = self.vectors.clone()
         vectors[at] = self.check_width(embed_documents(self.embedder, [pool[at].input])).to(vectors)[0]
-        return EmbeddedPool.build(pool, vectors, self.embedder, settings, self.outputs)
+        return self._rebuild(pool, vectors, settings)
 
     def without(self, ids: Iterable[str], settings: Settings) -> "EmbeddedPool":
         """Without these ids; errors as ``of``, and a ``PoolError`` where an id is not in the pool."""
         gone = set(ids)
         pool = self.pool.without(gone)
         keep = torch.tensor([d.id not in gone for d in self.pool], device=self.vectors.device)
-        return EmbeddedPool.build(pool, self.vectors[keep], self.embedder, settings, self.outputs)
+        return self._rebuild(pool, self.vectors[keep], settings)
 
     def check_width(self, vectors: Tensor) -> Tensor:
         """The vectors ``[m, d]``, if they are as wide as the pool's.
@@ -132,16 +148,20 @@ class EmbeddedPool:
         return vectors
 
     def parse_queries(
-        self, queries: Sequence[AnyQuery], task: str | None = None, outputs: Iterable[str] | None = None
+        self,
+        queries: Sequence[AnyQuery],
+        task: str | None = None,
+        outputs: Iterable[str] | None = None,
+        own: Mapping[str, float] | None = None,
     ) -> tuple[Query, ...]:
-        """Queries as records, restricted to a task or to permitted outputs where these are given.
+        """Queries as records, with the task, the permitted outputs or the reader's own answer where these are given.
 
         Raises:
             QueryError, MissingKeyError: A query cannot be used.
         """
         if isinstance(outputs, str):
             raise QueryError(f"outputs must be several permitted outputs, got the text {outputs!r}; wrap it in a list")
-        given = {"task": task, "outputs": None if outputs is None else frozenset(outputs)}
+        given = {"task": task, "outputs": None if outputs is None else frozenset(outputs), "own": own}
         update = {name: value for name, value in given.items() if value is not None}
         return tuple(query.model_copy(update=update) for query in self.pool.queries(queries))
 
@@ -164,10 +184,27 @@ class EmbeddedPool:
         Raises:
             PoolError: The pool has no such id.
         """
-        named = self.pool[self.pool.index(ident)]
-        content = (named.input, named.output, named.task)
-        distinct = (self.pool[i] for i in self.tensors.pool_index)
-        return next(row for row, shown in enumerate(distinct) if (shown.input, shown.output, shown.task) == content)
+        return self._rows_by_content[_content(self.pool[self.pool.index(ident)])]
+
+    @cached_property
+    def _rows_by_content(self) -> dict[tuple[str, str | None, str | None], int]:
+        return {_content(self.pool[i]): row for row, i in enumerate(self.tensors.pool_index)}
+
+    def estimate_own(self, known: OwnKnowledge | None) -> OwnEstimate | None:
+        """A reader's answers to examples as tensors; examples that have left the pool no longer speak.
+
+        None without answers, or where labels were changed so that the answers are of others.
+        """
+        labels = [output for _, output in self.tensors.labels]
+        if known is None or self.tensors.output_mode != "labels" or not set(labels) <= set(known.outputs):
+            return None
+        kept = [place for place, ident in enumerate(known.ids) if ident in self.pool]
+        if not kept:
+            return None
+        rows = torch.tensor([self.find_row(known.ids[place]) for place in kept], device=self.tensors.x.device)
+        answers = torch.tensor([known.log_probs[place] for place in kept], dtype=torch.float64)
+        centred = (answers - answers.mean(-1, keepdim=True))[:, [known.outputs.index(label) for label in labels]]
+        return OwnEstimate(self.tensors.x[rows], centred, known.temperature, known.shrinkage)
 
     def demonstration(self, row: int) -> Demonstration:
         """The demonstration at a row of the tensors."""
@@ -179,6 +216,10 @@ class EmbeddedPool:
             shown = [self.demonstration(row)]
             self.counted[row] = count_demonstration_tokens(shown, settings.template, settings.count_tokens)[0]
         return self.counted[row]
+
+
+def _content(shown: Demonstration) -> tuple[str, str | None, str | None]:
+    return shown.input, shown.output, shown.task
 
 
 def check_size(pool: Pool, distinct: int, settings: Settings) -> None:

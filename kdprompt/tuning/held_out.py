@@ -145,12 +145,20 @@ class HeldOutEvaluation:
             losses(winner, rest)
         return winner, outcomes
 
-    def _ask(self, prompts: Prompts, part: range, outcome: EvaluationOutcome) -> None:
+    def answer(self, prompts: Prompts) -> list[Answer]:
+        """What the reader answers to each example behind its prompt."""
+        return self._answer(prompts, range(len(self.held)))
+
+    def _answer(self, prompts: Prompts, part: range) -> list[Answer]:
         pool, template = self.context.pool, self.context.settings.template
-        examples = [pool.demonstration(int(self.held[i])) for i in part]
         shown = [[pool.demonstration(row) for row in prompts[i]] for i in part]
-        texts = [template.text(rows, example.input) for rows, example in zip(shown, examples, strict=True)]
-        answers = list(self.reader.answers(texts, self.labels))
+        inputs = [pool.demonstration(int(self.held[i])).input for i in part]
+        texts = [template.text(rows, text) for rows, text in zip(shown, inputs, strict=True)]
+        return list(self.reader.answers(texts, self.labels))
+
+    def _ask(self, prompts: Prompts, part: range, outcome: EvaluationOutcome) -> None:
+        examples = [self.context.pool.demonstration(int(self.held[i])) for i in part]
+        answers = self._answer(prompts, part)
         if self.labels is None:
             outcome.losses.extend(self._distances(answers, examples))
             return

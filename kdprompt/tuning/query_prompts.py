@@ -1,14 +1,15 @@
-"""The second calibration, optional, by a reader: the prefix and the reading order of prompts for one query.
+"""The second calibration, optional, by a reader: everything in J that its answers can choose, for single queries.
 
-The first calibration cannot see how one model takes a prompt. Demonstrations that the neighbourhood of a query likes
-best often have one output, and a small model then answers with it and is overconfident; a few demonstrations of a good
-static prompt in front (a prefix) show it the others. Which end of the prompt a model attends to is its own. So a few
-recipes for prompts are tried on pool examples that are held out: the prefix is empty, the last half of the reader's
-static prompt, or all of it, and the rest, chosen by J given the prefix, stands in J's own order or nearest first. The
-0–1 loss decides, and near-ties (one paired standard error) are decided by the log-loss at a
-fitted temperature; without probabilities, by what is simpler.
+The first calibration cannot see how one model takes a prompt. So its profile is measured (R9), and J is calibrated
+again with it. Demonstrations that the neighbourhood of a query likes best often have one output, and a small model then
+answers with it and is overconfident; a few demonstrations of a good static prompt in front (a prefix) show it the
+others. Which end of the prompt a model attends to is its own. So a few recipes for prompts are tried on pool examples
+that are held out: J with the profile of a capable reader or with the measured one; no prefix, the last half of the
+reader's static prompt, or all of it; and the rest, chosen by J given the prefix, in J's own order or nearest first. The
+log-loss on the true outputs decides, the 0-1 loss for a reader that gives no probabilities; of near-ties (one paired
+standard error) the one with the fewest wrong answers, then the simplest.
 
-Rejected: the plain log-loss. It takes a prompt that makes a reader hedge for one that makes it right.
+Rejected: the log-loss at a fitted temperature, which decided before. Who reads probabilities reads them as they are.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.calibration.calibration import Calibration
+from kdprompt.calibration.calibration import Calibration, calibrate_pool
 from kdprompt.calibration.pseudo_queries import encode_rows
 from kdprompt.pool.neighbours import find_neighbours
 from kdprompt.readers.reader import Reader
@@ -29,97 +30,144 @@ from kdprompt.selection.static import find_sample_neighbours
 from kdprompt.selection.traffic import QuerySample, Traffic, TrafficRequest, sample_queries
 from kdprompt.settings import Settings
 from kdprompt.theory.standard_error import is_within_one_standard_error
+from kdprompt.tuning.answer_plan import HELD_OUT, AnswerPlan, plan_answers
 from kdprompt.tuning.held_out import EvaluationOutcome, HeldOutEvaluation
+from kdprompt.tuning.measured_profile import MeasuredProfile, measure_profile
 from kdprompt.tuning.static_prompt import choose_by_reader
 
 __all__ = ["calibrate_query_prompts"]
 
-HELD_OUT = 192
 NAMES = {EvidenceLast: "evidence last", LikeliestLast: "likeliest last", NearestFirst: "nearest first"}
 
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How a query's prompt may be made: the order of what is chosen for it, behind the prefix ``[c]``."""
+    """How a query's prompt may be made.
 
+    Attributes:
+        calibration: What J works with.
+        order: Of what is chosen for the query; None: the order that the settings fix.
+        prefix: What stands first ``[c]``.
+        is_measured: Whether J knows the reader's measured profile.
+    """
+
+    calibration: Calibration
     order: Order | None
     prefix: Tensor
+    is_measured: bool = False
 
     def __str__(self) -> str:
         """In words."""
         order = "" if self.order is None else f", {NAMES[type(self.order)]}"
         count = len(self.prefix)
-        return (f"{count} demonstrations of its static prompt first" if count else "no prefix") + order
+        profile = ", its own profile" if self.is_measured else ""
+        return (f"{count} demonstrations of its static prompt first" if count else "no prefix") + order + profile
 
 
 def calibrate_query_prompts(
-    pool: EmbeddedPool, traffic: Traffic | None, calibration: Calibration, settings: Settings, reader: Reader
+    pool: EmbeddedPool,
+    traffic: Traffic | None,
+    calibration: Calibration,
+    settings: Settings,
+    reader: Reader,
+    max_answers: int | None = None,
 ) -> Calibration:
-    """Chooses prefix and order for single queries by what a reader answers to pool examples.
+    """Chooses the profile of J, prefix and order for single queries by what a reader answers to pool examples.
 
     Args:
         pool: The pool.
         traffic: A sample of the traffic, without outputs; None takes the pool's own inputs.
-        calibration: What J works with; it stays.
-        settings: How many, under which limits; an order that is fixed is not tried otherwise.
+        calibration: What J works with where the reader's answers are not better with its measured profile.
+        settings: How many, under which limits; what is fixed is not tried otherwise.
         reader: Who answers.
+        max_answers: Most answers that it may be asked for; ``plan_answers`` says what is left out for want of them.
+            None is no limit.
 
     Returns:
-        The calibration with order, prefix and, in its source, the evidence. Deterministic for a seed, a pool and a
-        deterministic reader.
+        The calibration with order, prefix, what the reader knows itself and, in its source, the evidence.
+        Deterministic for a seed, a pool and a deterministic reader.
 
     Raises:
         PoolError: The pool is too small, or has no outputs to compare with.
+        ValueError: ``max_answers`` is too small for anything.
         TypeError: What is given is no reader.
     """
     sample = sample_queries(pool, traffic, settings, TrafficRequest())
     generator = torch.Generator().manual_seed(settings.seed + 1)  # other examples than the static prompt's
     candidates = find_static_candidates(pool.tensors, sample.encoded, settings.static.shortlist)
     rows = candidates.index[candidates.valid]
-    held_out = HeldOutEvaluation.build(calibration.query_context(pool, settings), reader, rows, HELD_OUT, generator)
-    order = EvidenceLast() if calibration.parameters.weights.reader > 0 else LikeliestLast()
-    recipes = _list_recipes(settings, order, _static_prompt(pool, sample, calibration, settings, held_out))
+    context = calibration.query_context(pool, settings)
+    held_out = HeldOutEvaluation.build(context, reader, rows, HELD_OUT, generator)
+    plan = plan_answers(pool.tensors, settings, max_answers)
+    measured = None
+    if plan.profile:
+        measured = measure_profile(context, reader, held_out.without_held_out(rows), settings.largest_k, generator)
+    static = _static_prompt(pool, sample, calibration, settings, held_out, plan)
+    recipes = _list_recipes(settings, calibration, static, _calibrate_for(measured, pool, traffic, settings))
     encoded = encode_rows(pool.tensors, held_out.held)
     neighbours = find_neighbours(pool.tensors, encoded, settings.search.shortlist)
 
     def try_recipe(recipe: _Recipe) -> EvaluationOutcome:
-        context = replace(calibration, order=recipe.order).query_context(pool, settings)
-        prompts = solve_queries(context, encoded, neighbours, recipe.prefix)
+        changed = replace(recipe.calibration, order=recipe.order).query_context(pool, settings)
+        prompts = solve_queries(changed, encoded, neighbours, recipe.prefix)
         return held_out.ask([[row for row in prompt if row >= 0] for prompt in prompts.tolist()])
 
     outcomes = [try_recipe(recipe) for recipe in recipes]
     best = _find_best(outcomes)
     recipe, plain = recipes[best], f"; {recipes[0]}: {outcomes[0]}" if best else ""
     source = (
-        f"{calibration.source}; of {len(recipes)} ways to make prompts {reader.name} answered held-out examples of the "
-        f"pool best with {recipe}: {outcomes[best]}{plain}"
+        f"{recipe.calibration.source}; of {len(recipes)} ways to make prompts {reader.name} answered held-out examples "
+        f"of the pool best with {recipe}: {outcomes[best]}{plain}" + (f"; {measured}" if measured else "")
     )
     prefix = tuple(pool.demonstration(int(row)).id for row in recipe.prefix)
-    return replace(calibration, order=recipe.order, prefix=prefix, source=source)
+    return replace(recipe.calibration, order=recipe.order, prefix=prefix, source=source)
+
+
+def _calibrate_for(
+    measured: MeasuredProfile | None, pool: EmbeddedPool, traffic: Traffic | None, settings: Settings
+) -> Calibration | None:
+    """J calibrated again for the measured reader; None where there is none, or J does not model the reader."""
+    if measured is None:
+        return None
+    objective = settings.objective.model_copy(update={"profile": measured.profile})
+    found = calibrate_pool(pool, traffic, settings.model_copy(update={"objective": objective}), measured.own)
+    return found if found.parameters.weights.reader > 0 else None
 
 
 def _static_prompt(
-    pool: EmbeddedPool, sample: QuerySample, calibration: Calibration, settings: Settings, apart: HeldOutEvaluation
+    pool: EmbeddedPool,
+    sample: QuerySample,
+    calibration: Calibration,
+    settings: Settings,
+    apart: HeldOutEvaluation,
+    plan: AnswerPlan,
 ) -> Tensor:
-    """The reader's static prompt ``[K]``; none for several tasks, which would stand in each other's prompts."""
-    if len(pool.tensors.tasks) > 1 or not settings.largest_k:
+    """The reader's static prompt ``[K]``; empty where the plan has no answers for it."""
+    if plan.static_rounds is None:
         return torch.zeros(0, dtype=torch.long, device=pool.tensors.x.device)
-    context = calibration.static_context(pool, settings.for_static_prompt())
+    rounds = settings.static.model_copy(update={"rounds": plan.static_rounds})
+    context = calibration.static_context(pool, settings.model_copy(update={"static": rounds}).for_static_prompt())
     neighbours = find_sample_neighbours(context, sample)
     rows = choose_by_reader(context, sample, neighbours, apart.reader, apart).rows[0]
     return rows[rows >= 0]
 
 
-def _list_recipes(settings: Settings, order: Order, static: Tensor) -> list[_Recipe]:
-    orders = (None,) if settings.order is not None else (order, NearestFirst())
+def _list_recipes(
+    settings: Settings, calibration: Calibration, static: Tensor, measured: Calibration | None
+) -> list[_Recipe]:
+    """The recipes, the simplest first."""
+    first = EvidenceLast() if calibration.parameters.weights.reader > 0 else LikeliestLast()
+    orders: tuple[Order | None, ...] = (None,) if settings.order is not None else (first, NearestFirst())
     half = static[len(static) - len(static) // 2 :]
     prefixes = [static[:0], *([half] if len(half) else [])]
-    whole = [_Recipe(orders[0], static)] if len(static) else []
-    return [*(_Recipe(order, prefix) for prefix in prefixes for order in orders), *whole]
+    whole = [_Recipe(calibration, orders[0], static)] if len(static) else []
+    plain = [_Recipe(calibration, order, prefix) for prefix in prefixes for order in orders]
+    profiled = [] if measured is None else [_Recipe(measured, orders[0], prefix, True) for prefix in prefixes]
+    return [*plain, *whole, *profiled]
 
 
 def _find_best(outcomes: Sequence[EvaluationOutcome]) -> int:
-    losses = [torch.tensor(outcome.wrong or outcome.losses, dtype=torch.float64) for outcome in outcomes]
+    losses = [torch.tensor(outcome.losses, dtype=torch.float64) for outcome in outcomes]
     leader = min(losses, key=lambda loss: float(loss.mean()))
     tied = [i for i, loss in enumerate(losses) if is_within_one_standard_error(loss, leader)]
-    return min(tied, key=lambda i: (outcomes[i].fitted_log_loss() or 0.0, i))
+    return min(tied, key=lambda i: (sum(outcomes[i].wrong), i))

@@ -134,7 +134,7 @@ def test_without_calibration_the_defaults_stand_with_a_reason(more, reason):
     assert (found.trials, found.pseudo_queries) == ((), 0)
     chosen = found.parameters
     has_labels = more.get("outputs") != "none" and more.get("n") != 1
-    weights = ObjectiveWeights(reader=0.25) if has_labels else ObjectiveWeights(interference=0.25)
+    weights = ObjectiveWeights(reader=0.25) if has_labels else ObjectiveWeights()
     assert (chosen.output_share, chosen.neighbourhood, chosen.weights) == (0.5, 0.0, weights)
     assert isinstance(chosen.kernel, Gaussian)
     pins = calibrated(**{**more, "settings": make_settings(k=4, calibrate=False, shortlist=24, **PINS)})

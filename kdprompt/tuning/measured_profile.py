@@ -1,0 +1,237 @@
+"""Measures a reader's profile (R9) by its answers to examples of the pool that are held out.
+
+Each example is asked behind one neutral prompt, the same for all, which shows every output alike: the answer is what
+the reader knows itself (ℓ₀). Then it is asked behind two prompts of its own: its nearest neighbours in a random order,
+and a prompt that shows one output drawn at random more or less often, so that what is shown varies apart from what is
+true. The constants are fitted to two thirds of the examples and tried on the rest.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdprompt.errors import PoolError
+from kdprompt.objective.own_knowledge import OwnKnowledge
+from kdprompt.objective.reader_profile import ReaderProfile
+from kdprompt.readers.reader import Answer, Reader
+from kdprompt.selection.context import SelectionContext
+from kdprompt.theory.bandwidth import fit_by_leave_one_out
+from kdprompt.tuning.held_out import HeldOutEvaluation
+from kdprompt.tuning.profile_fit import ProfileFit, ReaderAnswers, fit_constants
+
+__all__ = ["MeasuredProfile", "measure_profile"]
+
+EXAMPLES = 120
+NEIGHBOURS = 64  # that a prompt of an example is drawn from
+DIGITS = 4
+
+
+@dataclass(frozen=True)
+class MeasuredProfile:
+    """A reader's profile, and how well the form of R9 foretells its answers to examples that it was not fitted to.
+
+    Attributes:
+        profile: The constants, fitted to all answers.
+        own: What the reader answered behind the neutral prompt; None for a reader that gives no probabilities.
+        explained: R² of the log-probabilities, at most 1; NaN for a reader that gives none.
+        foretold: Share of the answers that were the likeliest by the form, in [0, 1].
+        confidence: Mean probability that the form gave to these likeliest answers; near ``foretold`` if calibrated.
+        answers: How many the reader was asked for.
+    """
+
+    profile: ReaderProfile
+    own: OwnKnowledge | None
+    explained: float
+    foretold: float
+    confidence: float
+    answers: int
+
+    def __str__(self) -> str:
+        """In words."""
+        explained = "" if math.isnan(self.explained) else f"R² {self.explained:.2f}, "
+        profile = self.profile
+        return (
+            f"{profile.name}: τ = {profile.follow:.2f}, γ = {profile.knowledge_weight:.2f}, ρ = {profile.recency:.2f} "
+            f"by {self.answers} answers; on examples that the fit did not see {explained}{self.foretold:.0%} of the "
+            f"answers foretold, with a mean probability of {self.confidence:.0%}"
+        )
+
+
+def measure_profile(
+    context: SelectionContext, reader: Reader, rows: Tensor, k: int, generator: torch.Generator
+) -> MeasuredProfile:
+    """Asks a reader some 360 times and fits its profile.
+
+    Args:
+        context: The pool, and how prompts are written.
+        reader: Who answers.
+        rows: Rows of the pool that may be asked and shown.
+        k: Demonstrations a prompt, at least 1.
+        generator: Draws examples and prompts.
+
+    Raises:
+        PoolError: There are fewer than 96 examples with an output, or outputs are no labels.
+        TypeError: What is given is no reader.
+    """
+    held_out = HeldOutEvaluation.build(context, reader, rows, EXAMPLES, generator)
+    if held_out.labels is None or len(held_out.labels) < 2:
+        raise PoolError(
+            "a reader's profile is fitted to its choice among labels, and the pool has none to choose among; give a "
+            "pool whose outputs repeat, or leave the reader out"
+        )
+    prompts = _Prompts(held_out, held_out.without_held_out(rows), k, random.Random(int(generator.initial_seed())))
+    neutral = prompts.neutral()
+    own_answers = held_out.answer([neutral] * len(held_out.held))
+    varied = [[prompts.near(i), prompts.tilted(i)] for i in range(len(held_out.held))]
+    answers = [held_out.answer([pair[place] for pair in varied]) for place in (0, 1)]
+    seen = _collect(held_out, own_answers, [[pair[place] for pair in varied] for place in (0, 1)], answers)
+    return _fit(held_out, own_answers, seen)
+
+
+@dataclass(frozen=True)
+class _Prompts:
+    """Prompts for held-out examples.
+
+    Attributes:
+        held_out: The examples.
+        rows: Rows that may be shown ``[n]``.
+        k: Demonstrations a prompt.
+        draw: Draws them.
+    """
+
+    held_out: HeldOutEvaluation
+    rows: Tensor
+    k: int
+    draw: random.Random
+
+    def neutral(self) -> list[int]:
+        """Examples, k or fewer, in which every output stands as often as the others, or k outputs once."""
+        outputs = self.outputs(self.rows.tolist())
+        by_output = {label: [row for row, o in outputs.items() if o == label] for label in self.held_out.labels or ()}
+        groups = [self.draw.sample(group, len(group)) for group in by_output.values() if group]
+        self.draw.shuffle(groups)
+        turns = [group[turn] for turn in range(self.k) for group in groups if turn < len(group)]
+        return turns[: max(self.k // len(groups), 1) * len(groups) if len(groups) <= self.k else self.k]
+
+    def near(self, i: int) -> list[int]:
+        """The k nearest neighbours of an example in a random order."""
+        return self.shuffled(self.neighbours(i)[: self.k])
+
+    def tilted(self, i: int) -> list[int]:
+        """Neighbours of an example, and others, with an output drawn at random more or less often."""
+        anywhere = self.draw.sample(self.rows.tolist(), min(NEIGHBOURS, len(self.rows)))
+        outputs = self.outputs([*self.neighbours(i), *anywhere])
+        chosen = self.draw.choice(sorted(set(outputs.values())))
+        with_it = [row for row, output in outputs.items() if output == chosen]
+        others = self.shuffled([row for row, output in outputs.items() if output != chosen])
+        count = self.draw.randint(0, self.k)
+        return self.shuffled([*with_it[:count], *others, *with_it[count:]][: self.k])
+
+    def neighbours(self, i: int) -> list[int]:
+        """Rows nearest to an example, the nearest first."""
+        x = self.held_out.context.tensors.x
+        similarity = x[self.rows] @ x[self.held_out.held[i]]
+        nearest: list[int] = self.rows[similarity.topk(min(NEIGHBOURS, len(self.rows))).indices].tolist()
+        return nearest
+
+    def outputs(self, rows: Sequence[int]) -> dict[int, str]:
+        """The outputs of rows, where they have one."""
+        tensors = self.held_out.context.tensors
+        return {row: tensors.labels[int(tensors.label[row])][1] for row in rows if int(tensors.label[row]) >= 0}
+
+    def shuffled(self, rows: Sequence[int]) -> list[int]:
+        """Rows in a random order."""
+        return self.draw.sample(list(rows), len(rows))
+
+
+def _collect(
+    held_out: HeldOutEvaluation,
+    own_answers: Sequence[Answer],
+    prompts: Sequence[Sequence[Sequence[int]]],
+    answers: Sequence[Sequence[Answer]],
+) -> ReaderAnswers:
+    """What was seen and answered, set of prompts by set: all examples under the first, then under the second."""
+    labels, tensors = held_out.labels or (), held_out.context.tensors
+    codes = {label: code for code, label in enumerate(labels)}
+    identity = torch.eye(len(labels), dtype=torch.float64)
+
+    def values(prompt: Sequence[int]) -> Tensor:
+        return identity[[codes[tensors.labels[int(tensors.label[row])][1]] for row in prompt]]
+
+    own = _log_probs(own_answers, codes)
+    known = torch.zeros_like(own) if own_answers[0].log_probs is None else own
+    flat = [values(prompt) for of_set in prompts for prompt in of_set]
+    return ReaderAnswers(
+        log_probs=torch.cat([_log_probs(of_set, codes) for of_set in answers]),
+        own=known.repeat(len(prompts), 1),
+        shown=torch.stack([shown.mean(0) for shown in flat]),
+        last=torch.stack([shown[-1] for shown in flat]),
+    )
+
+
+def _log_probs(answers: Sequence[Answer], codes: dict[str, int]) -> Tensor:
+    """``[n, c]``; of a reader that gives none, 0 for its answer and −∞, or all alike where the answer is no label."""
+    rows = torch.full((len(answers), len(codes)), -math.inf, dtype=torch.float64)
+    for row, answer in zip(rows, answers, strict=True):
+        if answer.log_probs is not None:
+            row[:] = torch.tensor(answer.log_probs, dtype=torch.float64)
+        elif answer.text in codes:
+            row[codes[answer.text]] = 0.0
+        else:
+            row[:] = 0.0
+    return rows
+
+
+def _fit(held_out: HeldOutEvaluation, own_answers: Sequence[Answer], seen: ReaderAnswers) -> MeasuredProfile:
+    examples, name = len(held_out.held), held_out.reader.name
+    example = torch.arange(len(seen)) % examples
+    unseen = seen.take((example >= 2 * examples // 3).nonzero().squeeze(-1))
+    fit = fit_constants(seen.take((example < 2 * examples // 3).nonzero().squeeze(-1)))
+    expected = fit.predict(unseen).max(-1)
+    explained = fit.explained(unseen)
+    measured = MeasuredProfile(
+        profile=_to_profile(fit_constants(seen), name, held_out.labels or ()),
+        own=_keep_own(held_out, own_answers, seen),
+        explained=explained,
+        foretold=float((unseen.log_probs.argmax(-1) == expected.indices).double().mean()),
+        confidence=float(expected.values.exp().mean()),
+        answers=len(own_answers) + len(seen),
+    )
+    source = f"measured by {measured.answers} answers" + ("" if math.isnan(explained) else f", R² {explained:.2f}")
+    return MeasuredProfile(**{**vars(measured), "profile": measured.profile.model_copy(update={"source": source})})
+
+
+def _to_profile(fit: ProfileFit, name: str, labels: Sequence[str]) -> ReaderProfile:
+    bias = dict(zip(labels, (round(value, DIGITS) for value in fit.bias.tolist()), strict=True))
+    return ReaderProfile(
+        name=name,
+        follow=round(fit.follow, DIGITS),
+        knowledge_weight=round(fit.knowledge_weight, DIGITS),
+        recency=round(fit.recency, DIGITS),
+        label_bias=bias,
+    )
+
+
+def _keep_own(held_out: HeldOutEvaluation, own_answers: Sequence[Answer], seen: ReaderAnswers) -> OwnKnowledge | None:
+    """The answers behind the neutral prompt with the regression that foretells each of them best from the others."""
+    if own_answers[0].log_probs is None:
+        return None
+    own = seen.own[: len(own_answers)]
+    centred = own - own.mean(-1, keepdim=True)
+    x = held_out.context.tensors.x[held_out.held].cpu().double()
+    similarity = (x @ x.T).fill_diagonal_(-math.inf)
+    fit = fit_by_leave_one_out(
+        similarity, centred.expand(len(x), *centred.shape), centred, centred.mean(0), labels=False
+    )
+    pool = held_out.context.pool
+    return OwnKnowledge(
+        ids=tuple(pool.demonstration(row).id for row in held_out.held.tolist()),
+        outputs=tuple(held_out.labels or ()),
+        log_probs=tuple(tuple(round(value, DIGITS) for value in row) for row in own.tolist()),
+        temperature=fit.temperature,
+        shrinkage=fit.shrinkage,
+    )
