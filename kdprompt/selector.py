@@ -82,8 +82,7 @@ class DistillationSelector(EditablePool):
             vectors: Embeddings of the inputs ``[n, d]`` where they are at hand.
 
         Raises:
-            PoolError: The pool is empty, smaller than k, or an example cannot be used.
-            MissingKeyError: An example or a query lacks a key.
+            PoolError, MissingKeyError: The pool is empty, smaller than k, or an example or a query lacks a key.
             EmbeddingError: The embeddings do not fit.
         """
         pool = examples if isinstance(examples, Pool) else Pool.from_records(examples, schema)
@@ -103,25 +102,18 @@ class DistillationSelector(EditablePool):
         """Calibrates again, on the pool as it now is, and keeps the result.
 
         Args:
-            reader: The model that will read the prompts, as ``select_static`` takes it. Its answers to examples of the
-                pool measure its profile (R9), and choose whether J works with it, the reading order for one query and,
-                in pools of one task, whether demonstrations of its static prompt stand first (``prefix``).
-            max_answers: Most answers that the reader may be asked for. ``plan_answers`` says beforehand how many it
-                will be and what is left out; None is no limit, some 12,000. Some 1,000 suffice without a prefix.
-
-        Raises:
-            PoolError: A reader is given and fewer than 96 examples have an output.
-            ValueError: ``max_answers`` is too small for anything.
+            reader: The model that will read the prompts. Its answers to examples of the pool measure its profile (R9),
+                and choose whether J works with it, the reading order and, in pools of one task, a ``prefix`` from its
+                static prompt. ``PoolError``: fewer than 96 have an output.
+            max_answers: Most answers that it is asked for; ``plan_answers`` says how many and for what. None is no
+                limit, some 12,000; some 1,000 suffice without a prefix. ``ValueError``: too few for anything.
         """
-        calibration = calibrate_pool(self._pool, self._traffic, self.settings)
+        found = calibrate_pool(self._pool, self._traffic, self.settings)
+        self._pool = self._pool.with_lexical_share(found.lexical_share, self.settings)
         if reader is not None:
-            pool = self._pool.with_lexical_share(calibration.lexical_share, self.settings)
-            calibration = calibrate_query_prompts(
-                pool, self._traffic, calibration, self.settings, reader, max_answers
-            )
-        self._pool = self._pool.with_lexical_share(calibration.lexical_share, self.settings)
-        self.calibration = calibration
-        return calibration
+            found = calibrate_query_prompts(self._pool, self._traffic, found, self.settings, reader, max_answers)
+        self.calibration = found
+        return found
 
     def plan_answers(self, max_answers: int | None = None) -> AnswerPlan:
         """What ``calibrate`` will ask a reader for, and how often at most; arguments and errors as there."""
@@ -131,11 +123,9 @@ class DistillationSelector(EditablePool):
         """Writes pool, embeddings, settings and calibration to one file, for ``load``; see ``kdprompt.storage``.
 
         Args:
-            path: The file; one that is there is replaced at once or not at all.
+            path: The file; one that is there is replaced at once or not at all. ``PoolError``: JSON cannot keep an
+                example as it is; nothing is written.
             default: Called for a value of an example that JSON has no form for, as ``json.dumps`` does.
-
-        Raises:
-            PoolError: JSON cannot keep an example as it is; nothing is written.
         """
         write(self.stored(), path, default)
 
@@ -157,14 +147,13 @@ class DistillationSelector(EditablePool):
             decode: Makes a value again of what ``default`` made of it.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            PoolError: It is no stored selector, or its settings could not be stored and none are given.
+            FileNotFoundError, PoolError: There is none, or it is no stored selector, or settings must be given.
             EmbeddingError: The embedder was none of kdprompt's and none is given.
         """
         return cls.restored(read(path, decode), embeddings, settings)
 
     def to_dict(self, default: Recode | None = None) -> dict[str, Any]:
-        """All that ``save`` writes, as a dictionary that JSON has."""
+        """All that ``save`` writes, as JSON has it."""
         return to_dict(self.stored(), default)
 
     @classmethod
@@ -189,10 +178,10 @@ class DistillationSelector(EditablePool):
         cls, stored: Stored, embeddings: Embedder | None = None, settings: Settings | None = None
     ) -> "DistillationSelector":
         """A selector from what ``stored`` gave; errors as ``load``."""
-        embedder = restore_embedder(stored.embedder, embeddings)
         settings = settings or stored.restored_settings()
-        embedded_pool = EmbeddedPool.build(stored.pool, stored.vectors, embedder, settings, stored.outputs)
-        return cls(embedded_pool, settings, stored.traffic, stored.calibration_under(settings))
+        embedder = restore_embedder(stored.embedder, embeddings)
+        pool = EmbeddedPool.build(stored.pool, stored.vectors, embedder, settings, stored.outputs)
+        return cls(pool, settings, stored.traffic, stored.calibration_under(settings))
 
     @rename_argument("core", "prefix")
     def select(
@@ -214,14 +203,12 @@ class DistillationSelector(EditablePool):
                 can cache what it has read of it: ``select_static(k=4)``, say. The rest of k is chosen given it, and
                 stands behind it. Task and outputs do not restrict it. None takes what a reader chose (``calibrate``)
                 for queries that permit its outputs and do not stand in it; ``()`` is no prefix.
-            own: What the reader answers to this query without the pool's help: a log-probability in nats for each
-                output, zero-shot or behind a neutral prompt. J then adds to it what the pool knows (R9).
+            own: What the reader answers without the pool's help: a log-probability in nats for each output, zero-shot
+                or behind a neutral prompt. J adds to it what the pool knows (R9).
 
         Raises:
-            QueryError: The query is empty, its task or outputs are not the pool's, the prefix exceeds k or the
-                budget, or ``own`` does not name the outputs.
-            MissingKeyError: A mapping lacks an input key.
-            PoolError: An id of the prefix is not in the pool.
+            QueryError: It is empty, its task, outputs or ``own`` are not the pool's, or the prefix exceeds k or budget.
+            MissingKeyError, PoolError: A mapping lacks an input key, or the pool an id of the prefix.
             EmbeddingError: The query's embedding does not fit.
         """
         (parsed,) = self._pool.parse_queries([query], task, outputs, own)
@@ -249,18 +236,15 @@ class DistillationSelector(EditablePool):
         vectors: Tensor | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> list[Selection]:
-        """Chooses the demonstrations for each of many queries, in batched passes.
+        """Chooses for each of many queries, in batched passes: one selection each, in order, as one by one.
 
         Args:
-            queries: As ``select`` takes them.
+            queries: As ``select`` takes them; ``Query(own=…)`` says what the reader knows of each.
             task: For all of them.
-            outputs: For all of them.
-            prefix: For all of them.
+            outputs: Likewise.
+            prefix: Likewise.
             vectors: Embeddings of the queries ``[m, d]`` where they are at hand.
             progress: Called with the number of queries done since the last call.
-
-        Returns:
-            One selection a query, in order; the same as one by one.
         """
         pool = self._pool
         parsed = pool.parse_queries(queries, task, outputs)
@@ -280,7 +264,7 @@ class DistillationSelector(EditablePool):
         k: int | None = None,
         reader: Reader | None = None,
     ) -> Selection:
-        """Chooses one prompt for the whole query distribution.
+        """Chooses one prompt for the whole query distribution; its ``query`` is None.
 
         Args:
             queries: A sample of it; None takes the sample given at construction, else the pool's own inputs.
@@ -290,9 +274,6 @@ class DistillationSelector(EditablePool):
             reader: The model that will read the prompt, ``LabelReader`` or ``TextReader`` say. In some 9,600
                 answers (``settings.static.rounds``) to held-out examples of the pool, no label of a query, it chooses
                 among prompts of small J, drawn ones, changes of the best. ``PoolError``: fewer than 96 have an output.
-
-        Returns:
-            The selection; its ``query`` is None.
         """
         return self._choose_static(TrafficRequest(queries, task, outputs), k, reader).select()
 

@@ -50,15 +50,26 @@ Model = Annotated[
     ),
 ]
 ModelDevice = Annotated[str | None, Option(help="Of a local model: cpu, cuda, mps, … Default: the best there is.")]
+OutputFolder = Annotated[
+    Path, Option(help="Folder for answers, results (JSON, Markdown) and report.html; a killed run goes on.")
+]
+MaxNewTokens = Annotated[
+    int | None, Option(help="Most tokens that a local model writes where outputs are text. Default: 32.", min=1)
+]
+MetricName = Annotated[
+    str,
+    Option(
+        help="accuracy, exact-match, token-f1, json-match, json-f1, or python:MODULE:FUNCTION. Default: json-match "
+        "where all outputs are JSON, else accuracy."
+    ),
+]
 Scoring = Literal["normalised", "sum", "constrained"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Split = Literal["test", "dev"]
 
 
 def bench(  # noqa: PLR0913 - a command's options are its interface
-    output: Annotated[
-        Path, Option(help="Folder for answers, results (JSON, Markdown) and report.html; a killed run goes on.")
-    ],
+    output: OutputFolder,
     data: Data = None,
     pool: PoolFile = None,
     dev: DevFile = None,
@@ -67,22 +78,14 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     scoring: Annotated[Scoring, Option(help="How a local model chooses among labels.")] = "normalised",
     dtype: Annotated[Precision | None, Option(help="Precision of a local model. Default: its own.")] = None,
     device: ModelDevice = None,
-    max_new_tokens: Annotated[
-        int | None, Option(help="Most tokens that a local model writes where outputs are text. Default: 32.", min=1)
-    ] = None,
+    max_new_tokens: MaxNewTokens = None,
     selector: Selectors = None,
     reference: Annotated[str | None, Option(help="Compared with all others. Default: the first selector.")] = None,
     k: Annotated[list[int] | None, Option(help=f"Demonstrations; repeatable. Default: {DEFAULT_K}.", min=0)] = None,
     suite: Suites = None,
     limit: Annotated[int | None, Option(help="Most test queries of each data set.", min=1)] = None,
     split: Annotated[Split, Option(help="dev for choosing settings, test for reporting.")] = "test",
-    metric: Annotated[
-        str,
-        Option(
-            help="accuracy, exact-match, token-f1, json-match, json-f1, or python:MODULE:FUNCTION. Default: json-match "
-            "where all outputs are JSON, else accuracy."
-        ),
-    ] = "auto",
+    metric: MetricName = "auto",
     embedder: Annotated[str, Option(help="'minilm', 'lsa', or a sentence-transformers model.")] = "minilm",
     seed: SeedOption = 0,
 ) -> None:
@@ -91,23 +94,21 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
 
     log = Console(stderr=True, highlight=False)
     selectors, first = _selectors(selector or ["kdprompt", "nearest-last"], reference)
-    scored = _metric(metric)
     base = _datasets(_Files(data or [], pool, dev, test))
-    first_model, *more_models = dict.fromkeys(model or ["smollm2"])
+    names = dict.fromkeys(model or ["smollm2"])  # one of them is in memory at a time
+    readers = (open_reader(name, log, scoring, max_new_tokens, dtype=dtype, device=device) for name in names)
     plan = Plan(
+        metric=_metric(metric),
         datasets=[dataset for name in suite or ["clean"] for dataset in apply_suite(base, name, seed=seed)],
         selectors=selectors,
         ks=k or [DEFAULT_K],
-        reader=open_reader(first_model, log, scoring, max_new_tokens, dtype=dtype, device=device),
+        reader=next(readers),
         embed=_embed(embedder, base, output),
-        metric=scored,
         limit=limit,
         split=split,
         seed=seed,
     )
-    # One model is in memory at a time.
-    others = (open_reader(name, log, scoring, max_new_tokens, dtype=dtype, device=device) for name in more_models)
-    _run(plan, others, output, first, log)
+    _run(plan, readers, output, first, log)
 
 
 def _selectors(specs: list[str], reference: str | None) -> tuple[list[Any], str]:

@@ -6,6 +6,7 @@ the pool nor duplicates in it can change anything further on, and a tie goes to 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeVar
 
 import torch
@@ -100,19 +101,10 @@ def build_pool_tensors(
     task_codes = _number(sorted({record.task for record in records if record.task is not None}))
     label_codes = _number(sorted({(r.task, r.output) for r in records if r.output is not None}, key=_sort_key))
     mode = _choose_mode(len(label_codes), sum(record.output is not None for record in records), outputs)
-
-    def as_column(codes: Iterable[int]) -> Tensor:
-        return torch.tensor(list(codes), dtype=torch.long, device=vectors.device)
-
+    as_column = partial(_to_column, device=vectors.device)
     label = as_column(-1 if record.output is None else label_codes[record.task, record.output] for record in records)
     task = as_column(-1 if record.task is None else task_codes[record.task] for record in records)
-    inputs = vectors[as_column(pool_index)].to(torch.promote_types(vectors.dtype, torch.float32))
-    x = torch.nn.functional.normalize(inputs, dim=-1, eps=1e-30)
-    lexicon = None
-    if lexical_share > 0:
-        texts_of_inputs = [record.input for record in records]
-        lexicon = Lexicon.build(texts_of_inputs, lexical_share)
-        x = lexicon.join(x, texts_of_inputs)
+    x, lexicon = _input_vectors(vectors[as_column(pool_index)], [record.input for record in records], lexical_share)
     v = x.new_ones(len(records), 1)
     if mode == "labels":
         v = _one_hot(label, len(label_codes), x.dtype)
@@ -134,6 +126,19 @@ def build_pool_tensors(
         priors=_mean_values(v, task, len(task_codes)),
         lexicon=lexicon,
     )
+
+
+def _to_column(codes: Iterable[int], device: torch.device) -> Tensor:
+    return torch.tensor(list(codes), dtype=torch.long, device=device)
+
+
+def _input_vectors(dense: Tensor, texts: Sequence[str], lexical_share: float) -> tuple[Tensor, Lexicon | None]:
+    """Unit-norm vectors of inputs, and the words that have a share in them."""
+    x = torch.nn.functional.normalize(dense.to(torch.promote_types(dense.dtype, torch.float32)), dim=-1, eps=1e-30)
+    if lexical_share == 0:
+        return x, None
+    lexicon = Lexicon.build(texts, lexical_share)
+    return lexicon.join(x, texts), lexicon
 
 
 def _mean_values(v: Tensor, task: Tensor, tasks: int) -> Tensor:

@@ -1,0 +1,179 @@
+"""A simulated reader with planted constants is measured through its answers to prompts, end to end."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from kdprompt import Answer, CallableEmbedder, DistillationSelector, PoolError, Query, QueryError, Settings
+from kdprompt.objective.own_knowledge import OwnKnowledge
+from kdprompt.objective.reader_profile import CAPABLE_READER
+from kdprompt.tuning.measured_profile import measure_profile
+
+FOLLOW, RECENCY, KNOWLEDGE, LEANING = 4.0, 1.2, 1.0, 0.6
+SIDES = ("east", "north", "south")
+
+
+def vector(text):
+    return np.concatenate(
+        [
+            [3.0 * SIDES.index(side) for side in SIDES if text.startswith(side)][:1] or [1.0],
+            np.random.default_rng(list(text.encode())).normal(size=5),
+        ]
+    )
+
+
+EMBEDDER = CallableEmbedder(lambda texts: np.array([vector(text) for text in texts]))
+
+
+def records(n=480):
+    rng = np.random.default_rng(0)
+    return [
+        {"input": f"{SIDES[i % 3]} {i}", "output": SIDES[i % 3] if rng.random() < 0.7 else SIDES[rng.integers(3)]}
+        for i in range(n)
+    ]
+
+
+def knows(text):
+    """What the reader knows itself of an input, in nats."""
+    return np.random.default_rng(list(f"known {text}".encode())).normal(size=3)
+
+
+class Simulated:
+    """Answers by R9 with planted constants."""
+
+    name = "simulated"
+
+    def __init__(self, *, sure=True):
+        self.sure = sure
+        self.asked = 0
+
+    def answers(self, prompts, labels):
+        for prompt in prompts:
+            self.asked += 1
+            inputs, outputs = re.findall(r"Input: (.+)", prompt), re.findall(r"Output: (.+)", prompt)
+            shown = np.array([outputs.count(label) / max(len(outputs), 1) for label in labels])
+            last = np.array([float(bool(outputs) and outputs[-1] == label) for label in labels])
+            leaning = np.array([LEANING, 0.0, -LEANING])
+            logits = torch.tensor(KNOWLEDGE * knows(inputs[-1]) + FOLLOW * shown + RECENCY * last + leaning)
+            log_probs = tuple(logits.log_softmax(-1).tolist())
+            yield Answer(labels[int(np.argmax(log_probs))], log_probs if self.sure else None)
+
+    def count_tokens(self, text):
+        return len(text.split())
+
+
+def measured(reader, k=6, pool=None):
+    selector = DistillationSelector.from_examples(pool or records(), EMBEDDER, settings=Settings(k=k))
+    context = selector.calibration.query_context(selector._pool, selector.settings)
+    rows = torch.arange(len(context.tensors))
+    return measure_profile(context, reader, rows, k, torch.Generator().manual_seed(0)), selector
+
+
+def test_planted_constants_are_found_through_the_answers():
+    reader = Simulated()
+    found, selector = measured(reader)
+    assert reader.asked == found.answers == 360
+    profile = found.profile
+    assert profile.follow == pytest.approx(FOLLOW, rel=0.05) and profile.recency == pytest.approx(RECENCY, rel=0.1)
+    assert profile.knowledge_weight == pytest.approx(KNOWLEDGE, rel=0.1) and found.explained > 0.98
+    # ℓ₀ is read behind a neutral prompt, whose last output and the leaning are in it; b holds what is left.
+    assert max(profile.label_bias.values()) - min(profile.label_bias.values()) < 1.5
+    assert found.foretold > 0.9 and 0.4 < found.confidence <= 1
+    assert profile.name == "simulated" and profile.source == f"measured by 360 answers, R² {found.explained:.2f}"
+    assert type(profile).model_validate_json(profile.model_dump_json()) == profile
+    assert found.own is not None and set(found.own.ids) <= {d.id for d in selector.pool}
+    assert "τ = " in str(found) and "foretold" in str(found)
+
+
+def test_answers_without_probabilities_measure_it_too():
+    found, _ = measured(Simulated(sure=False))
+    assert found.own is None and np.isnan(found.explained) and found.profile.follow > 2
+    assert found.foretold > 0.7 and "R²" not in str(found)
+
+
+def test_pools_without_labels_have_no_profile():
+    pool = [{"input": f"east {i}", "output": f"text {i}"} for i in range(200)]
+    with pytest.raises(PoolError, match="choice among labels"):
+        measured(Simulated(), pool=pool)
+
+
+def test_calibration_works_with_the_measured_profile_where_it_answers_better():
+    selector = DistillationSelector.from_examples(records(), EMBEDDER, settings=Settings(k=6))
+    reader, plan = Simulated(), selector.plan_answers(1500)
+    assert plan.profile and plan.static_rounds is None and plan.answers <= 1500
+    found = selector.calibrate(reader, max_answers=1500)
+    assert reader.asked <= plan.answers and "simulated: τ = " in found.source and found.prefix == ()
+    if found.own is not None:
+        assert found.parameters.profile.name == "simulated" != CAPABLE_READER.name
+    data = json.loads(json.dumps(selector.to_dict()))
+    again = DistillationSelector.from_dict(data, EMBEDDER)
+    assert again.calibration == found
+    assert again.select("east of here") == selector.select("east of here")
+
+
+@pytest.mark.parametrize(("most", "profile", "static"), [(None, True, 16), (240, False, None), (800, True, None)])
+def test_the_plan_says_what_few_answers_leave_out(most, profile, static):
+    selector = DistillationSelector.from_examples(records(), EMBEDDER, settings=Settings(k=6))
+    plan = selector.plan_answers(most)
+    assert (plan.profile, plan.static_rounds) == (profile, static)
+    assert most is None or plan.answers <= most
+    assert f"at most {plan.answers:,} answers" in str(plan) and ("not measured" in str(plan)) != profile
+
+
+def test_too_few_answers_are_refused():
+    selector = DistillationSelector.from_examples(records(), EMBEDDER, settings=Settings(k=6))
+    with pytest.raises(ValueError, match="max_answers must be at least 240"):
+        selector.calibrate(Simulated(), max_answers=10)
+
+
+# -- what the reader knows itself -----------------------------------------------------------------------------------
+
+
+def test_own_knowledge_is_the_regression_of_the_others_answers():
+    selector = DistillationSelector.from_examples(records(120), EMBEDDER, settings=Settings(k=4))
+    pool, ids = selector._pool, tuple(d.id for d in list(selector.pool)[:30])
+    answers = torch.tensor(np.array([knows(d.input) for d in list(selector.pool)[:30]])).log_softmax(-1)
+    known = OwnKnowledge(ids, SIDES, tuple(map(tuple, answers.tolist())), temperature=0.3, shrinkage=0.7)
+    estimate = pool.estimate_own(known)
+    x = pool.tensors.x.double()
+    rows = [pool.find_row(ident) for ident in ids]
+    centred = answers - answers.mean(-1, keepdim=True)
+    for q in (x[rows[0]], x[-1]):
+        kernel = torch.stack([torch.exp((x[row] @ q - 1) / 0.3) * float(x[row] @ q < 1 - 1e-6) for row in rows])
+        expected = (kernel @ centred + 0.7 * centred.mean(0)) / (kernel.sum() + 0.7)
+        torch.testing.assert_close(estimate(q), expected)
+    selector.remove(ids[:29])
+    assert len(selector._pool.estimate_own(known).x) == 1
+    selector.remove(ids[29])
+    assert selector._pool.estimate_own(known) is None and pool.estimate_own(None) is None
+
+
+def test_what_the_reader_knows_enters_the_aim_of_a_prompt():
+    selector = DistillationSelector.from_examples(records(), EMBEDDER, settings=Settings(k=6))
+    query, sure = "east of here", {"east": -9.0, "north": -9.0, "south": 0.0}
+    plain, told = selector.select(query), selector.select(query, own=sure)
+    by_output = {item.output: item for item in told.evidence}
+    assert by_output["south"].own == pytest.approx(0) and by_output["east"].own == pytest.approx(-9)
+    logits = {o: item.pool + item.own for o, item in by_output.items()}
+    expected = np.exp(logits["south"]) / sum(np.exp(value) for value in logits.values())
+    assert by_output["south"].target == pytest.approx(expected, abs=1e-9)
+    assert {item.own for item in plain.evidence} == {0.0}
+    batch = selector.select_batch([Query(text=query, own=sure), query])
+    assert batch[0].evidence == told.evidence and batch[1].evidence == plain.evidence
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"east": 0.0}, "it lacks 'north'"),
+        ({"east": 0.0, "north": 0.0, "south": 0.0, "west": 0.0}, "the pool has no output 'west'"),
+        ({"east": 0.0, "north": float("nan"), "south": 0.0}, "finite log-probabilities in nats, got nan for 'north'"),
+    ],
+)
+def test_own_knowledge_that_does_not_fit_is_refused(own, message):
+    selector = DistillationSelector.from_examples(records(), EMBEDDER, settings=Settings(k=6))
+    with pytest.raises(QueryError, match=message):
+        selector.select("east of here", own=own)
