@@ -7,6 +7,8 @@ from .errors import ModelNotFoundError as ModelNotFoundError
 from .errors import PoolError as PoolError
 from .errors import QueryError as QueryError
 from .explanation import Explanation as Explanation
+from .measure_profile import ProfileMeasurement as ProfileMeasurement
+from .measure_profile import measure_profile as measure_profile
 from .objective.parameters import ObjectiveParameters as ObjectiveParameters
 from .objective.parameters import ObjectiveSettings as ObjectiveSettings
 from .objective.parameters import ObjectiveWeights as ObjectiveWeights

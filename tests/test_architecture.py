@@ -36,6 +36,7 @@ ROOMS = (
     "editable_pool",
     "micro_batching",
     "selector",
+    "measure_profile",
     "resources",
     "probe",
     "evaluate",

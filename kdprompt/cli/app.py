@@ -8,6 +8,7 @@ from rich.console import Console
 from kdprompt.cli.bench import bench
 from kdprompt.cli.demo import demo
 from kdprompt.cli.doctor import doctor
+from kdprompt.cli.profile import profile
 from kdprompt.cli.reproduce import reproduce
 from kdprompt.cli.select import select
 from kdprompt.cli.tables import tables
@@ -25,6 +26,7 @@ app.command()(select)
 app.command()(demo)
 app.command()(bench)
 app.command()(tables)
+app.command()(profile)
 app.command()(doctor)
 app.command()(reproduce)
 

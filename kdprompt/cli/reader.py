@@ -5,11 +5,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
+from typer import Option
 
-__all__ = ["count_answers", "import_attribute", "open_reader"]
+__all__ = ["CacheOption", "count_answers", "import_attribute", "keep_answers", "open_reader"]
+
+CacheOption = Annotated[
+    Path | None, Option(help="Folder that keeps the reader's answers: what was answered is not asked again.")
+]
 
 
 def open_reader(
@@ -54,15 +59,27 @@ class _Counted:
 
 
 @contextmanager
-def count_answers(reader: Any) -> Iterator[Any]:
-    """A reader whose answers are counted on the terminal; nothing where there is none."""
+def keep_answers(reader: Any, folder: Path | None) -> Iterator[Any]:
+    """A reader whose answers are kept in a folder, so that a run that was killed goes on; itself without a folder."""
+    from kdprompt.evaluate import Store
+
+    if reader is None or folder is None:
+        yield reader
+        return
+    with Store(folder) as store:
+        yield store.cached_reader(reader)
+
+
+@contextmanager
+def count_answers(reader: Any, total: int | None = None) -> Iterator[Any]:
+    """A reader whose answers are counted on the terminal, of at most ``total``; nothing where there is none."""
     from kdprompt.cli.progress import progress_bar
 
     if reader is None:
         yield None
         return
     with progress_bar() as progress:
-        bar = progress.add_task(f"asking {reader.name}", total=None)
+        bar = progress.add_task(f"asking {reader.name}", total=total)
         yield _Counted(reader, lambda: progress.advance(bar))
 
 

@@ -13,7 +13,7 @@ from typer import Option
 from kdprompt.cli.clock import Clock
 from kdprompt.cli.options import DeviceOption, EmbeddingModelOption, PoolOption, QueriesOption
 from kdprompt.cli.queries import read_queries
-from kdprompt.cli.reader import count_answers, open_reader
+from kdprompt.cli.reader import CacheOption, count_answers, keep_answers, open_reader
 from kdprompt.defaults import DEFAULT_K, DEFAULT_STATIC_ROUNDS
 
 __all__ = ["select"]
@@ -36,11 +36,20 @@ ReaderOption = Annotated[
     Option(
         help="The model that will read the prompts: 'smollm2', a Hugging Face name or folder, or python:MODULE:NAME "
         "(LangChain model, callable). It answers examples of the pool: with --static some 9,600 times, and the best "
-        "of some 320 prompts is taken; else some 10,600 times, to choose the prefix and the reading order."
+        "of some 320 prompts is taken; else at most --max-answers times, to measure its profile and to choose the "
+        "reading order and the prefix."
     ),
 ]
 RoundsOption = Annotated[
     int, Option(help="With --reader: how often its best static prompt is changed, some 480 answers each.", min=0)
+]
+MaxAnswersOption = Annotated[
+    int | None,
+    Option(help="With --reader, for single queries: most answers. Default: no limit, some 12,000.", min=1),
+]
+ProfileOption = Annotated[
+    Path | None,
+    Option(help="The reader's profile, as kdprompt profile writes it: no answer is needed.", exists=True),
 ]
 InputKeyOption = Annotated[list[str] | None, Option(help="Key of the input; repeatable. Default: input.")]
 OutputKeyOption = Annotated[list[str] | None, Option(help="Key of the output; repeatable. Default: output.")]
@@ -55,12 +64,14 @@ class _Request:
         is_static: Whether one prompt is wanted for all of them.
         task: The task to choose from.
         outputs: Permitted outputs.
+        max_answers: Most answers of the reader, for single queries.
     """
 
     queries: list[Any]
     is_static: bool
     task: str | None
     outputs: list[str] | None
+    max_answers: int | None = None
 
 
 def select(  # noqa: PLR0913 - a command's options are its interface
@@ -76,6 +87,9 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     order: OrderOption = None,
     reader: ReaderOption = None,
     rounds: RoundsOption = DEFAULT_STATIC_ROUNDS,
+    max_answers: MaxAnswersOption = None,
+    cache: CacheOption = None,
+    profile: ProfileOption = None,
     input_key: InputKeyOption = None,
     output_key: OutputKeyOption = None,
     model: EmbeddingModelOption = None,
@@ -91,16 +105,19 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     log = Console(stderr=True, highlight=False)
     schema = Schema(inputs=tuple(input_key or ("input",)), outputs=tuple(output_key or ("output",)))
     loaded = Pool.from_jsonl(pool, schema)
-    request = _Request(_check_queries(loaded, query or [], queries, may_be_empty=static), static, task, permit)
-    settings = _read_settings(k, budget, order, rounds)
+    request = _Request(
+        _check_queries(loaded, query or [], queries, may_be_empty=static), static, task, permit, max_answers
+    )
+    settings = _read_settings(k, budget, order, rounds, profile)
     asked = open_reader(reader, log, device=device) if reader else None
     clock = Clock(log)
-    job = _Job(request, asked, clock)
-    selector = job.build_selector(loaded, settings, ProgressEmbedder(model, device=device))
-    if output is None and (static or len(request.queries) == 1):
-        job.explain(selector)
-    else:
-        _write(job.select(selector), output, log)
+    with keep_answers(asked, cache) as kept:
+        job = _Job(request, kept, clock)
+        selector = job.build_selector(loaded, settings, ProgressEmbedder(model, device=device))
+        if output is None and (static or len(request.queries) == 1):
+            job.explain(selector)
+        else:
+            _write(job.select(selector), output, log)
 
 
 def _check_queries(pool: Any, texts: list[str], path: Path | None, *, may_be_empty: bool) -> list[Any]:
@@ -114,15 +131,31 @@ def _check_queries(pool: Any, texts: list[str], path: Path | None, *, may_be_emp
     return queries
 
 
-def _read_settings(k: str, budget: int | None, order: str | None, rounds: int) -> Any:
-    from kdprompt import Settings, StaticSettings
+def _read_settings(k: str, budget: int | None, order: str | None, rounds: int, profile: Path | None) -> Any:
+    from kdprompt import ObjectiveSettings, Settings, StaticSettings
     from kdprompt.search.ordering import ORDERS
 
     if k != "auto" and not k.isdecimal():
         raise ValueError(f"--k must be a whole number from 0 or 'auto', got {k!r}")
     size: Any = "auto" if k == "auto" else int(k)
     chosen = ORDERS[order]() if order else None
-    return Settings(k=size, budget=budget, order=chosen, static=StaticSettings(rounds=rounds))
+    objective = ObjectiveSettings(profile=None if profile is None else _read_profile(profile))
+    return Settings(k=size, budget=budget, order=chosen, objective=objective, static=StaticSettings(rounds=rounds))
+
+
+def _read_profile(path: Path) -> Any:
+    from pydantic import ValidationError
+
+    from kdprompt import ReaderProfile
+
+    try:
+        return ReaderProfile.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise ValueError(
+            f"{path} is no profile of a reader: {where}: {first['msg']}; kdprompt profile writes one"
+        ) from (error)
 
 
 @dataclass(frozen=True)
@@ -148,8 +181,10 @@ class _Job:
             )
         self.clock.print_lap("prepared the pool and calibrated")
         if self.reader and not request.is_static:
-            with count_answers(self.reader) as reader:
-                selector.calibrate(reader)
+            plan = selector.plan_answers(request.max_answers)
+            self.clock.log.print(f"asking {self.reader.name}: {plan}", style="dim", soft_wrap=True)
+            with count_answers(self.reader, total=plan.answers) as reader:
+                selector.calibrate(reader, max_answers=request.max_answers)
             self.clock.print_lap(f"calibrated by the answers of {self.reader.name}")
         return selector
 

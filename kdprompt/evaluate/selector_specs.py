@@ -63,8 +63,9 @@ def make_selector(spec: str) -> BenchmarkSelector:
 
     ``kdprompt:share=0;interference=1`` sets settings of kdprompt (share, neighbourhood, interference, complexity,
     tolerance, temperature, order, shortlist, static_rounds, calibrate), and ``traffic=true`` calibrates it near the
-    traffic; ``mmr:trade_off=0.9`` sets an argument of a baseline; ``shuffled:kdprompt`` and ``shuffled(5):kdprompt``
-    show another selector's demonstrations in 20 or 5 random orders.
+    traffic; ``kdprompt-reader:max_answers=1500`` bounds the reader's answers; ``mmr:trade_off=0.9`` sets an argument of
+    a baseline; ``shuffled:kdprompt`` and ``shuffled(5):kdprompt`` show another selector's demonstrations in 20 or 5
+    random orders.
 
     Args:
         spec: Name and options.
@@ -87,7 +88,11 @@ def make_selector(spec: str) -> BenchmarkSelector:
         traffic = options.pop("traffic", False)
         if not isinstance(traffic, bool):
             raise ValueError(f"traffic must be true or false, got {traffic!r} in {spec!r}")
-        return replace(selector, name=spec, traffic=traffic, settings=_make_settings(options, spec))
+        most = options.pop("max_answers", None)
+        if most is not None and (not isinstance(most, int) or not selector.ask_reader):
+            raise ValueError(f"max_answers is a whole number, for kdprompt-reader alone, got {most!r} in {spec!r}")
+        settings = _make_settings(options, spec)
+        return replace(selector, name=spec, traffic=traffic, max_answers=most, settings=settings)
     if isinstance(selector, PerQuerySelector | StaticSelector):
         return type(selector)(spec, _bind_options(selector.function, options, spec), selector.draws)
     raise ValueError(f"the selector {name!r} takes no options, got {rest!r}")

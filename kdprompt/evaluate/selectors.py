@@ -119,6 +119,7 @@ class DistillationBenchmarkSelector:
             calibrated with the reader, always are.
         ask_reader: Whether the reader answers examples of the pool during preparation: to choose the static prompt, or
             to calibrate.
+        max_answers: Most answers of the reader in a calibration; None is no limit.
         draws: 1, since nothing is drawn.
     """
 
@@ -128,6 +129,7 @@ class DistillationBenchmarkSelector:
     adaptive_k: bool = False
     traffic: bool = False
     ask_reader: bool = False
+    max_answers: int | None = None
     draws: int = 1
 
     def prepare(self, benchmark: BenchmarkPool, k: int) -> ChooseFunction:
@@ -144,7 +146,7 @@ class DistillationBenchmarkSelector:
             reader = benchmark.reader if self.ask_reader else None
             return _choose_always(selector.select_static(reader=reader).demonstrations)
         if self.ask_reader:
-            selector.calibrate(benchmark.reader)
+            selector.calibrate(benchmark.reader, max_answers=self.max_answers)
         return lambda batch: [
             selection.demonstrations for selection in selector.select_batch(batch.queries, vectors=batch.q)
         ]

@@ -32,7 +32,7 @@ from kdprompt.settings import Settings
 from kdprompt.theory.standard_error import is_within_one_standard_error
 from kdprompt.tuning.answer_plan import HELD_OUT, AnswerPlan, plan_answers
 from kdprompt.tuning.held_out import EvaluationOutcome, HeldOutEvaluation
-from kdprompt.tuning.measured_profile import MeasuredProfile, measure_profile
+from kdprompt.tuning.profile_measurement import ProfileMeasurement, fit_profile
 from kdprompt.tuning.static_prompt import choose_by_reader
 
 __all__ = ["calibrate_query_prompts"]
@@ -101,7 +101,7 @@ def calibrate_query_prompts(
     plan = plan_answers(pool.tensors, settings, max_answers)
     measured = None
     if plan.profile:
-        measured = measure_profile(context, reader, held_out.without_held_out(rows), settings.largest_k, generator)
+        measured = fit_profile(context, reader, held_out.without_held_out(rows), settings.largest_k, generator)
     static = _static_prompt(pool, sample, calibration, settings, held_out, plan)
     recipes = _list_recipes(settings, calibration, static, _calibrate_for(measured, pool, traffic, settings))
     encoded = encode_rows(pool.tensors, held_out.held)
@@ -124,7 +124,7 @@ def calibrate_query_prompts(
 
 
 def _calibrate_for(
-    measured: MeasuredProfile | None, pool: EmbeddedPool, traffic: Traffic | None, settings: Settings
+    measured: ProfileMeasurement | None, pool: EmbeddedPool, traffic: Traffic | None, settings: Settings
 ) -> Calibration | None:
     """J calibrated again for the measured reader; None where there is none, or J does not model the reader."""
     if measured is None:

@@ -10,7 +10,7 @@ import torch
 from kdprompt import Answer, CallableEmbedder, DistillationSelector, PoolError, Query, QueryError, Settings
 from kdprompt.objective.own_knowledge import OwnKnowledge
 from kdprompt.objective.reader_profile import CAPABLE_READER
-from kdprompt.tuning.measured_profile import measure_profile
+from kdprompt.tuning.profile_measurement import fit_profile
 
 FOLLOW, RECENCY, KNOWLEDGE, LEANING = 4.0, 1.2, 1.0, 0.6
 SIDES = ("east", "north", "south")
@@ -69,7 +69,7 @@ def measured(reader, k=6, pool=None):
     selector = DistillationSelector.from_examples(pool or records(), EMBEDDER, settings=Settings(k=k))
     context = selector.calibration.query_context(selector._pool, selector.settings)
     rows = torch.arange(len(context.tensors))
-    return measure_profile(context, reader, rows, k, torch.Generator().manual_seed(0)), selector
+    return fit_profile(context, reader, rows, k, torch.Generator().manual_seed(0)), selector
 
 
 def test_planted_constants_are_found_through_the_answers():
@@ -100,7 +100,7 @@ def test_pools_without_labels_have_no_profile():
         measured(Simulated(), pool=pool)
 
 
-def test_calibration_works_with_the_measured_profile_where_it_answers_better():
+def test_calibration_works_with_the_profile_measurement_where_it_answers_better():
     selector = DistillationSelector.from_examples(records(), EMBEDDER, settings=Settings(k=6))
     reader, plan = Simulated(), selector.plan_answers(1500)
     assert plan.profile and plan.static_rounds is None and plan.answers <= 1500

@@ -23,7 +23,7 @@ from kdprompt.theory.bandwidth import fit_by_leave_one_out
 from kdprompt.tuning.held_out import HeldOutEvaluation
 from kdprompt.tuning.profile_fit import ProfileFit, ReaderAnswers, fit_constants
 
-__all__ = ["MeasuredProfile", "measure_profile"]
+__all__ = ["ProfileMeasurement", "fit_profile"]
 
 EXAMPLES = 120
 NEIGHBOURS = 64  # that a prompt of an example is drawn from
@@ -31,7 +31,7 @@ DIGITS = 4
 
 
 @dataclass(frozen=True)
-class MeasuredProfile:
+class ProfileMeasurement:
     """A reader's profile, and how well the form of R9 foretells its answers to examples that it was not fitted to.
 
     Attributes:
@@ -61,9 +61,9 @@ class MeasuredProfile:
         )
 
 
-def measure_profile(
+def fit_profile(
     context: SelectionContext, reader: Reader, rows: Tensor, k: int, generator: torch.Generator
-) -> MeasuredProfile:
+) -> ProfileMeasurement:
     """Asks a reader some 360 times and fits its profile.
 
     Args:
@@ -186,14 +186,14 @@ def _log_probs(answers: Sequence[Answer], codes: dict[str, int]) -> Tensor:
     return rows
 
 
-def _fit(held_out: HeldOutEvaluation, own_answers: Sequence[Answer], seen: ReaderAnswers) -> MeasuredProfile:
+def _fit(held_out: HeldOutEvaluation, own_answers: Sequence[Answer], seen: ReaderAnswers) -> ProfileMeasurement:
     examples, name = len(held_out.held), held_out.reader.name
     example = torch.arange(len(seen)) % examples
     unseen = seen.take((example >= 2 * examples // 3).nonzero().squeeze(-1))
     fit = fit_constants(seen.take((example < 2 * examples // 3).nonzero().squeeze(-1)))
     expected = fit.predict(unseen).max(-1)
     explained = fit.explained(unseen)
-    measured = MeasuredProfile(
+    measured = ProfileMeasurement(
         profile=_to_profile(fit_constants(seen), name, held_out.labels or ()),
         own=_keep_own(held_out, own_answers, seen),
         explained=explained,
@@ -202,7 +202,7 @@ def _fit(held_out: HeldOutEvaluation, own_answers: Sequence[Answer], seen: Reade
         answers=len(own_answers) + len(seen),
     )
     source = f"measured by {measured.answers} answers" + ("" if math.isnan(explained) else f", R² {explained:.2f}")
-    return MeasuredProfile(**{**vars(measured), "profile": measured.profile.model_copy(update={"source": source})})
+    return ProfileMeasurement(**{**vars(measured), "profile": measured.profile.model_copy(update={"source": source})})
 
 
 def _to_profile(fit: ProfileFit, name: str, labels: Sequence[str]) -> ReaderProfile:
