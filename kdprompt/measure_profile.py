@@ -1,4 +1,4 @@
-"""A reader's profile from a selector's pool, for ``Settings`` and for other pools; the command is ``kdprompt profile``."""
+"""A reader's profile from the pool of a selector, for ``Settings`` and for other pools: ``kdprompt profile``."""
 
 import torch
 
@@ -20,7 +20,8 @@ def measure_profile(selector: DistillationSelector, reader: Reader) -> ProfileMe
         The profile, for ``ObjectiveSettings(profile=…)``, and how well it foretells answers that it was not fitted to.
 
     Raises:
-        PoolError: There are fewer than 96 examples with an output, or outputs are no labels.
+        PoolError: There are fewer than 96 examples with an output, outputs are no labels, or the pool has several
+            tasks.
         TypeError: What is given is no reader.
     """
     context = selector.calibration.query_context(selector._pool, selector.settings)

@@ -56,7 +56,7 @@ class OwnEstimate:
     shrinkage: float
 
     def __call__(self, q: Tensor) -> Tensor:
-        """ℓ₀ at unit-norm points ``[..., d]`` in nats ``[..., c]``; an example does not speak for itself."""
+        """ℓ₀ at unit-norm points ``[..., m, d]`` in nats ``[..., m, c]``; an example does not speak for itself."""
         x, values = self.x.to(q), self.values.to(q)
         weights = Gaussian(self.temperature)(q, x) * (q @ x.T < SAME)
         mass = weights.sum(-1, keepdim=True)

@@ -39,7 +39,7 @@ def plan_answers(pool: PoolTensors, settings: Settings, max_answers: int | None 
     """What a reader is to be asked for: first ways to make prompts, then its profile, then its static prompt.
 
     Args:
-        pool: The pool. A static prompt stands in front in pools of one task alone; a profile needs labels.
+        pool: The pool. Profile and static prompt are for pools of one task alone; a profile needs labels.
         settings: Rounds of the static prompt, and k.
         max_answers: Most answers; None is no limit.
 
@@ -54,10 +54,11 @@ def plan_answers(pool: PoolTensors, settings: Settings, max_answers: int | None 
             f"max_answers must be at least {total}, to try {RECIPES} ways to make prompts on {held} examples, got "
             f"{max_answers}"
         )
-    profile = pool.output_mode == "labels" and settings.largest_k > 0 and total + PROFILE + held <= left
+    one_task = len(pool.tasks) <= 1 and settings.largest_k > 0
+    profile = one_task and pool.output_mode == "labels" and total + PROFILE + held <= left
     total += PROFILE + held if profile else 0
     needed = STATIC + (RECIPES_WITH_PREFIX + profile) * held
-    if len(pool.tasks) > 1 or not settings.largest_k or total + needed > left:
+    if not one_task or total + needed > left:
         return AnswerPlan(profile, None, total)
     rounds = int(min(settings.static.rounds, (left - total - needed) // ROUND))
     return AnswerPlan(profile, rounds, total + needed + ROUND * rounds)

@@ -24,7 +24,6 @@ from kdprompt.tuning.halving import sequential_halving
 __all__ = ["EvaluationOutcome", "HeldOutEvaluation"]
 
 FEWEST = 24
-SCALES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)  # temperatures of a reader's log-probabilities
 Prompts = Sequence[Sequence[int]]  # rows of the pool in reading order, for each held-out example
 
 
@@ -36,25 +35,10 @@ class EvaluationOutcome:
         losses: −log probability of the true output in nats, 0 and 1 from a reader that knows no probabilities; squared
             distance of the embedded outputs for free text.
         wrong: Whether the answer was wrong, where there are labels.
-        log_probs: Of all labels, where they are known.
-        codes: Which label is the true one, likewise.
     """
 
     losses: list[float] = field(default_factory=list)
     wrong: list[bool] = field(default_factory=list)
-    log_probs: list[tuple[float, ...]] = field(default_factory=list)
-    codes: list[int] = field(default_factory=list)
-
-    def fitted_log_loss(self) -> float | None:
-        """Mean log-loss in nats after dividing the log-probabilities by the temperature that fits best.
-
-        A reader that is too sure of itself says so in its log-loss, whatever the prompt; what is left here tells
-        prompts apart. None without probabilities.
-        """
-        if not self.log_probs:
-            return None
-        scores, codes = torch.tensor(self.log_probs, dtype=torch.float64), torch.tensor(self.codes)
-        return min(float(torch.nn.functional.cross_entropy(scores / scale, codes)) for scale in SCALES)
 
     def __str__(self) -> str:
         """In words."""
@@ -171,10 +155,7 @@ class HeldOutEvaluation:
         if answer.log_probs is None or self.labels is None:
             outcome.losses.append(float(wrong))
             return
-        code = self.labels.index(output)
-        outcome.losses.append(-answer.log_probs[code])
-        outcome.log_probs.append(answer.log_probs)
-        outcome.codes.append(code)
+        outcome.losses.append(-answer.log_probs[self.labels.index(output)])
 
     def _distances(self, answers: Sequence[Answer], examples: Sequence[Demonstration]) -> list[float]:
         texts = [answer.text or " " for answer in answers] + [str(example.output) for example in examples]

@@ -8,7 +8,7 @@ true. The constants are fitted to two thirds of the examples and tried on the re
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +26,10 @@ from kdprompt.tuning.profile_fit import ProfileFit, ReaderAnswers, fit_constants
 __all__ = ["ProfileMeasurement", "fit_profile"]
 
 EXAMPLES = 120
+RESAMPLES = 100
 NEIGHBOURS = 64  # that a prompt of an example is drawn from
 DIGITS = 4
+CONSTANTS = {"follow": "τ", "knowledge_weight": "γ", "recency": "ρ"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class ProfileMeasurement:
         foretold: Share of the answers that were the likeliest by the form, in [0, 1].
         confidence: Mean probability that the form gave to these likeliest answers; near ``foretold`` if calibrated.
         answers: How many the reader was asked for.
+        intervals: 95 % intervals of τ, γ and ρ by the bootstrap over examples, under the names that ``profile`` has.
     """
 
     profile: ReaderProfile
@@ -49,15 +52,19 @@ class ProfileMeasurement:
     foretold: float
     confidence: float
     answers: int
+    intervals: Mapping[str, tuple[float, float]]
 
     def __str__(self) -> str:
         """In words."""
         explained = "" if math.isnan(self.explained) else f"R² {self.explained:.2f}, "
-        profile = self.profile
+        constants = [
+            f"{sign} = {getattr(self.profile, name):.2f} [{self.intervals[name][0]:.2f}, {self.intervals[name][1]:.2f}]"
+            for name, sign in CONSTANTS.items()
+        ]
         return (
-            f"{profile.name}: τ = {profile.follow:.2f}, γ = {profile.knowledge_weight:.2f}, ρ = {profile.recency:.2f} "
-            f"by {self.answers} answers; on examples that the fit did not see {explained}{self.foretold:.0%} of the "
-            f"answers foretold, with a mean probability of {self.confidence:.0%}"
+            f"{self.profile.name}: {', '.join(constants)} by {self.answers} answers; on examples that the fit did not "
+            f"see {explained}{self.foretold:.0%} of the answers foretold, with a mean probability of "
+            f"{self.confidence:.0%}"
         )
 
 
@@ -74,7 +81,8 @@ def fit_profile(
         generator: Draws examples and prompts.
 
     Raises:
-        PoolError: There are fewer than 96 examples with an output, or outputs are no labels.
+        PoolError: There are fewer than 96 examples with an output, outputs are no labels, or the pool has several
+            tasks.
         TypeError: What is given is no reader.
     """
     held_out = HeldOutEvaluation.build(context, reader, rows, EXAMPLES, generator)
@@ -82,6 +90,11 @@ def fit_profile(
         raise PoolError(
             "a reader's profile is fitted to its choice among labels, and the pool has none to choose among; give a "
             "pool whose outputs repeat, or leave the reader out"
+        )
+    if len(context.tensors.tasks) > 1:
+        raise PoolError(
+            f"a reader's profile is measured on one task, and the pool has {list(context.tensors.tasks)[:10]}; measure "
+            "it on the examples of one of them"
         )
     prompts = _Prompts(held_out, held_out.without_held_out(rows), k, random.Random(int(generator.initial_seed())))
     neutral = prompts.neutral()
@@ -200,9 +213,25 @@ def _fit(held_out: HeldOutEvaluation, own_answers: Sequence[Answer], seen: Reade
         foretold=float((unseen.log_probs.argmax(-1) == expected.indices).double().mean()),
         confidence=float(expected.values.exp().mean()),
         answers=len(own_answers) + len(seen),
+        intervals=_bootstrap(seen, examples, torch.Generator().manual_seed(0)),
     )
     source = f"measured by {measured.answers} answers" + ("" if math.isnan(explained) else f", R² {explained:.2f}")
     return ProfileMeasurement(**{**vars(measured), "profile": measured.profile.model_copy(update={"source": source})})
+
+
+def _bootstrap(seen: ReaderAnswers, examples: int, generator: torch.Generator) -> dict[str, tuple[float, float]]:
+    """Percentile intervals over examples drawn with replacement, each with all its prompts."""
+    sets = len(seen) // examples
+    fits = []
+    for _ in range(RESAMPLES):
+        drawn = torch.randint(examples, (examples,), generator=generator)
+        fits.append(fit_constants(seen.take(torch.cat([drawn + i * examples for i in range(sets)]))))
+    levels = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    ends = {
+        name: torch.tensor([getattr(fit, name) for fit in fits], dtype=torch.float64).quantile(levels).tolist()
+        for name in CONSTANTS
+    }
+    return {name: (low, high) for name, (low, high) in ends.items()}
 
 
 def _to_profile(fit: ProfileFit, name: str, labels: Sequence[str]) -> ReaderProfile:

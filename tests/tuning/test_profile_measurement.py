@@ -86,6 +86,9 @@ def test_planted_constants_are_found_through_the_answers():
     assert type(profile).model_validate_json(profile.model_dump_json()) == profile
     assert found.own is not None and set(found.own.ids) <= {d.id for d in selector.pool}
     assert "τ = " in str(found) and "foretold" in str(found)
+    for name, planted in (("follow", FOLLOW), ("recency", RECENCY), ("knowledge_weight", KNOWLEDGE)):
+        low, high = found.intervals[name]
+        assert low <= getattr(profile, name) <= high and low - 0.15 < planted < high + 0.15 and high - low < 0.5
 
 
 def test_answers_without_probabilities_measure_it_too():
@@ -144,7 +147,7 @@ def test_own_knowledge_is_the_regression_of_the_others_answers():
     for q in (x[rows[0]], x[-1]):
         kernel = torch.stack([torch.exp((x[row] @ q - 1) / 0.3) * float(x[row] @ q < 1 - 1e-6) for row in rows])
         expected = (kernel @ centred + 0.7 * centred.mean(0)) / (kernel.sum() + 0.7)
-        torch.testing.assert_close(estimate(q), expected)
+        torch.testing.assert_close(estimate(q[None])[0], expected)
     selector.remove(ids[:29])
     assert len(selector._pool.estimate_own(known).x) == 1
     selector.remove(ids[29])
