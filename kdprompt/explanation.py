@@ -6,6 +6,7 @@ import torch
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.objective.parameters import ObjectiveParameters
+from kdprompt.objective.reader_profile import ReaderProfile
 from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.pool.records import Query
 from kdprompt.selection.accounting import Prompts, account
@@ -75,7 +76,7 @@ class Explanation:
         evidence = self.selection.evidence
         if not evidence:
             return []
-        profile = self._parameters.profile
+        profile = self.profile
         first = evidence[0]
         rows = [
             f"{item.pool - first.pool:10.2f}{item.prompt - first.prompt:10.2f}{item.own - first.own:10.2f}"
@@ -89,6 +90,11 @@ class Explanation:
             *rows,
             "",
         ]
+
+    @property
+    def profile(self) -> ReaderProfile:
+        """The reader that J models (R9)."""
+        return self._parameters.profile
 
     @property
     def _parameters(self) -> ObjectiveParameters:

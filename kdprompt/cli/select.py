@@ -133,29 +133,15 @@ def _check_queries(pool: Any, texts: list[str], path: Path | None, *, may_be_emp
 
 def _read_settings(k: str, budget: int | None, order: str | None, rounds: int, profile: Path | None) -> Any:
     from kdprompt import ObjectiveSettings, Settings, StaticSettings
+    from kdprompt.objective.reader_profile import read_profile
     from kdprompt.search.ordering import ORDERS
 
     if k != "auto" and not k.isdecimal():
         raise ValueError(f"--k must be a whole number from 0 or 'auto', got {k!r}")
     size: Any = "auto" if k == "auto" else int(k)
     chosen = ORDERS[order]() if order else None
-    objective = ObjectiveSettings(profile=None if profile is None else _read_profile(profile))
+    objective = ObjectiveSettings(profile=None if profile is None else read_profile(profile))
     return Settings(k=size, budget=budget, order=chosen, objective=objective, static=StaticSettings(rounds=rounds))
-
-
-def _read_profile(path: Path) -> Any:
-    from pydantic import ValidationError
-
-    from kdprompt import ReaderProfile
-
-    try:
-        return ReaderProfile.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise ValueError(
-            f"{path} is no profile of a reader: {where}: {first['msg']}; kdprompt profile writes one"
-        ) from (error)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ __all__ = ["show"]
 
 
 def show(console: Console, explanation: Explanation, prompt: str) -> None:
-    """Prints the demonstrations, the terms of J, the bounds and the finished prompt."""
+    """Prints the demonstrations, what speaks for each output, the terms of J, the bounds and the finished prompt."""
     selection = explanation.selection
     console.print(_demonstrations(selection))
+    if selection.evidence:
+        console.print(_evidence(explanation))
     console.print(_terms(explanation))
     console.print(_notes(explanation))
     console.print(Panel(Text(prompt), title="the finished prompt", title_align="left"))
@@ -37,6 +39,22 @@ def _demonstrations(selection: Selection) -> Table:
     return table
 
 
+def _evidence(explanation: Explanation) -> Table:
+    """What pool, prompt and reader say of each output, in nats against the likeliest one."""
+    evidence, profile = explanation.selection.evidence, explanation.profile
+    first = evidence[0]
+    title = f"Evidence in nats against {first.output!r} (R9), for {profile.name}: τ = {profile.follow:g}"
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table.add_column("output", overflow="fold")
+    for name in ("shown", "pool", "prompt", "own", "aim", "expected"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for item in evidence:
+        nats = (item.pool - first.pool, item.prompt - first.prompt, item.own - first.own)
+        shares = (f"{item.target:.2f}", f"{item.expected:.2f}")
+        table.add_row(escape(item.output), f"{item.shown:.0%}", *(f"{value:.1f}" for value in nats), *shares)
+    return table
+
+
 def _terms(explanation: Explanation) -> Table:
     selection = explanation.selection
     table = Table(title="Terms of the objective J (lower is better)", title_justify="left", title_style="bold")
@@ -49,6 +67,7 @@ def _terms(explanation: Explanation) -> Table:
         ("bias: MMD to the target (R2)", "bias", weights.bias),
         ("complexity (R3)", "complexity", weights.complexity),
         ("interference (R6)", "interference", weights.interference),
+        ("reader's expected log-loss (R9)", "reader", weights.reader),
         ("J (R8)", "total", None),
     ):
         values = [getattr(terms, key) for terms in (selection.empty_terms, explanation.nearest, selection.terms)]

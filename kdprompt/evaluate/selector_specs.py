@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from kdprompt.evaluate.predictors import LogisticRegression, Majority, NearestVote, Predictor
@@ -18,16 +19,26 @@ from kdprompt.evaluate.selectors import (
 )
 from kdprompt.evaluate.static_baselines import STATIC_BASELINES
 from kdprompt.objective.parameters import ObjectiveWeights
+from kdprompt.objective.reader_profile import read_profile
 from kdprompt.search.ordering import ORDERS
-from kdprompt.settings import FLAT_NAMES, Settings
+from kdprompt.settings import Settings
 from kdprompt.theory.kernels import Gaussian
 
 __all__ = ["make_predictor", "make_selector", "make_selectors"]
 
 RANDOM_DRAWS = 10
 PREDICTORS = ("majority", "nearest-vote", "logistic-regression")
-GROUPED_OPTIONS = ("share", "neighbourhood", "tolerance", "shortlist", "static_rounds")  # short names of settings
-KDPROMPT_OPTIONS = {*GROUPED_OPTIONS, "calibrate", "interference", "complexity", "temperature", "order", "traffic"}
+OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {  # group and field of Settings, from the option's value
+    "share": ("objective", "output_share", lambda value: value),
+    "neighbourhood": ("objective", "neighbourhood", lambda value: value),
+    "tolerance": ("objective", "tolerance", lambda value: value),
+    "temperature": ("objective", "kernel", Gaussian),
+    "profile": ("objective", "profile", lambda path: read_profile(Path(str(path)))),
+    "shortlist": ("search", "shortlist", lambda value: value),
+    "lexical_share": ("search", "lexical_share", lambda value: value),
+    "static_rounds": ("static", "rounds", lambda value: value),
+}
+KDPROMPT_OPTIONS = {*OPTIONS, "calibrate", "interference", "complexity", "order", "traffic"}
 GROUPS: dict[str, tuple[str, ...]] = {
     "per-query": ("kdprompt", *QUERY_BASELINES),
     "static": ("kdprompt-static", *STATIC_BASELINES),
@@ -62,10 +73,10 @@ def make_selector(spec: str) -> BenchmarkSelector:
     """Makes a selector from its name and options.
 
     ``kdprompt:share=0;interference=1`` sets settings of kdprompt (share, neighbourhood, interference, complexity,
-    tolerance, temperature, order, shortlist, static_rounds, calibrate), and ``traffic=true`` calibrates it near the
-    traffic; ``kdprompt-reader:max_answers=1500`` bounds the reader's answers; ``mmr:trade_off=0.9`` sets an argument of
-    a baseline; ``shuffled:kdprompt`` and ``shuffled(5):kdprompt`` show another selector's demonstrations in 20 or 5
-    random orders.
+    tolerance, temperature, order, shortlist, lexical_share, static_rounds, calibrate, ``profile=FILE`` of a reader),
+    and ``traffic=true`` calibrates it near the traffic; ``kdprompt-reader:max_answers=1500`` bounds the reader's
+    answers; ``mmr:trade_off=0.9`` sets an argument of a baseline; ``shuffled:kdprompt`` and ``shuffled(5):kdprompt``
+    show another selector's demonstrations in 20 or 5 random orders.
 
     Args:
         spec: Name and options.
@@ -152,24 +163,21 @@ def _parse_options(text: str, spec: str) -> dict[str, Any]:
 
 
 def _make_settings(options: Mapping[str, Any], spec: str) -> Settings:
+    unknown = sorted(set(options) - KDPROMPT_OPTIONS)
+    if unknown:
+        raise ValueError(f"kdprompt has no option {unknown[0]!r} here; it has {sorted(KDPROMPT_OPTIONS)}")
     groups: dict[str, dict[str, Any]] = {}
-    for key in GROUPED_OPTIONS:
-        if key in options:
-            group, field = FLAT_NAMES[key]
-            groups.setdefault(group, {})[field] = options[key]
+    for name, (group, field, convert) in OPTIONS.items():
+        if name in options:
+            groups.setdefault(group, {})[field] = convert(options[name])
     weights = {key: options[key] for key in ("interference", "complexity") if key in options}
     if weights:
         groups.setdefault("objective", {})["weights"] = ObjectiveWeights(**weights)
-    if "temperature" in options:
-        groups.setdefault("objective", {})["kernel"] = Gaussian(options["temperature"])
     changes: dict[str, Any] = {"calibrate": options["calibrate"]} if "calibrate" in options else {}
     if "order" in options:
         if options["order"] not in ORDERS:
             raise ValueError(f"order must be one of {sorted(ORDERS)}, got {options['order']!r} in {spec!r}")
         changes["order"] = ORDERS[options["order"]]()
-    unknown = sorted(set(options) - KDPROMPT_OPTIONS)
-    if unknown:
-        raise ValueError(f"kdprompt has no option {unknown[0]!r} here; it has {sorted(KDPROMPT_OPTIONS)}")
     return Settings.model_validate({**groups, **changes})
 
 

@@ -5,11 +5,12 @@ a reader of which nothing was measured.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-__all__ = ["CAPABLE_READER", "ReaderProfile"]
+__all__ = ["CAPABLE_READER", "ReaderProfile", "read_profile"]
 
 
 class ReaderProfile(BaseModel):
@@ -49,3 +50,18 @@ CAPABLE_READER = ReaderProfile(
     source="stands for readers of which nothing was measured",
 )
 """A reader that knows something and is moved by demonstrations rather than copying them."""
+
+
+def read_profile(path: Path) -> ReaderProfile:
+    """The profile in a JSON file, as ``kdprompt profile`` writes it.
+
+    Raises:
+        ValueError: It is none; the message names the field.
+    """
+    try:
+        return ReaderProfile.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        message = f"{path} is no profile of a reader: {where}: {first['msg']}; kdprompt profile writes one"
+        raise ValueError(message) from error

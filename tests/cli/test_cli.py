@@ -156,3 +156,38 @@ def test_progress_embedder_keeps_the_order(embedder):
     texts = [f"{'word ' * (i % 7)}{i}" for i in range(300)]
     whole, parts = embedder.embed_documents(texts), ProgressEmbedder(embedder.model).embed_documents(texts)
     assert float((whole - parts).abs().max()) < 1e-5
+
+
+READER = """
+asked = []
+
+
+def last_output(prompt):
+    asked.append(prompt)
+    return prompt.rsplit("Output: ", 1)[1].split("\\n")[0]
+"""
+
+
+def test_a_profile_is_measured_kept_and_used(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_reader.py").write_text(READER)
+    rows = [
+        {"input": f"{'hot' if i % 2 else 'cold'} day {i}", "output": "sun" if i % 2 else "snow"} for i in range(200)
+    ]
+    (tmp_path / "pool.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = ["profile", "--pool", "pool.jsonl", "--reader", "python:a_reader:last_output", "--k", "4"]
+    command += ["--cache", "answers", "--output", "mine.json"]
+    result = invoke(*command)
+    assert result.exit_code == 0, result.output
+    profile = json.loads((tmp_path / "mine.json").read_text())
+    assert profile["recency"] > 1 and profile["name"] == "last_output" and "answers" in profile["source"]
+    import a_reader
+
+    once = len(a_reader.asked)
+    assert 100 < once <= 150  # three prompts for each of 50 examples, and none twice
+    assert invoke(*command).exit_code == 0 and len(a_reader.asked) == once, "what was answered is not asked again"
+    chosen = invoke("select", "--pool", "pool.jsonl", "--query", "hot night", "--k", "2", "--profile", "mine.json")
+    assert chosen.exit_code == 0 and "last_output" in chosen.output
+    (tmp_path / "bad.json").write_text('{"name": "x"}')
+    with pytest.raises(ValueError, match="follow: Field required"):
+        invoke("select", "--pool", "pool.jsonl", "--query", "hot night", "--profile", "bad.json")

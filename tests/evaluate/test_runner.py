@@ -102,6 +102,19 @@ def test_settings_of_kdprompt_may_be_pinned(dataset, embed):
     assert pinned.settings.objective.kernel.temperature == 0.3 and len(pinned.prepare(benchmark, 3)(q)[0]) == 3
 
 
+def test_a_profile_of_a_reader_is_read_from_its_file(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text('{"name": "mine", "follow": 6.5, "recency": 0.4}')
+    selector = make_selector(f"kdprompt:profile={path};lexical_share=0.2")
+    assert selector.settings.objective.profile.follow == 6.5 and selector.settings.search.lexical_share == 0.2
+    path.write_text('{"name": "mine", "follow": -1}')
+    with pytest.raises(ValueError, match=r"mine.json is no profile of a reader: follow: .*greater than or equal to 0"):
+        make_selector(f"kdprompt:profile={path}")
+    assert make_selector("kdprompt-reader:max_answers=900").max_answers == 900
+    with pytest.raises(ValueError, match="for kdprompt-reader alone"):
+        make_selector("kdprompt:max_answers=900")
+
+
 def test_langchain_selectors_choose_from_the_same_pool(dataset, embed):
     benchmark, q = dataset.to_benchmark_pool(embed), query_batch(dataset, embed)
     ours = make_selector("nearest-first").prepare(benchmark, 4)(q)
