@@ -106,17 +106,18 @@ class DistillationSelector(EditablePool):
                 and choose whether J works with it, the reading order and, in pools of one task, a ``prefix`` from its
                 static prompt. ``PoolError``: fewer than 96 have an output.
             max_answers: Most answers that it is asked for; ``plan_answers`` says how many and for what. None is no
-                limit, some 12,000; some 1,000 suffice without a prefix. ``ValueError``: too few for anything.
+                limit, some 11,000; some 1,200 suffice without a prefix. ``ValueError``: too few for anything.
         """
+        self.plan_answers(max_answers)  # refuses what cannot be, before anything is computed
         found = calibrate_pool(self._pool, self._traffic, self.settings)
-        self._pool = self._pool.with_lexical_share(found.lexical_share, self.settings)
+        pool = self._pool.with_lexical_share(found.lexical_share, self.settings)
         if reader is not None:
-            found = calibrate_query_prompts(self._pool, self._traffic, found, self.settings, reader, max_answers)
-        self.calibration = found
+            found = calibrate_query_prompts(pool, self._traffic, found, self.settings, reader, max_answers)
+        self._pool, self.calibration = pool, found
         return found
 
     def plan_answers(self, max_answers: int | None = None) -> AnswerPlan:
-        """What ``calibrate`` will ask a reader for, and how often at most; arguments and errors as there."""
+        """What ``calibrate`` will ask a reader for, and how often at most; ``ValueError`` as there."""
         return plan_answers(self._pool.tensors, self.settings, max_answers)
 
     def save(self, path: str | Path, default: Recode | None = None) -> None:

@@ -33,14 +33,18 @@ def fit_lexical_share(pool: EmbeddedPool, settings: Settings) -> float:
     if settings.search.lexical_share is not None:
         return settings.search.lexical_share
     tensors = pool.tensors
-    if tensors.output_mode != "text" or len(tensors) < FEWEST or not (settings.calibrate and settings.largest_k):
+    if tensors.output_mode != "text" or not (settings.calibrate and settings.largest_k):
         return 0.0
     generator = torch.Generator().manual_seed(settings.seed)
-    rows = torch.randperm(len(tensors), generator=generator)[:HELD_OUT].to(tensors.x.device)
+    with_output = (tensors.label >= 0).nonzero().squeeze(-1)
+    if len(with_output) < FEWEST:
+        return 0.0
+    drawn = torch.randperm(len(with_output), generator=generator)[:HELD_OUT]
+    rows = with_output[drawn.to(with_output.device)]
     inputs = [pool.demonstration(row).input for row in range(len(tensors))]
     words = Lexicon.build(inputs, 1.0).encode(inputs).to(tensors.x)
     dense, lexical = tensors.x[rows] @ tensors.x.T, words[rows] @ words.T
-    other = tensors.text != tensors.text[rows, None]
+    other = (tensors.text != tensors.text[rows, None]) & (tensors.label >= 0)
     losses = []
     for share in SHARES:
         similarity = ((1 - share) * dense + share * lexical).masked_fill(~other, -torch.inf)

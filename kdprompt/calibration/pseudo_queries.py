@@ -160,7 +160,7 @@ class PseudoQueries:
         return Trial(option, *_mean_and_interval(losses), error), losses
 
     def _score_text(self, option: ObjectiveParameters, chosen: Tensor) -> tuple[Trial, Tensor]:
-        """The squared distance of the nearest output shown from the true one; without any, that of zero."""
+        """The squared distance of the nearest output shown from the true one, at most that of zero, as without any."""
         index = chosen.clamp_min(0)
         shown = self.v.gather(1, index[..., None].expand(-1, -1, self.v.shape[-1]))
         distances = (shown - self.true_values[:, None, :]).square().sum(-1).masked_fill(chosen < 0, torch.inf)

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,7 +61,7 @@ MetricName = Annotated[
     str,
     Option(
         help="accuracy, exact-match, token-f1, json-match, json-f1, or python:MODULE:FUNCTION. Default: json-match "
-        "where all outputs are JSON, else accuracy."
+        "where all outputs are JSON objects or lists, else accuracy."
     ),
 ]
 Scoring = Literal["normalised", "sum", "constrained"]
@@ -96,19 +97,20 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     selectors, first = _selectors(selector or ["kdprompt", "nearest-last"], reference)
     base = _datasets(_Files(data or [], pool, dev, test))
     names = dict.fromkeys(model or ["smollm2"])  # one of them is in memory at a time
+    for name in (name for name in names if name.startswith("python:")):
+        import_attribute(name)
     readers = (open_reader(name, log, scoring, max_new_tokens, dtype=dtype, device=device) for name in names)
-    plan = Plan(
+    make_plan = partial(
+        Plan,
         metric=_metric(metric),
         datasets=[dataset for name in suite or ["clean"] for dataset in apply_suite(base, name, seed=seed)],
-        selectors=selectors,
         ks=k or [DEFAULT_K],
-        reader=next(readers),
         embed=_embed(embedder, base, output),
         limit=limit,
         split=split,
         seed=seed,
     )
-    _run(plan, readers, output, first, log)
+    _run(make_plan, selectors, readers, output, first)
 
 
 def _selectors(specs: list[str], reference: str | None) -> tuple[list[Any], str]:
@@ -125,27 +127,32 @@ def _selectors(specs: list[str], reference: str | None) -> tuple[list[Any], str]
     return selectors, first
 
 
-def _run(plan: Any, more_readers: Iterator[Any], output: Path, reference: str, log: Console) -> None:
-    """Runs the plan with its reader, then with the others; what needs no reader is computed with the first."""
+def _run(
+    make_plan: "partial[Any]", selectors: Sequence[Any], readers: Iterator[Any], output: Path, reference: str
+) -> None:
+    """Runs the plan with each reader; what needs none is computed with the first."""
     from kdprompt.evaluate import Predictor, Store, summarise
 
     with Store(output) as store:
         if len(store):
+            log = Console(stderr=True, highlight=False)
             log.print(f"{len(store):,} answers are known from earlier runs", style="dim")
-        names, cells = [plan.reader.name], _run_reader(plan, store)
-        rest = [selector for selector in plan.selectors if not isinstance(selector, Predictor)]
-        plan = replace(plan, selectors=rest, reader=None)
-        for reader in more_readers:
+        names, cells = list[str](), list[Any]()
+        while (reader := next(readers, None)) is not None:
+            if reader.name in names:
+                raise ValueError(f"two of the models are named {reader.name!r}; rename the folder of one of them")
             names.append(reader.name)
-            cells += _run_reader(replace(plan, reader=reader), store)
+            cells += _run_reader(make_plan(selectors=selectors, reader=reader), store)
+            selectors = [selector for selector in selectors if not isinstance(selector, Predictor)]
+            reader = None  # before the next one is loaded
     about = {
         "command": " ".join(["kdprompt", *sys.argv[1:]]),
         "reader": ", ".join(names),
-        "embedder": plan.embed.name,
-        "split": plan.split,
-        "seed": plan.seed,
+        "embedder": make_plan.keywords["embed"].name,
+        "split": make_plan.keywords["split"],
+        "seed": make_plan.keywords["seed"],
     }
-    write_results(summarise(cells, reference, about, seed=plan.seed), output)
+    write_results(summarise(cells, reference, about, seed=make_plan.keywords["seed"]), output)
 
 
 def _run_reader(plan: Any, store: Any) -> list[Any]:

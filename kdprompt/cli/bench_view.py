@@ -22,7 +22,7 @@ def show(console: Console, results: Results) -> None:
         title = ", ".join(filter(None, what))
         rows = sorted(compared.rows, key=lambda row: -row.score)
         parts = [_scores, _comparison] if console.width < WIDE else [_whole]
-        console.print(title, style="bold")
+        console.print(title, style="bold", markup=False)
         for part in parts:
             part(table := Table(), compared, rows)
             console.print(table)

@@ -47,4 +47,4 @@ def profile(  # noqa: PLR0913 - a command's options are its interface
     else:
         atomic_write(output, text + "\n")
         log.print(f"wrote the profile to {output}", style="dim")
-    log.print(str(measured), soft_wrap=True)
+    log.print(str(measured), soft_wrap=True, markup=False)

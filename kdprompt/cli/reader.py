@@ -32,7 +32,7 @@ def open_reader(
     from kdprompt.readers import LabelReader, TextReader, load_causal_lm
 
     if spec.startswith("python:"):
-        return TextReader(import_attribute(spec))
+        return TextReader(import_attribute(spec), name=spec.removeprefix("python:"))  # answers are kept by this name
     with log.status(f"loading {spec}"):
         model = load_causal_lm(spec, **how)
     return (
@@ -48,6 +48,7 @@ class _Counted:
     def __init__(self, reader: Any, answered: Callable[[], None]) -> None:
         self.name = reader.name
         self.count_tokens = reader.count_tokens
+        self.max_new_tokens = getattr(reader, "max_new_tokens", None)
         self._reader = reader
         self._answered = answered
 

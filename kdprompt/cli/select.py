@@ -45,7 +45,7 @@ RoundsOption = Annotated[
 ]
 MaxAnswersOption = Annotated[
     int | None,
-    Option(help="With --reader, for single queries: most answers. Default: no limit, some 12,000.", min=1),
+    Option(help="With --reader, for single queries: most answers. Default: no limit, some 11,000.", min=1),
 ]
 ProfileOption = Annotated[
     Path | None,

@@ -5,6 +5,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from kdprompt.pool.records import normalise_text
@@ -62,14 +63,14 @@ def json_match(answer: str, truth: str) -> float:
     if expected is None:
         return label_accuracy(answer, truth)
     given = _parse_json(answer)
-    return float(given is not None and _canonical(given[0]) == _canonical(expected[0]))
+    return float(given is not None and given.canonical == expected.canonical)
 
 
 def json_f1(answer: str, truth: str) -> float:
     """Harmonic mean of precision and recall of the fields of two JSON values.
 
-    A field is a path with the value at its end; two values without fields, ``{}`` say, are equal. An answer that is no
-    JSON has no field right.
+    A field is a path with the value at its end, an empty object or list among them. An answer that is no JSON has no
+    field right.
 
     Example:
         >>> json_f1('{"city": "Rome", "date": "May"}', '{"city": "Rome"}') == 2 / 3
@@ -78,24 +79,31 @@ def json_f1(answer: str, truth: str) -> float:
     expected, given = _parse_json(truth), _parse_json(answer)
     if expected is None or given is None:
         return json_match(answer, truth)
-    wanted, found = (Counter(_fields(value[0])) for value in (expected, given))
-    if not wanted or not found:
-        return float(wanted == found)
+    wanted, found = (Counter(_fields(parsed.value)) for parsed in (expected, given))
     return 2 * sum((wanted & found).values()) / (sum(wanted.values()) + sum(found.values()))
 
 
 def choose_metric(outputs: Iterable[str]) -> Metric:
     """The score that suits outputs: ``json_match`` where all are JSON objects or lists, else ``label_accuracy``."""
     parsed = [_parse_json(output) for output in outputs]
-    structured = all(value is not None and isinstance(value[0], dict | list) for value in parsed)
+    structured = all(each is not None and isinstance(each.value, dict | list) for each in parsed)
     return json_match if parsed and structured else label_accuracy
 
 
-def _parse_json(text: str) -> tuple[Any] | None:
-    """The value in a tuple of its own, for it may be None; None where the text is no JSON."""
+@dataclass(frozen=True)
+class _Json:
+    """A JSON value, and the same as a text that does not depend on the order of keys."""
+
+    value: Any
+    canonical: str
+
+
+def _parse_json(text: str) -> _Json | None:
+    """The value; None where the text is no JSON, or nested too deeply to be compared."""
     try:
-        return (json.loads(text, parse_float=_parse_number),)
-    except ValueError:
+        value = json.loads(text, parse_float=_parse_number)
+        return _Json(value, _canonical(value))
+    except (ValueError, RecursionError):
         return None
 
 
@@ -108,13 +116,19 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _fields(value: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], str]]:
+def _fields(value: Any) -> list[tuple[tuple[str, ...], str]]:
     """Every path of a JSON value with what stands at its end; places in a list are no part of a path."""
-    if isinstance(value, dict):
-        return [field for key, inner in value.items() for field in _fields(inner, (*path, key))]
-    if isinstance(value, list):
-        return [field for inner in value for field in _fields(inner, (*path, "[]"))]
-    return [(path, _canonical(value))]
+    found = list[tuple[tuple[str, ...], str]]()
+    open_values: list[tuple[tuple[str, ...], Any]] = [((), value)]
+    while open_values:
+        path, inner = open_values.pop()
+        if isinstance(inner, dict) and inner:
+            open_values += [((*path, f".{key}"), each) for key, each in inner.items()]
+        elif isinstance(inner, list) and inner:
+            open_values += [((*path, "[]"), each) for each in inner]
+        else:
+            found.append((path, _canonical(inner)))
+    return found
 
 
 def _words(text: str) -> list[str]:

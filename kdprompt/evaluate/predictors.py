@@ -4,6 +4,7 @@ A reader that does not beat the majority of the outputs that its prompts show ha
 ``kdprompt.evaluate.selector_specs`` makes these from text, as ``majority:kdprompt``.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from kdprompt.evaluate.benchmark_pool import BenchmarkPool, QueryBatch
 from kdprompt.evaluate.selectors import BenchmarkSelector
+from kdprompt.pool.records import Query
 from kdprompt.readers.reader import Answer
 
 __all__ = ["LogisticRegression", "Majority", "NearestVote", "PredictFunction", "Predictor"]
@@ -91,10 +93,13 @@ class NearestVote:
         outputs = [str(d.output) for d in benchmark.pool]
 
         def predict(batch: QueryBatch) -> list[Answer]:
-            nearest = (batch.q @ benchmark.x.T).topk(min(self.neighbours, len(outputs)), dim=-1)
-            pairs = zip(nearest.indices.tolist(), nearest.values.clamp_min(0).tolist(), strict=True)
+            allowed = torch.tensor([_may_serve(benchmark, query) for query in batch.queries])
+            similarity = (batch.q @ benchmark.x.T).masked_fill(~allowed.to(batch.q.device), -torch.inf)
+            nearest = similarity.topk(min(self.neighbours, len(outputs)), dim=-1)
+            pairs = zip(nearest.indices.tolist(), nearest.values.tolist(), strict=True)
             return [
-                _vote([(outputs[row], weight) for row, weight in zip(*pair, strict=True)], labels) for pair in pairs
+                _vote([(outputs[row], max(w, 0.0)) for row, w in zip(*pair, strict=True) if w > -math.inf], labels)
+                for pair in pairs
             ]
 
         return predict
@@ -138,9 +143,28 @@ class LogisticRegression:
 
         def predict(batch: QueryBatch) -> list[Answer]:
             shares = torch.from_numpy(regression.predict_proba(batch.q.cpu().double().numpy()))[:, columns]
-            return [_answer(row, labels) for row in shares]
+            permitted = torch.tensor([_permits(benchmark, query, labels) for query in batch.queries])
+            shares = torch.where(permitted, shares.clamp_min(1e-12), 1e-12)
+            return [_answer(row / row.sum(), labels) for row in shares]
 
         return predict
+
+
+def _may_serve(benchmark: BenchmarkPool, query: Query) -> list[bool]:
+    """Which examples are of the query's task and have an output that it permits."""
+    return [
+        query.task in (None, example.task) and (query.outputs is None or example.output in query.outputs)
+        for example in benchmark.pool
+    ]
+
+
+def _permits(benchmark: BenchmarkPool, query: Query, labels: Sequence[str]) -> list[bool]:
+    """Which labels an example that may serve the query has."""
+    if query.task is None and query.outputs is None:
+        return [True] * len(labels)
+    serving = zip(benchmark.pool, _may_serve(benchmark, query), strict=True)
+    outputs = {str(example.output) for example, serves in serving if serves}
+    return [label in outputs for label in labels]
 
 
 def _vote(votes: Sequence[tuple[str, float]], labels: Sequence[str] | None) -> Answer:

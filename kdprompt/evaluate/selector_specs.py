@@ -59,12 +59,15 @@ def make_predictor(spec: str) -> Predictor:
     if name == "majority":
         if not rest:
             raise ValueError(f"majority needs a selector, as in majority:nearest-last, got {spec!r}")
-        return Majority(spec, make_selector(rest))
+        selector = make_selector(rest)
+        if isinstance(selector, DistillationBenchmarkSelector) and selector.ask_reader:
+            raise ValueError(f"{rest!r} asks the model beforehand, so that {spec!r} would be no row without one")
+        return Majority(spec, selector)
     options = _parse_options(rest, spec)
     neighbours = options.pop("neighbours", 16) if name == "nearest-vote" else 16
     if options:
         raise ValueError(f"the predictor {name!r} has no option {min(options)!r}, got {spec!r}")
-    if not isinstance(neighbours, int) or neighbours < 1:
+    if isinstance(neighbours, bool) or not isinstance(neighbours, int) or neighbours < 1:
         raise ValueError(f"neighbours must be a whole number of at least 1, got {neighbours!r} in {spec!r}")
     return NearestVote(spec, neighbours) if name == "nearest-vote" else LogisticRegression(spec)
 

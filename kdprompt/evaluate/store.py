@@ -68,8 +68,9 @@ class Store:
 
     @staticmethod
     def key(reader: Reader, prompt: str, labels: Sequence[str] | None) -> str:
-        """The key of an answer."""
-        return digest(reader.name, prompt, labels)
+        """The key of an answer; where it is text, its greatest length is part of it."""
+        length = getattr(reader, "max_new_tokens", None) if labels is None else None
+        return digest(reader.name, prompt, labels, *([] if length is None else [length]))
 
     def load_selection(self, key: str) -> Any:
         """The selection saved under a key, or None."""
@@ -120,6 +121,7 @@ class _CachedReader:
     def __init__(self, store: Store, reader: Reader) -> None:
         self.name = reader.name
         self.count_tokens = reader.count_tokens
+        self.max_new_tokens = getattr(reader, "max_new_tokens", None)
         self._store, self._reader = store, reader
 
     def answers(self, prompts: Sequence[str], labels: Sequence[str] | None) -> Iterator[Answer]:

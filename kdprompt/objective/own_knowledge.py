@@ -15,7 +15,7 @@ from kdprompt.theory.regression import shrink_to_prior
 
 __all__ = ["OwnEstimate", "OwnKnowledge"]
 
-SAME = 1 - 1e-6  # cosine from which a point is the example itself
+SAME = 1 - 1e-5  # cosine from which a point is the example itself
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class OwnKnowledge:
 
     Attributes:
         ids: The examples.
+        inputs: Content ids of their inputs, so that an answer does not speak for what stands in an example's place.
         outputs: What it chose among.
         log_probs: Their log-probabilities, of each example, in nats.
         temperature: t of the Gaussian kernel of the regression, > 0.
@@ -33,6 +34,7 @@ class OwnKnowledge:
     __pydantic_config__ = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
     ids: tuple[str, ...]
+    inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     log_probs: tuple[tuple[float, ...], ...]
     temperature: float

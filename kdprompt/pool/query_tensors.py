@@ -13,6 +13,8 @@ from kdprompt.pool.records import Query, normalise_text
 
 __all__ = ["QueryTensors", "build_query_tensors", "find_allowed_rows"]
 
+MOST_NATS = 1e4  # of what a reader knows itself; more would drown everything in rounding
+
 
 @dataclass(frozen=True)
 class QueryTensors:
@@ -113,24 +115,29 @@ def _own_log_probs(pool: PoolTensors, query: Query) -> list[float]:
     if query.own is None:
         return [math.nan] * len(pool.labels)
     names = [output for _, output in pool.labels]
-    asked = [name for name in names if query.outputs is None or name in query.outputs]
+    own_task = query.task if pool.tasks else None
+    asked = {
+        output
+        for task, output in pool.labels
+        if (query.outputs is None or output in query.outputs) and own_task in (None, task)
+    }
     if pool.output_mode != "labels":
         raise QueryError(
             f"what a reader knows itself (own) is said by label, and the outputs of this pool are {pool.output_mode} "
             f"(query {query.text!r:.60}); leave it out"
         )
-    missing, unknown = sorted(set(asked) - set(query.own)), sorted(set(query.own) - set(names))
+    missing, unknown = sorted(asked - set(query.own)), sorted(set(query.own) - set(names))
     if missing or unknown:
         raise QueryError(
-            f"own must give a log-probability for each of the outputs {sorted(set(asked))[:20]} (query "
+            f"own must give a log-probability for each of the outputs {sorted(asked)[:20]} (query "
             f"{query.text!r:.60}); "
             + (f"it lacks {missing[0]!r}" if missing else f"the pool has no output {unknown[0]!r}")
         )
-    wrong = next((name for name in asked if not math.isfinite(query.own[name])), None)
+    wrong = next((name for name in sorted(asked) if not abs(query.own[name]) <= MOST_NATS), None)
     if wrong is not None:
         raise QueryError(
-            f"own must hold finite log-probabilities in nats, got {query.own[wrong]} for {wrong!r} (query "
-            f"{query.text!r:.60}); give an impossible output a very small one, -20 say"
+            f"own must hold log-probabilities in nats, of at most {MOST_NATS:g} in size, got {query.own[wrong]} for "
+            f"{wrong!r} (query {query.text!r:.60}); give an impossible output a very small one, -20 say"
         )
     return [query.own[name] if name in asked else 0.0 for name in names]
 

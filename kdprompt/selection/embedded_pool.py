@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from kdprompt.errors import EmbeddingError, PoolError, QueryError
@@ -18,7 +19,7 @@ from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import PoolTensors, build_pool_tensors
 from kdprompt.pool.prompt import count_demonstration_tokens
 from kdprompt.pool.query_tensors import QueryTensors, build_query_tensors
-from kdprompt.pool.records import Demonstration, Query
+from kdprompt.pool.records import Demonstration, Query, make_content_id
 from kdprompt.selection.quota import check_quota
 from kdprompt.settings import Settings
 
@@ -163,7 +164,15 @@ class EmbeddedPool:
             raise QueryError(f"outputs must be several permitted outputs, got the text {outputs!r}; wrap it in a list")
         given = {"task": task, "outputs": None if outputs is None else frozenset(outputs), "own": own}
         update = {name: value for name, value in given.items() if value is not None}
-        return tuple(query.model_copy(update=update) for query in self.pool.queries(queries))
+        parsed = self.pool.queries(queries)
+        try:
+            return tuple(Query.model_validate({**dict(query), **update}) for query in parsed) if update else parsed
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise QueryError(
+                f"{where} of a query cannot be used: {first['msg']}, got {first['input']!r:.60}"
+            ) from error
 
     def encode(self, queries: Sequence[Query], settings: Settings, vectors: Tensor | None = None) -> QueryTensors:
         """Queries as tensors, embedded where ``vectors: [m, d]`` are not at hand.
@@ -191,20 +200,26 @@ class EmbeddedPool:
         return {_content(self.pool[i]): row for row, i in enumerate(self.tensors.pool_index)}
 
     def estimate_own(self, known: OwnKnowledge | None) -> OwnEstimate | None:
-        """A reader's answers to examples as tensors; examples that have left the pool no longer speak.
+        """A reader's answers to examples as tensors; examples that have left the pool, or changed, no longer speak.
 
-        None without answers, or where labels were changed so that the answers are of others.
+        Of labels that the reader did not choose among nothing is known: they get the mean. None without answers.
         """
-        labels = [output for _, output in self.tensors.labels]
-        if known is None or self.tensors.output_mode != "labels" or not set(labels) <= set(known.outputs):
+        if known is None or self.tensors.output_mode != "labels":
             return None
-        kept = [place for place, ident in enumerate(known.ids) if ident in self.pool]
+        kept = [
+            place
+            for place, (ident, content) in enumerate(zip(known.ids, known.inputs, strict=True))
+            if ident in self.pool and make_content_id(self.pool[self.pool.index(ident)].input) == content
+        ]
         if not kept:
             return None
         rows = torch.tensor([self.find_row(known.ids[place]) for place in kept], device=self.tensors.x.device)
         answers = torch.tensor([known.log_probs[place] for place in kept], dtype=torch.float64)
-        centred = (answers - answers.mean(-1, keepdim=True))[:, [known.outputs.index(label) for label in labels]]
-        return OwnEstimate(self.tensors.x[rows], centred, known.temperature, known.shrinkage)
+        centred = answers - answers.mean(-1, keepdim=True)
+        with_mean = torch.cat([centred, torch.zeros_like(centred[:, :1])], -1)
+        columns = {output: column for column, output in enumerate(known.outputs)}
+        order = [columns.get(output, len(columns)) for _, output in self.tensors.labels]
+        return OwnEstimate(self.tensors.x[rows], with_mean[:, order], known.temperature, known.shrinkage)
 
     def demonstration(self, row: int) -> Demonstration:
         """The demonstration at a row of the tensors."""

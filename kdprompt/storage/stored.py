@@ -56,5 +56,7 @@ class Stored:
         """The calibration, or None where these settings fix a parameter that it chose otherwise."""
         if self.calibration is None:
             return None
-        kept = settings == self.settings or settings.objective.fixed_in(self.calibration.parameters)
+        share = settings.search.lexical_share
+        same_words = share is None or share == self.calibration.lexical_share
+        kept = settings == self.settings or (same_words and settings.objective.fixed_in(self.calibration.parameters))
         return self.calibration if kept else None

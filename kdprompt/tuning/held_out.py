@@ -6,6 +6,7 @@ log-loss; free text is compared by the distance of its embedding.
 Rejected: comparing by the reader's agreement with the estimated outputs of the queries.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -65,7 +66,13 @@ class HeldOutEvaluation:
 
     @classmethod
     def build(
-        cls, context: SelectionContext, reader: Reader, rows: Tensor, size: int, generator: torch.Generator
+        cls,
+        context: SelectionContext,
+        reader: Reader,
+        rows: Tensor,
+        size: int,
+        generator: torch.Generator,
+        labels: tuple[str, ...] | None = None,
     ) -> "HeldOutEvaluation":
         """Holds out a sample of some rows.
 
@@ -75,6 +82,7 @@ class HeldOutEvaluation:
             rows: The examples that may serve the queries and so may stand for them; their outputs are the labels.
             size: Most examples; at most a quarter of those that have an output.
             generator: Draws them.
+            labels: What the reader chooses among; None: the outputs of the rows, or free text.
 
         Raises:
             PoolError: There are fewer than 96 examples with an output.
@@ -94,7 +102,7 @@ class HeldOutEvaluation:
             )
         drawn = torch.randperm(len(with_output), generator=generator)[: min(size, len(with_output) // 4)]
         held = with_output[drawn.to(with_output.device)]
-        return cls(context, reader, held, _list_labels(context.tensors, rows))
+        return cls(context, reader, held, labels or _list_labels(context.tensors, rows))
 
     def without_held_out(self, rows: Tensor) -> Tensor:
         """Those of some rows whose text is none of the held-out examples'."""
@@ -138,7 +146,25 @@ class HeldOutEvaluation:
         shown = [[pool.demonstration(row) for row in prompts[i]] for i in part]
         inputs = [pool.demonstration(int(self.held[i])).input for i in part]
         texts = [template.text(rows, text) for rows, text in zip(shown, inputs, strict=True)]
-        return list(self.reader.answers(texts, self.labels))
+        answers = list(self.reader.answers(texts, self.labels))
+        if len(answers) != len(texts):
+            raise ValueError(
+                f"the reader {self.reader.name!r} must give one answer a prompt, got {len(answers)} for {len(texts)}"
+            )
+        for answer, text in zip(answers, inputs, strict=True):
+            self._check(answer, text)
+        return answers
+
+    def _check(self, answer: Answer, text: str) -> None:
+        """Raises a ``ValueError`` if the log-probabilities of an answer are not one for each label."""
+        if answer.log_probs is None or self.labels is None:
+            return
+        if len(answer.log_probs) != len(self.labels) or any(math.isnan(value) for value in answer.log_probs):
+            raise ValueError(
+                f"the reader {self.reader.name!r} must give a log-probability for each of {len(self.labels)} labels, "
+                f"got {list(answer.log_probs)[:10]} for the input {text!r:.60}; leave log_probs out (None) where they "
+                "are not known"
+            )
 
     def _ask(self, prompts: Prompts, part: range, outcome: EvaluationOutcome) -> None:
         examples = [self.context.pool.demonstration(int(self.held[i])) for i in part]

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from kdprompt.errors import PoolError
 from kdprompt.objective.own_knowledge import OwnKnowledge
-from kdprompt.objective.reader_profile import ReaderProfile
+from kdprompt.objective.reader_profile import CAPABLE_READER, ReaderProfile
+from kdprompt.pool.records import make_content_id, normalise_text
 from kdprompt.readers.reader import Answer, Reader
 from kdprompt.selection.context import SelectionContext
 from kdprompt.theory.bandwidth import fit_by_leave_one_out
@@ -29,6 +30,7 @@ EXAMPLES = 120
 RESAMPLES = 100
 NEIGHBOURS = 64  # that a prompt of an example is drawn from
 DIGITS = 4
+LEAST = -30.0  # log-probability that stands for impossible ones
 CONSTANTS = {"follow": "τ", "knowledge_weight": "γ", "recency": "ρ"}
 
 
@@ -60,6 +62,7 @@ class ProfileMeasurement:
         constants = [
             f"{sign} = {getattr(self.profile, name):.2f} [{self.intervals[name][0]:.2f}, {self.intervals[name][1]:.2f}]"
             for name, sign in CONSTANTS.items()
+            if name in self.intervals
         ]
         return (
             f"{self.profile.name}: {', '.join(constants)} by {self.answers} answers; on examples that the fit did not "
@@ -69,7 +72,12 @@ class ProfileMeasurement:
 
 
 def fit_profile(
-    context: SelectionContext, reader: Reader, rows: Tensor, k: int, generator: torch.Generator
+    context: SelectionContext,
+    reader: Reader,
+    rows: Tensor,
+    k: int,
+    generator: torch.Generator,
+    labels: tuple[str, ...] | None = None,
 ) -> ProfileMeasurement:
     """Asks a reader some 360 times and fits its profile.
 
@@ -79,17 +87,20 @@ def fit_profile(
         rows: Rows of the pool that may be asked and shown.
         k: Demonstrations a prompt, at least 1.
         generator: Draws examples and prompts.
+        labels: What the reader chooses among; None: the outputs of the rows.
 
     Raises:
+        ValueError: Most answers of the reader are no label.
         PoolError: There are fewer than 96 examples with an output, outputs are no labels, or the pool has several
             tasks.
         TypeError: What is given is no reader.
     """
-    held_out = HeldOutEvaluation.build(context, reader, rows, EXAMPLES, generator)
+    rows = rows[context.tensors.label[rows] >= 0]
+    held_out = HeldOutEvaluation.build(context, reader, rows, EXAMPLES, generator, labels)
     if held_out.labels is None or len(held_out.labels) < 2:
         raise PoolError(
-            "a reader's profile is fitted to its choice among labels, and the pool has none to choose among; give a "
-            "pool whose outputs repeat, or leave the reader out"
+            "a reader's profile is fitted to its choice among labels, and the pool has fewer than two; give a pool "
+            "with several outputs that repeat, or leave the reader out"
         )
     if len(context.tensors.tasks) > 1:
         raise PoolError(
@@ -122,13 +133,13 @@ class _Prompts:
     draw: random.Random
 
     def neutral(self) -> list[int]:
-        """Examples, k or fewer, in which every output stands as often as the others, or k outputs once."""
+        """Examples, k or fewer, in which every output stands as often as the others; of more than k outputs k."""
         outputs = self.outputs(self.rows.tolist())
         by_output = {label: [row for row, o in outputs.items() if o == label] for label in self.held_out.labels or ()}
         groups = [self.draw.sample(group, len(group)) for group in by_output.values() if group]
         self.draw.shuffle(groups)
-        turns = [group[turn] for turn in range(self.k) for group in groups if turn < len(group)]
-        return turns[: max(self.k // len(groups), 1) * len(groups) if len(groups) <= self.k else self.k]
+        turns = max(min(self.k // len(groups), *map(len, groups)), 1)
+        return [group[turn] for turn in range(turns) for group in groups][: self.k]
 
     def near(self, i: int) -> list[int]:
         """The k nearest neighbours of an example in a random order."""
@@ -176,10 +187,17 @@ def _collect(
         return identity[[codes[tensors.labels[int(tensors.label[row])][1]] for row in prompt]]
 
     own = _log_probs(own_answers, codes)
-    known = torch.zeros_like(own) if own_answers[0].log_probs is None else own
+    known = own if _give_probabilities(own_answers) else torch.zeros_like(own)
     flat = [values(prompt) for of_set in prompts for prompt in of_set]
+    log_probs = torch.cat([_log_probs(of_set, codes) for of_set in answers])
+    unusable = int((log_probs == 0).all(-1).sum())
+    if 2 * unusable > len(log_probs):
+        raise ValueError(
+            f"the reader {held_out.reader.name!r} must answer with one of {list(labels)[:10]}, and {unusable} of "
+            f"{len(log_probs)} answers to held-out examples are none; say in the template's instruction what to answer"
+        )
     return ReaderAnswers(
-        log_probs=torch.cat([_log_probs(of_set, codes) for of_set in answers]),
+        log_probs=log_probs,
         own=known.repeat(len(prompts), 1),
         shown=torch.stack([shown.mean(0) for shown in flat]),
         last=torch.stack([shown[-1] for shown in flat]),
@@ -189,11 +207,13 @@ def _collect(
 def _log_probs(answers: Sequence[Answer], codes: dict[str, int]) -> Tensor:
     """``[n, c]``; of a reader that gives none, 0 for its answer and −∞, or all alike where the answer is no label."""
     rows = torch.full((len(answers), len(codes)), -math.inf, dtype=torch.float64)
+    by_text = {normalise_text(label): code for label, code in codes.items()}
     for row, answer in zip(rows, answers, strict=True):
+        text = normalise_text(answer.text)
         if answer.log_probs is not None:
-            row[:] = torch.tensor(answer.log_probs, dtype=torch.float64)
-        elif answer.text in codes:
-            row[codes[answer.text]] = 0.0
+            row[:] = torch.tensor(answer.log_probs, dtype=torch.float64).clamp_min(LEAST)
+        elif text in by_text:
+            row[by_text[text]] = 0.0
         else:
             row[:] = 0.0
     return rows
@@ -204,24 +224,33 @@ def _fit(held_out: HeldOutEvaluation, own_answers: Sequence[Answer], seen: Reade
     example = torch.arange(len(seen)) % examples
     unseen = seen.take((example >= 2 * examples // 3).nonzero().squeeze(-1))
     fit = fit_constants(seen.take((example < 2 * examples // 3).nonzero().squeeze(-1)))
-    expected = fit.predict(unseen).max(-1)
+    answered = unseen.take((unseen.log_probs != 0).any(-1).nonzero().squeeze(-1))
+    expected = fit.predict(answered).max(-1)
     explained = fit.explained(unseen)
+    profile, intervals = _to_profile(fit_constants(seen), name, held_out.labels or ()), _bootstrap(seen, examples)
+    if not _give_probabilities(own_answers):  # then nothing is known of what it knows itself
+        profile = profile.model_copy(update={"knowledge_weight": CAPABLE_READER.knowledge_weight})
+        del intervals["knowledge_weight"]
     measured = ProfileMeasurement(
-        profile=_to_profile(fit_constants(seen), name, held_out.labels or ()),
+        profile=profile,
         own=_keep_own(held_out, own_answers, seen),
         explained=explained,
-        foretold=float((unseen.log_probs.argmax(-1) == expected.indices).double().mean()),
+        foretold=float((answered.log_probs.argmax(-1) == expected.indices).double().mean()),
         confidence=float(expected.values.exp().mean()),
         answers=len(own_answers) + len(seen),
-        intervals=_bootstrap(seen, examples, torch.Generator().manual_seed(0)),
+        intervals=intervals,
     )
     source = f"measured by {measured.answers} answers" + ("" if math.isnan(explained) else f", R² {explained:.2f}")
     return ProfileMeasurement(**{**vars(measured), "profile": measured.profile.model_copy(update={"source": source})})
 
 
-def _bootstrap(seen: ReaderAnswers, examples: int, generator: torch.Generator) -> dict[str, tuple[float, float]]:
+def _give_probabilities(answers: Sequence[Answer]) -> bool:
+    return all(answer.log_probs is not None for answer in answers)
+
+
+def _bootstrap(seen: ReaderAnswers, examples: int) -> dict[str, tuple[float, float]]:
     """Percentile intervals over examples drawn with replacement, each with all its prompts."""
-    sets = len(seen) // examples
+    sets, generator = len(seen) // examples, torch.Generator().manual_seed(0)
     fits = []
     for _ in range(RESAMPLES):
         drawn = torch.randint(examples, (examples,), generator=generator)
@@ -247,18 +276,20 @@ def _to_profile(fit: ProfileFit, name: str, labels: Sequence[str]) -> ReaderProf
 
 def _keep_own(held_out: HeldOutEvaluation, own_answers: Sequence[Answer], seen: ReaderAnswers) -> OwnKnowledge | None:
     """The answers behind the neutral prompt with the regression that foretells each of them best from the others."""
-    if own_answers[0].log_probs is None:
+    if not _give_probabilities(own_answers):
         return None
     own = seen.own[: len(own_answers)]
     centred = own - own.mean(-1, keepdim=True)
     x = held_out.context.tensors.x[held_out.held].cpu().double()
-    similarity = (x @ x.T).fill_diagonal_(-math.inf)
+    text = held_out.context.tensors.text[held_out.held].cpu()
+    similarity = (x @ x.T).masked_fill(text[:, None] == text, -math.inf)
     fit = fit_by_leave_one_out(
         similarity, centred.expand(len(x), *centred.shape), centred, centred.mean(0), labels=False
     )
-    pool = held_out.context.pool
+    shown = [held_out.context.pool.demonstration(row) for row in held_out.held.tolist()]
     return OwnKnowledge(
-        ids=tuple(pool.demonstration(row).id for row in held_out.held.tolist()),
+        ids=tuple(example.id for example in shown),
+        inputs=tuple(make_content_id(example.input) for example in shown),
         outputs=tuple(held_out.labels or ()),
         log_probs=tuple(tuple(round(value, DIGITS) for value in row) for row in own.tolist()),
         temperature=fit.temperature,

@@ -101,7 +101,8 @@ def calibrate_query_prompts(
     plan = plan_answers(pool.tensors, settings, max_answers)
     measured = None
     if plan.profile:
-        measured = fit_profile(context, reader, held_out.without_held_out(rows), settings.largest_k, generator)
+        others = held_out.without_held_out(rows)
+        measured = fit_profile(context, reader, others, settings.largest_k, generator, held_out.labels)
     static = _static_prompt(pool, sample, calibration, settings, held_out, plan)
     recipes = _list_recipes(settings, calibration, static, _calibrate_for(measured, pool, traffic, settings))
     encoded = encode_rows(pool.tensors, held_out.held)

@@ -101,7 +101,7 @@ def test_a_reader_chooses_the_static_prompt(queries, tmp_path, monkeypatch):
     assert int(note.split("best of ")[1].split()[0]) <= 64 and " times: " not in note
     shown = invoke(*asked, "--static", "--k", "2", *reader)
     assert all(item["id"] in shown.stdout for item in row["chosen"])
-    assert "by what lookup answers" in " ".join(shown.stdout.replace("│", " ").split())
+    assert "by what mymodel:lookup answers" in " ".join(shown.stdout.replace("│", " ").split())
 
 
 def test_a_reader_calibrates_prompts_for_single_queries(queries, tmp_path, monkeypatch):
@@ -109,9 +109,11 @@ def test_a_reader_calibrates_prompts_for_single_queries(queries, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     output, asked = tmp_path / "all.jsonl", ("select", "--pool", POOL, "--k", "2", "--reader", "python:lastmodel:last")
     result = invoke(*asked, "--queries", queries, "--output", output)
-    assert "calibrated by the answers of last" in result.stderr and len(output.read_text().splitlines()) == 12
+    assert "calibrated by the answers of lastmodel:last" in result.stderr and len(output.read_text().splitlines()) == 12
     one = invoke(*asked, "--query", "the csv has no dates", "--task", "support")
-    assert "ways to make prompts last answered held-out examples of the pool best" in " ".join(one.stdout.split())
+    assert "ways to make prompts lastmodel:last answered held-out examples of the pool best" in " ".join(
+        one.stdout.split()
+    )
 
 
 def test_budget_is_kept(queries, tmp_path):
@@ -180,7 +182,7 @@ def test_a_profile_is_measured_kept_and_used(tmp_path, monkeypatch):
     result = invoke(*command)
     assert result.exit_code == 0, result.output
     profile = json.loads((tmp_path / "mine.json").read_text())
-    assert profile["recency"] > 1 and profile["name"] == "last_output" and "answers" in profile["source"]
+    assert profile["recency"] > 1 and profile["name"] == "a_reader:last_output" and "answers" in profile["source"]
     import a_reader
 
     once = len(a_reader.asked)

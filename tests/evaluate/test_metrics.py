@@ -19,6 +19,12 @@ from kdprompt.evaluate.metrics import choose_metric, json_f1, json_match, label_
         ("SELECT  1", "select 1", 1, 1),
         ('{"a": 1, "a": 2}', '{"a": 2}', 1, 1),
         ("NaN", '{"a": 1}', 0, 0),
+        ("[" * 5000, "[1]", 0, 0),
+        ("[" * 5000 + "]" * 5000, "[1]", 0, 0),
+        ("[" * 300 + "]" * 300, "[" * 300 + "]" * 300, 1, 1),
+        ("[]", "{}", 0, 0),
+        ('{"a": {}}', '{"a": []}', 0, 0),
+        ('{"a": []}', '{"a": []}', 1, 1),
     ],
 )
 def test_json_is_compared_by_value(answer, truth, match, f1):
@@ -28,5 +34,5 @@ def test_json_is_compared_by_value(answer, truth, match, f1):
 
 def test_the_score_suits_the_outputs():
     assert choose_metric(['{"a": 1}', "{}", "[]"]) is json_match
-    for outputs in (["{}", "yes"], ["1", "2"], []):
+    for outputs in (["{}", "yes"], ["1", "2"], [], ["[" * 5000 + "]" * 5000]):
         assert choose_metric(outputs) is label_accuracy

@@ -76,6 +76,16 @@ def test_the_vote_of_neighbours_is_weighted_by_their_cosine(dataset, embed):
     assert all(answer.log_probs is None for answer in without)
 
 
+@pytest.mark.parametrize("spec", ["nearest-vote:neighbours=1", "logistic-regression"])
+def test_what_a_query_does_not_permit_is_not_answered(spec, dataset, embed):
+    (predictor,) = make_selectors([spec])
+    permitted = frozenset(dataset.labels[:2])
+    queries = tuple(case.query.model_copy(update={"outputs": permitted}) for case in dataset.test)
+    batch = QueryBatch(queries, embed([query.text for query in queries]))
+    found = predictor.fit(dataset.to_benchmark_pool(embed), 5, dataset.labels)(batch)
+    assert all(answer.text in permitted for answer in found)
+
+
 def test_logistic_regression_learns_the_pool(dataset, embed):
     found = answers("logistic-regression", dataset, embed)
     assert sum(a.text == c.output for a, c in zip(found, dataset.test, strict=True)) >= QUERIES // 2
@@ -95,6 +105,8 @@ def test_logistic_regression_learns_the_pool(dataset, embed):
         ("majority", "majority needs a selector"),
         ("majority:nearest", "no selector 'nearest'"),
         ("nearest-vote:neighbours=0", "whole number of at least 1, got 0"),
+        ("nearest-vote:neighbours=true", "whole number of at least 1, got True"),
+        ("majority:kdprompt-reader", "asks the model beforehand"),
         ("logistic-regression:C=1", "has no option 'C'"),
     ],
 )
@@ -174,8 +186,9 @@ def test_the_command_asks_several_readers(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     found = Results.model_validate_json((tmp_path / "out" / "results.json").read_text())
-    assert found.about["reader"] == "first, last"
-    assert [(t.reader, len(t.rows)) for t in found.tables] == [("first", 2), ("last", 2)]
+    names = ["two_readers:first", "two_readers:last"]
+    assert found.about["reader"] == ", ".join(names)
+    assert [(t.reader, len(t.rows)) for t in found.tables] == [(name, 2) for name in names]
     assert "nearest-vote:neighbours=3" in (tmp_path / "out" / "results.md").read_text()
     only = CliRunner().invoke(app, [*command[:7], "--selector", "nearest-vote"])
     assert isinstance(only.exception, ValueError) and "add a selector" in str(only.exception)

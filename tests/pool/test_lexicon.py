@@ -90,6 +90,10 @@ def test_words_stay_in_a_changed_and_in_a_stored_pool(tmp_path):
     again = DistillationSelector.load(tmp_path / "selector.kd", CallableEmbedder(embed))
     assert again._pool.lexical_share == share
     assert again.select("what of thing99") == selector.select("what of thing99")
+    for share_now in (0.0, 0.5):
+        settings = make_settings(k=4, lexical_share=share_now)
+        pinned = DistillationSelector.from_dict(selector.to_dict(), CallableEmbedder(embed), settings=settings)
+        assert pinned.calibration.lexical_share == share_now, "a new pin calibrates again"
     ident = selector.pool.demonstrations[0].id
     selector.remove(ident)
     selector.update(selector.pool.demonstrations[0].id, {"input": "a thing98", "output": "SELECT thing98 FROM t"})
