@@ -29,8 +29,8 @@ def _table(suite: str, k: int, reader: str, tables: list[Table]) -> str:
     lines = [
         f"### {suite}, k = {k}" + (f", {reader}" if reader else ""),
         "",
-        f"Score in %, log-loss in nats; in brackets {reference} less the row in points and in nats, paired bootstrap "
-        f"95 %. Queries: {sizes}.",
+        f"Score in %, log-loss in nats; in brackets {reference} less the row in points and in nats,",
+        f"paired bootstrap 95 %. Queries: {sizes}.",
         "",
         "| selector | " + " | ".join(rows) + " | mean | one output | tokens |",
         "| --- |" + " --- |" * len(rows) + " ---: | ---: | ---: |",
