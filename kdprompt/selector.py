@@ -82,8 +82,7 @@ class DistillationSelector(EditablePool):
             vectors: Embeddings of the inputs ``[n, d]`` where they are at hand.
 
         Raises:
-            PoolError, MissingKeyError: The pool is empty, smaller than k, or an example or a query lacks a key.
-            EmbeddingError: The embeddings do not fit.
+            PoolError, MissingKeyError, EmbeddingError: Examples, queries, k or embeddings do not fit together.
         """
         pool = examples if isinstance(examples, Pool) else Pool.from_records(examples, schema)
         settings = settings or Settings()
@@ -108,7 +107,7 @@ class DistillationSelector(EditablePool):
             max_answers: Most answers that it is asked for; ``plan_answers`` says how many and for what. None is no
                 limit, some 11,000; some 1,200 suffice without a prefix. ``ValueError``: too few for anything.
         """
-        self.plan_answers(max_answers)  # refuses what cannot be, before anything is computed
+        self.plan_answers(max_answers)  # refuses what cannot be
         found = calibrate_pool(self._pool, self._traffic, self.settings)
         pool = self._pool.with_lexical_share(found.lexical_share, self.settings)
         if reader is not None:

@@ -95,14 +95,12 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
 
     log = Console(stderr=True, highlight=False)
     selectors, first = _selectors(selector or ["kdprompt", "nearest-last"], reference)
+    scored = _metric(metric)
     base = _datasets(_Files(data or [], pool, dev, test))
-    names = dict.fromkeys(model or ["smollm2"])  # one of them is in memory at a time
-    for name in (name for name in names if name.startswith("python:")):
-        import_attribute(name)
-    readers = (open_reader(name, log, scoring, max_new_tokens, dtype=dtype, device=device) for name in names)
+    readers = _open_readers(model, log, scoring, max_new_tokens, dtype=dtype, device=device)
     make_plan = partial(
         Plan,
-        metric=_metric(metric),
+        metric=scored,
         datasets=[dataset for name in suite or ["clean"] for dataset in apply_suite(base, name, seed=seed)],
         ks=k or [DEFAULT_K],
         embed=_embed(embedder, base, output),
@@ -111,6 +109,14 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
         seed=seed,
     )
     _run(make_plan, selectors, readers, output, first)
+
+
+def _open_readers(models: list[str] | None, log: Console, *scoring: Any, **how: Any) -> Iterator[Any]:
+    """Each model when its turn comes, so that one of them is in memory at a time; Python objects are sought at once."""
+    names = dict.fromkeys(models or ["smollm2"])
+    for name in (name for name in names if name.startswith("python:")):
+        import_attribute(name)
+    return (open_reader(name, log, *scoring, **how) for name in names)
 
 
 def _selectors(specs: list[str], reference: str | None) -> tuple[list[Any], str]:

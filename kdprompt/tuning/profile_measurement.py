@@ -23,15 +23,19 @@ from kdprompt.selection.context import SelectionContext
 from kdprompt.theory.bandwidth import fit_by_leave_one_out
 from kdprompt.tuning.held_out import HeldOutEvaluation
 from kdprompt.tuning.profile_fit import ProfileFit, ReaderAnswers, fit_constants
+from kdprompt.tuning.profile_prompts import ProfilePrompts
 
-__all__ = ["ProfileMeasurement", "fit_profile"]
+__all__ = ["ProfileMeasurement", "UnusableAnswersError", "fit_profile"]
 
 EXAMPLES = 120
 RESAMPLES = 100
-NEIGHBOURS = 64  # that a prompt of an example is drawn from
 DIGITS = 4
 LEAST = -30.0  # log-probability that stands for impossible ones
 CONSTANTS = {"follow": "τ", "knowledge_weight": "γ", "recency": "ρ"}
+
+
+class UnusableAnswersError(ValueError):
+    """Most answers of a reader are none of the labels, so that they say nothing of how it chooses among them."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def fit_profile(
         labels: What the reader chooses among; None: the outputs of the rows.
 
     Raises:
-        ValueError: Most answers of the reader are no label.
+        UnusableAnswersError: Most answers of the reader are no label.
         PoolError: There are fewer than 96 examples with an output, outputs are no labels, or the pool has several
             tasks.
         TypeError: What is given is no reader.
@@ -107,69 +111,13 @@ def fit_profile(
             f"a reader's profile is measured on one task, and the pool has {list(context.tensors.tasks)[:10]}; measure "
             "it on the examples of one of them"
         )
-    prompts = _Prompts(held_out, held_out.without_held_out(rows), k, random.Random(int(generator.initial_seed())))
+    prompts = ProfilePrompts(held_out, held_out.without_held_out(rows), k, random.Random(int(generator.initial_seed())))
     neutral = prompts.neutral()
     own_answers = held_out.answer([neutral] * len(held_out.held))
     varied = [[prompts.near(i), prompts.tilted(i)] for i in range(len(held_out.held))]
     answers = [held_out.answer([pair[place] for pair in varied]) for place in (0, 1)]
     seen = _collect(held_out, own_answers, [[pair[place] for pair in varied] for place in (0, 1)], answers)
     return _fit(held_out, own_answers, seen)
-
-
-@dataclass(frozen=True)
-class _Prompts:
-    """Prompts for held-out examples.
-
-    Attributes:
-        held_out: The examples.
-        rows: Rows that may be shown ``[n]``.
-        k: Demonstrations a prompt.
-        draw: Draws them.
-    """
-
-    held_out: HeldOutEvaluation
-    rows: Tensor
-    k: int
-    draw: random.Random
-
-    def neutral(self) -> list[int]:
-        """Examples, k or fewer, in which every output stands as often as the others; of more than k outputs k."""
-        outputs = self.outputs(self.rows.tolist())
-        by_output = {label: [row for row, o in outputs.items() if o == label] for label in self.held_out.labels or ()}
-        groups = [self.draw.sample(group, len(group)) for group in by_output.values() if group]
-        self.draw.shuffle(groups)
-        turns = max(min(self.k // len(groups), *map(len, groups)), 1)
-        return [group[turn] for turn in range(turns) for group in groups][: self.k]
-
-    def near(self, i: int) -> list[int]:
-        """The k nearest neighbours of an example in a random order."""
-        return self.shuffled(self.neighbours(i)[: self.k])
-
-    def tilted(self, i: int) -> list[int]:
-        """Neighbours of an example, and others, with an output drawn at random more or less often."""
-        anywhere = self.draw.sample(self.rows.tolist(), min(NEIGHBOURS, len(self.rows)))
-        outputs = self.outputs([*self.neighbours(i), *anywhere])
-        chosen = self.draw.choice(sorted(set(outputs.values())))
-        with_it = [row for row, output in outputs.items() if output == chosen]
-        others = self.shuffled([row for row, output in outputs.items() if output != chosen])
-        count = self.draw.randint(0, self.k)
-        return self.shuffled([*with_it[:count], *others, *with_it[count:]][: self.k])
-
-    def neighbours(self, i: int) -> list[int]:
-        """Rows nearest to an example, the nearest first."""
-        x = self.held_out.context.tensors.x
-        similarity = x[self.rows] @ x[self.held_out.held[i]]
-        nearest: list[int] = self.rows[similarity.topk(min(NEIGHBOURS, len(self.rows))).indices].tolist()
-        return nearest
-
-    def outputs(self, rows: Sequence[int]) -> dict[int, str]:
-        """The outputs of rows, where they have one."""
-        tensors = self.held_out.context.tensors
-        return {row: tensors.labels[int(tensors.label[row])][1] for row in rows if int(tensors.label[row]) >= 0}
-
-    def shuffled(self, rows: Sequence[int]) -> list[int]:
-        """Rows in a random order."""
-        return self.draw.sample(list(rows), len(rows))
 
 
 def _collect(
@@ -192,7 +140,7 @@ def _collect(
     log_probs = torch.cat([_log_probs(of_set, codes) for of_set in answers])
     unusable = int((log_probs == 0).all(-1).sum())
     if 2 * unusable > len(log_probs):
-        raise ValueError(
+        raise UnusableAnswersError(
             f"the reader {held_out.reader.name!r} must answer with one of {list(labels)[:10]}, and {unusable} of "
             f"{len(log_probs)} answers to held-out examples are none; say in the template's instruction what to answer"
         )

@@ -32,7 +32,7 @@ from kdprompt.settings import Settings
 from kdprompt.theory.standard_error import is_within_one_standard_error
 from kdprompt.tuning.answer_plan import HELD_OUT, AnswerPlan, plan_answers
 from kdprompt.tuning.held_out import EvaluationOutcome, HeldOutEvaluation
-from kdprompt.tuning.profile_measurement import ProfileMeasurement, fit_profile
+from kdprompt.tuning.profile_measurement import ProfileMeasurement, UnusableAnswersError, fit_profile
 from kdprompt.tuning.static_prompt import choose_by_reader
 
 __all__ = ["calibrate_query_prompts"]
@@ -99,10 +99,7 @@ def calibrate_query_prompts(
     context = calibration.query_context(pool, settings)
     held_out = HeldOutEvaluation.build(context, reader, rows, HELD_OUT, generator)
     plan = plan_answers(pool.tensors, settings, max_answers)
-    measured = None
-    if plan.profile:
-        others = held_out.without_held_out(rows)
-        measured = fit_profile(context, reader, others, settings.largest_k, generator, held_out.labels)
+    measured, about = _measure(held_out, rows, settings, generator) if plan.profile else (None, "")
     static = _static_prompt(pool, sample, calibration, settings, held_out, plan)
     recipes = _list_recipes(settings, calibration, static, _calibrate_for(measured, pool, traffic, settings))
     encoded = encode_rows(pool.tensors, held_out.held)
@@ -118,10 +115,22 @@ def calibrate_query_prompts(
     recipe, plain = recipes[best], f"; {recipes[0]}: {outcomes[0]}" if best else ""
     source = (
         f"{recipe.calibration.source}; of {len(recipes)} ways to make prompts {reader.name} answered held-out examples "
-        f"of the pool best with {recipe}: {outcomes[best]}{plain}" + (f"; {measured}" if measured else "")
+        f"of the pool best with {recipe}: {outcomes[best]}{plain}{about}"
     )
     prefix = tuple(pool.demonstration(int(row)).id for row in recipe.prefix)
     return replace(recipe.calibration, order=recipe.order, prefix=prefix, source=source)
+
+
+def _measure(
+    held_out: HeldOutEvaluation, rows: Tensor, settings: Settings, generator: torch.Generator
+) -> tuple[ProfileMeasurement | None, str]:
+    """The reader's profile, measured on other examples than those held out, and what is to be said of it."""
+    others, k = held_out.without_held_out(rows), settings.largest_k
+    try:
+        measured = fit_profile(held_out.context, held_out.reader, others, k, generator, held_out.labels)
+    except UnusableAnswersError as error:
+        return None, f"; its profile was not measured: {error}"
+    return measured, f"; {measured}"
 
 
 def _calibrate_for(

@@ -149,6 +149,12 @@ def test_answers_that_say_nothing_are_refused(change, message):
         measured(Changed(change))
 
 
+def test_a_reader_that_seldom_says_a_label_is_calibrated_without_a_profile():
+    selector = DistillationSelector.from_examples(records(), EMBEDDER, settings=Settings(k=6))
+    found = selector.calibrate(Changed(lambda answer: Answer("I do not know"), sure=False), max_answers=1000)
+    assert found.own is None and "its profile was not measured: the reader 'simulated' must answer" in found.source
+
+
 def test_examples_without_an_output_are_not_shown_as_one():
     pool = records(300)
     for record in pool[::2]:
