@@ -161,17 +161,19 @@ class PseudoQueries:
 
     def _score_text(self, option: ObjectiveParameters, chosen: Tensor) -> tuple[Trial, Tensor]:
         """The squared distance of the nearest output shown from the true one, at most that of zero, as without any."""
-        index = chosen.clamp_min(0)
-        shown = self.v.gather(1, index[..., None].expand(-1, -1, self.v.shape[-1]))
-        distances = (shown - self.true_values[:, None, :]).square().sum(-1).masked_fill(chosen < 0, torch.inf)
+        distances = (
+            (self._values_of(chosen) - self.true_values[:, None, :]).square().sum(-1).masked_fill(chosen < 0, torch.inf)
+        )
         losses = torch.cat([distances, self.true_values.square().sum(-1, keepdim=True)], -1).amin(-1)
         return Trial(option, *_mean_and_interval(losses)), losses
 
     def _weigh_values(self, pull: Tensor, chosen: Tensor) -> Tensor:
         """The values of the chosen sets ``[h, K]``, averaged with the weights ``pull``, ``[h, c]``."""
-        index = chosen.clamp_min(0)
-        values = self.v.gather(1, index[..., None].expand(-1, -1, self.v.shape[-1]))
-        return (normalise_attention(pull, -1)[:, None, :] @ values).squeeze(1)
+        return (normalise_attention(pull, -1)[:, None, :] @ self._values_of(chosen)).squeeze(1)
+
+    def _values_of(self, chosen: Tensor) -> Tensor:
+        """The values of the members of sets ``[h, K]``, ``[h, K, c]``; at pads those of the first candidate."""
+        return self.v.gather(1, chosen.clamp_min(0)[..., None].expand(-1, -1, self.v.shape[-1]))
 
 
 def _mean_and_interval(losses: Tensor) -> tuple[float, tuple[float, float]]:

@@ -46,8 +46,7 @@ def token_f1(answer: str, truth: str) -> float:
     given, true = _words(answer), _words(truth)
     if not given or not true:
         return float(given == true)
-    common = sum((Counter(given) & Counter(true)).values())
-    return 2 * common / (len(given) + len(true))
+    return _f1(Counter(given), Counter(true))
 
 
 def json_match(answer: str, truth: str) -> float:
@@ -80,7 +79,7 @@ def json_f1(answer: str, truth: str) -> float:
     if expected is None or given is None:
         return json_match(answer, truth)
     wanted, found = (Counter(_fields(parsed.value)) for parsed in (expected, given))
-    return 2 * sum((wanted & found).values()) / (sum(wanted.values()) + sum(found.values()))
+    return _f1(found, wanted)
 
 
 def choose_metric(outputs: Iterable[str]) -> Metric:
@@ -129,6 +128,11 @@ def _fields(value: Any) -> list[tuple[tuple[str, ...], str]]:
         else:
             found.append((path, _canonical(inner)))
     return found
+
+
+def _f1(given: Counter[Any], true: Counter[Any]) -> float:
+    """Harmonic mean of precision and recall of what is counted, at least one of the two not empty."""
+    return 2 * (given & true).total() / (given.total() + true.total())
 
 
 def _words(text: str) -> list[str]:

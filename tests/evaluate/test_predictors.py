@@ -8,7 +8,6 @@ from typer.testing import CliRunner
 
 from kdprompt.cli.app import app
 from kdprompt.evaluate import (
-    EmbeddingCache,
     Plan,
     QueryBatch,
     Results,
@@ -19,25 +18,9 @@ from kdprompt.evaluate import (
     summarise,
 )
 from kdprompt.evaluate.cell import NO_READER
-from kdprompt.evaluate.datasets import Case, Dataset
 from kdprompt.evaluate.predictors import Predictor
-from kdprompt.pool.pool import Pool
-from kdprompt.pool.records import Query
-from kdprompt.resources import support_desk, support_desk_queries
 
-QUERIES = 8
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    pool = Pool(d for d in support_desk() if d.task == "support")
-    cases = tuple(Case(Query(text=row["input"]), row["output"]) for row in support_desk_queries())
-    return Dataset("desk", pool, (), cases[QUERIES:], cases[:QUERIES])
-
-
-@pytest.fixture(scope="module")
-def embed(embedder) -> EmbeddingCache:
-    return EmbeddingCache(embedder, name="minilm")
+QUERIES = 6  # of the data set
 
 
 def answers(spec, dataset, embed, k=5, labels=True):

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from kdprompt import DistillationSelector, PromptTemplate, Settings
 from kdprompt.cli.app import app
 from kdprompt.evaluate import (
-    EmbeddingCache,
     LabelReader,
     Plan,
     QueryBatch,
@@ -34,19 +33,7 @@ from kdprompt.pool.records import Query
 from kdprompt.report import write_markdown, write_page
 from kdprompt.resources import support_desk, support_desk_queries
 
-QUERIES = 6
-
-
-@pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    pool = Pool(d for d in support_desk() if d.task == "support")
-    cases = tuple(Case(Query(text=row["input"]), row["output"]) for row in support_desk_queries())
-    return Dataset("desk", pool, tuple(case.query for case in cases[QUERIES:]), cases[QUERIES:], cases[:QUERIES])
-
-
-@pytest.fixture(scope="module")
-def embed(embedder) -> EmbeddingCache:
-    return EmbeddingCache(embedder, name="minilm")
+QUERIES = 6  # of the data set
 
 
 class Echo:
