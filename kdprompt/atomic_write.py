@@ -1,7 +1,11 @@
 """Files that are written whole or not at all: the only place of kdprompt that replaces a file."""
 
+import contextlib
+import hashlib
 import os
+import stat
 import tempfile
+import time
 from pathlib import Path
 
 __all__ = ["atomic_write"]
@@ -12,30 +16,84 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
 
     The content goes to a temporary file in the same folder, is flushed to the disk, and then takes the place of the
     file. A link is followed: the file that it points to is replaced. Permissions of a file that is there are kept; a
-    new one gets those that the umask allows.
+    new one gets those that the umask allows. What is no regular file (a device, a pipe, ``/dev/stdout``) is written to
+    and stays what it is.
 
     Args:
-        path: The file. Its folder is made where it does not exist.
+        path: The file; ``~`` is the home folder. Its folder is made where it does not exist.
         content: Bytes, or text, which is written as UTF-8 with its line ends as they are.
 
     Raises:
         OSError: The folder cannot be written, the disk is full, or the path is a folder. The old file is left as it was
-            and no temporary file remains.
+            and no temporary file remains. One that a killed process left is removed by the next write of the file.
     """
-    target = Path(path).resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path).expanduser()
     data = content.encode("utf-8") if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    if _is_special(path):
+        with path.open("wb") as device:
+            device.write(data)
+        return
+    target = path.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_orphans(target)
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:
+            _hold(file.fileno())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, _permissions(target))
-        os.replace(temporary, target)
+            os.chmod(temporary, _permissions(target))
+            os.replace(temporary, target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    _flush_folder(target.parent)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether the path is there and neither a regular file nor a folder, links followed."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _prefix(target: Path) -> str:
+    """Begins the names of a file's temporary files: short, for a name may have 255 bytes already."""
+    return f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}."
+
+
+def _remove_orphans(target: Path) -> None:
+    """Removes temporary files of this file that no living process holds and that are older than a second."""
+    for orphan in target.parent.glob(f"{_prefix(target)}*.part"):
+        with contextlib.suppress(OSError), orphan.open("rb") as file:
+            if time.time() - os.fstat(file.fileno()).st_mtime > 1 and _hold(file.fileno()):
+                orphan.unlink()
+
+
+def _hold(descriptor: int) -> bool:
+    """Locks an open file for as long as it is open; False where another process or thread holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: an open file cannot be removed there anyway
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _flush_folder(folder: Path) -> None:
+    """Writes the folder's entry to the disk, where a system can: a crash afterwards keeps the new file."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _permissions(target: Path) -> int:

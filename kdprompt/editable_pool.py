@@ -1,7 +1,9 @@
 """An embedded pool that can be changed: examples are added, replaced and removed, all or none."""
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.pool import Pool
@@ -14,6 +16,9 @@ __all__ = ["EditablePool"]
 class EditablePool:
     """Holds an embedded pool; each change takes the place of the whole at once.
 
+    Threads may change it at the same time: one change follows the other, and none is lost. Who reads goes on with the
+    pool that it began with.
+
     Attributes:
         settings: How outputs are seen, budget and quota: every pool must fit them.
     """
@@ -21,6 +26,7 @@ class EditablePool:
     def __init__(self, pool: EmbeddedPool, settings: Settings) -> None:
         self.settings = settings
         self._pool = pool
+        self._change_lock = threading.Lock()
 
     @property
     def pool(self) -> Pool:
@@ -34,7 +40,7 @@ class EditablePool:
 
     @embedder.setter
     def embedder(self, embedder: Embedder) -> None:
-        self._pool = replace(self._pool, embedder=embedder)
+        self._change_pool(lambda pool: replace(pool, embedder=embedder))
 
     def add_example(self, example: Record) -> str:
         """Adds one example and returns its id; see ``add_examples``."""
@@ -49,9 +55,9 @@ class EditablePool:
         Raises:
             MissingKeyError, PoolError, EmbeddingError: As ``DistillationSelector.from_examples``.
         """
-        before = self._pool
-        self._pool = before.with_records(examples, self.settings)
-        return [demonstration.id for demonstration in self.pool.demonstrations[len(before.pool) :]]
+        added = list(examples)
+        after = self._change_pool(lambda pool: pool.with_records(added, self.settings))
+        return [demonstration.id for demonstration in after.pool.demonstrations[len(after.pool) - len(added) :]]
 
     def update(self, ident: str, example: Record) -> None:
         """Puts another example in the place of one, under the same id. On an error nothing has changed.
@@ -60,7 +66,7 @@ class EditablePool:
             PoolError: The id is not in the pool.
             MissingKeyError, PoolError, EmbeddingError: As ``DistillationSelector.from_examples``.
         """
-        self._pool = self._pool.with_changed(ident, example, self.settings)
+        self._change_pool(lambda pool: pool.with_changed(ident, example, self.settings))
 
     def remove(self, ids: str | Iterable[str]) -> None:
         """Removes examples by id. All or none. The calibration is kept.
@@ -68,4 +74,19 @@ class EditablePool:
         Raises:
             PoolError: An id is not in the pool, or fewer than k examples would be left.
         """
-        self._pool = self._pool.without({ids} if isinstance(ids, str) else ids, self.settings)
+        gone = {ids} if isinstance(ids, str) else set(ids)
+        self._change_pool(lambda pool: pool.without(gone, self.settings))
+
+    def _change_pool(self, change: Callable[[EmbeddedPool], EmbeddedPool]) -> EmbeddedPool:
+        """Puts what ``change`` makes of the pool in its place and returns it; no other change comes between."""
+        with self._change_lock:
+            self._pool = changed = change(self._pool)
+        return changed
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickles keep: all but the lock, which belongs to this process."""
+        return {name: value for name, value in vars(self).items() if name != "_change_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._change_lock = threading.Lock()

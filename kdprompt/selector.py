@@ -65,7 +65,7 @@ class DistillationSelector(EditablePool):
         examples: Iterable[Record] | Pool,
         embeddings: Embedder | None = None,
         *,
-        queries: Sequence[AnyQuery] | None = None,
+        queries: Iterable[AnyQuery] | None = None,
         schema: Schema | None = None,
         settings: Settings | None = None,
         vectors: Tensor | None = None,
@@ -87,7 +87,7 @@ class DistillationSelector(EditablePool):
         pool = examples if isinstance(examples, Pool) else Pool.from_records(examples, schema)
         settings = settings or Settings()
         check_size(pool, pool.distinct, settings)
-        parsed = pool.queries(queries or ())
+        parsed = pool.queries(() if queries is None else queries)
         embedder = embeddings or SentenceTransformerEmbedder()
         texts = [demonstration.input for demonstration in pool]
         known = embed_documents(embedder, texts) if vectors is None else check_vectors(vectors, texts, "vectors")
@@ -108,11 +108,13 @@ class DistillationSelector(EditablePool):
                 limit, some 11,000; some 1,200 suffice without a prefix. ``ValueError``: too few for anything.
         """
         self.plan_answers(max_answers)  # refuses what cannot be
-        found = calibrate_pool(self._pool, self._traffic, self.settings)
-        pool = self._pool.with_lexical_share(found.lexical_share, self.settings)
+        pool = self._pool  # changes that come while a reader answers are kept
+        found = calibrate_pool(pool, self._traffic, self.settings)
         if reader is not None:
+            pool = pool.with_lexical_share(found.lexical_share, self.settings)
             found = calibrate_query_prompts(pool, self._traffic, found, self.settings, reader, max_answers)
-        self._pool, self.calibration = pool, found
+        self._change_pool(lambda pool: pool.with_lexical_share(found.lexical_share, self.settings))
+        self.calibration = found
         return found
 
     def plan_answers(self, max_answers: int | None = None) -> AnswerPlan:
@@ -211,8 +213,7 @@ class DistillationSelector(EditablePool):
             MissingKeyError, PoolError: A mapping lacks an input key, or the pool an id of the prefix.
             EmbeddingError: The query's embedding does not fit.
         """
-        (parsed,) = self._pool.parse_queries([query], task, outputs, own)
-        return self.select_batch([parsed], prefix=prefix)[0]
+        return self.select_batch(self._pool.parse_queries([query], task, outputs, own), prefix=prefix)[0]
 
     async def aselect(
         self, query: AnyQuery, *, task: str | None = None, outputs: Iterable[str] | None = None
@@ -228,7 +229,7 @@ class DistillationSelector(EditablePool):
     @rename_argument("core", "prefix")
     def select_batch(
         self,
-        queries: Sequence[AnyQuery],
+        queries: Iterable[AnyQuery],
         *,
         task: str | None = None,
         outputs: Iterable[str] | None = None,
@@ -247,8 +248,7 @@ class DistillationSelector(EditablePool):
             progress: Called with the number of queries done since the last call.
         """
         pool = self._pool
-        parsed = pool.parse_queries(queries, task, outputs)
-        if not parsed:
+        if not (parsed := pool.parse_queries(queries, task, outputs)):
             return []
         encoded = pool.encode(parsed, self.settings, vectors)
         context = self.calibration.query_context(pool, self.settings)
@@ -257,7 +257,7 @@ class DistillationSelector(EditablePool):
 
     def select_static(
         self,
-        queries: Sequence[AnyQuery] | None = None,
+        queries: Iterable[AnyQuery] | None = None,
         *,
         task: str | None = None,
         outputs: Iterable[str] | None = None,
@@ -296,5 +296,5 @@ class DistillationSelector(EditablePool):
         if query is None:
             choice = self._choose_static(TrafficRequest(None, task, outputs), None, reader)
             return explain_static(choice, self.calibration)
-        pool = self._pool
-        return explain_query(pool, pool.parse_queries([query], task, outputs)[0], self.settings, self.calibration)
+        (parsed,) = (pool := self._pool).parse_queries([query], task, outputs)
+        return explain_query(pool, parsed, self.settings, self.calibration)

@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -69,3 +71,43 @@ def test_many_writers_never_leave_a_mixture(tmp_path):
     for thread in threads:
         thread.join()
     assert path.read_text() in contents and left_over(tmp_path) == []
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    received = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
+    reader.start()
+    atomic_write(pipe, "text")
+    reader.join(10)
+    assert received == [b"text"] and stat.S_ISFIFO(pipe.stat().st_mode) and left_over(tmp_path) == []
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+    atomic_write(os.devnull, "text")
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_write_and_a_living_ones_is_not(tmp_path):
+    code = (
+        "import os, sys; from kdprompt import atomic_write as module\n"
+        "module.os.replace = lambda *_: os.kill(os.getpid(), 9)\n"
+        "module.atomic_write(sys.argv[1], 'half')"
+    )
+    path = tmp_path / "file"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    (orphan,) = tmp_path.glob("*.part")
+    os.utime(orphan, (0, 0))
+    with orphan.open("rb") as held:
+        fcntl = pytest.importorskip("fcntl")
+        fcntl.flock(held, fcntl.LOCK_EX)
+        atomic_write(path, "one")
+        assert orphan.exists()
+    atomic_write(path, "two")
+    assert path.read_text() == "two" and left_over(tmp_path) == []
+
+
+def test_a_long_name_and_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    name = "n" * 250
+    atomic_write(f"~/{name}", "text")
+    assert (tmp_path / name).read_text() == "text"

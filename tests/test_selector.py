@@ -1,6 +1,9 @@
 """What a selector does for the people who call it: choosing, growing, refusing, and saying what it did."""
 
+import copy
 import json
+import pickle
+import threading
 from collections import Counter
 
 import numpy as np
@@ -125,7 +128,7 @@ def test_several_input_keys_render_query_and_pool_alike():
     assert embedder.asked[0] == "who: a 0\nwhat: 0" and embedder.asked[-1] == "who: a 1\nwhat: 5.5"
 
 
-@pytest.mark.parametrize("value", [7, 2.5, True, None, ["a", 1], {"x": "y"}])
+@pytest.mark.parametrize("value", [7, 2.5, True, ["a", 1], {"x": "y"}])
 def test_query_values_need_not_be_strings(value):
     pool = [{"input": value, "output": "own"}, *records()]
     chooser = selector(pool)
@@ -707,3 +710,104 @@ def test_permitted_outputs_given_as_one_text_are_refused():
     selector = DistillationSelector.from_examples(examples, embedder, vectors=vectors, settings=Settings(k=2))
     with pytest.raises(QueryError, match="wrap it in a list"):
         selector.select("query", outputs="10")
+
+
+# -- changes by several threads ------------------------------------------------------------------------------------
+
+
+def test_no_change_of_several_threads_is_lost():
+    """Eight threads add, update and remove at the same time; what they were told is what is there."""
+    selector = make_selector_for_threads()
+    start, kept, gone, errors = threading.Barrier(8), [], [], []
+
+    def work(name):
+        start.wait()
+        try:
+            for i in range(12):
+                (first, second) = selector.add_examples(
+                    [{"input": f"{'abc'[i % 3]} {name} {i} {j}", "output": "new"} for j in range(2)]
+                )
+                selector.update(second, {"input": f"a {name} {i} changed", "output": "changed"})
+                selector.remove(first)
+                gone.append(first)
+                kept.append((second, f"a {name} {i} changed"))
+                assert first not in {
+                    shown.id for shown in selector.select(f"{'abc'[i % 3]} {name} {i} 0").demonstrations
+                }
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(selector.pool) == 20 + len(kept) and len(kept) == 96
+    assert {ident: selector.pool[selector.pool.index(ident)].input for ident, _ in kept} == dict(kept)
+    assert not any(ident in selector.pool for ident in gone)
+
+
+def make_selector_for_threads():
+    examples = [{"input": f"{'abc'[i % 3]} {i}", "output": "abc"[i % 3]} for i in range(20)]
+    return DistillationSelector.from_examples(examples, Clustered(), settings=Settings(k=2))
+
+
+def test_a_selector_that_is_pickled_or_copied_can_be_changed():
+    selector = make_selector_for_threads()
+    for again in (pickle.loads(pickle.dumps(selector)), copy.deepcopy(selector), copy.copy(selector)):
+        again.remove(again.pool[0].id)
+        assert len(again.pool) == 19 and len(selector.pool) == 20
+
+
+# -- values that are missing, queries of every kind, text that cannot be written -------------------------------------
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), np.datetime64("NaT")])
+def test_a_missing_output_is_no_output(missing):
+    examples = [{"input": f"{'abc'[i % 3]} {i}", "output": missing if i % 2 else "refund"} for i in range(20)]
+    selector = DistillationSelector.from_examples(examples, Clustered(), settings=Settings(k=4))
+    assert {shown.output for shown in selector.pool} == {"refund", None}
+    selection = selector.select("a 99")
+    assert set(selection.estimate) <= {"refund"}
+    without = sum(shown.output is None for shown in selection.demonstrations)
+    assert any(f"{without} of 4 demonstrations have no output" in note for note in selection.notes) == (without > 0)
+
+
+def test_a_missing_input_names_the_example_and_the_value():
+    with pytest.raises(MissingKeyError, match="example 1 has no input: 'input' is nan"):
+        Pool.from_records([{"input": "a"}, {"input": float("nan")}])
+    text = Pool.from_records([{"p": "x", "q": None}], Schema(inputs=("p", "q")))[0].input
+    assert text == "p: x"
+
+
+def test_a_key_of_the_output_that_was_forgotten_is_said():
+    examples = [{"input": f"{'abc'[i % 3]} {i}", "lable": "x"} for i in range(9)]
+    selector = DistillationSelector.from_examples(examples, Clustered(), settings=Settings(k=3))
+    assert any("3 of 3 demonstrations have no output" in note for note in selector.select("a").notes)
+    selector = DistillationSelector.from_examples(
+        examples, Clustered(), settings=Settings(k=3), schema=Schema(outputs=())
+    )
+    assert not any("no output" in note for note in selector.select("a").notes)
+
+
+@pytest.mark.parametrize("kind", [np.array, iter, tuple, lambda texts: (text for text in texts)])
+def test_queries_come_as_arrays_and_generators_too(kind):
+    texts = ["a 1", "b 2"]
+    examples = [{"input": f"{'abc'[i % 3]} {i}", "output": "x"} for i in range(9)]
+    selector = DistillationSelector.from_examples(examples, Clustered(), settings=Settings(k=2), queries=kind(texts))
+    assert [s.ids for s in selector.select_batch(kind(texts))] == [s.ids for s in selector.select_batch(texts)]
+    assert selector.select_static(kind(texts)).ids == selector.select_static(texts).ids
+
+
+def test_half_a_character_is_refused_where_it_enters(tmp_path):
+    with pytest.raises(PoolError, match=r"example 0 holds half of a character .*'\\ud83d'"):
+        Pool.from_records([{"input": "cut \ud83d here", "output": "x"}])
+    with pytest.raises(QueryError, match="lone surrogate"):
+        make_selector_for_threads().select("cut \ud83d here")
+    (tmp_path / "pool.jsonl").write_text('{"input": "a", "output": "b"}\n{"input": "c", "output": "\\ud83d"}\n')
+    with pytest.raises(PoolError, match="line 2"):
+        Pool.from_jsonl(tmp_path / "pool.jsonl")
+    (tmp_path / "deep.jsonl").write_text('{"input": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    with pytest.raises(PoolError, match="line 1"):
+        Pool.from_jsonl(tmp_path / "deep.jsonl")

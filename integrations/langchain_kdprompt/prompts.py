@@ -1,7 +1,8 @@
 """Examples in prompts, whatever is in them: braces in texts, messages with tool calls in chats."""
 
+import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.prompts import PromptTemplate
@@ -11,12 +12,23 @@ from kdprompt.pool.records import Demonstration, Schema, render_value
 __all__ = ["BraceSafePromptTemplate", "chat_of"]
 
 
+_JINJA_SIGN = re.compile(r"[{}\r]|\n\Z")  # what begins a tag, and what jinja2 changes: \r, and a newline at the end
+
+
 class BraceSafePromptTemplate(PromptTemplate):
     """An example prompt for ``FewShotPromptTemplate``: braces in an example's values stay what they are.
 
     ``FewShotPromptTemplate`` formats the finished examples once more with the query's variables, so that ``{"x": 1}``
     in an example is taken for a variable. Here every brace of a formatted example is doubled, which that second
     formatting undoes. For examples alone: elsewhere the doubled braces would stay.
+
+    Which formatting is undone must be right: in a jinja2 template a doubled brace begins an expression, and text of an
+    example would be executed. So an example prompt of ``template_format="jinja2"`` writes its braces as jinja2 reads
+    them; where the two formats differ, say the outer one.
+
+    Attributes:
+        outer_format: ``template_format`` of the ``FewShotPromptTemplate``; None: jinja2 where this template is jinja2,
+            else f-string.
 
     Example:
         >>> from langchain_core.prompts import FewShotPromptTemplate
@@ -32,13 +44,21 @@ class BraceSafePromptTemplate(PromptTemplate):
         no {x}:
     """
 
+    outer_format: Literal["f-string", "jinja2"] | None = None
+
     def format(self, **kwargs: Any) -> str:
-        """The formatted example with doubled braces.
+        """The formatted example, in the syntax that the outer template reads.
 
         Raises:
             KeyError: A variable of the template is missing.
         """
-        return super().format(**kwargs).replace("{", "{{").replace("}", "}}")
+        text = super().format(**kwargs)
+        outer = self.outer_format or ("jinja2" if self.template_format == "jinja2" else "f-string")
+        return _JINJA_SIGN.sub(lambda sign: f"{{{{ {sign[0]!r} }}}}", text) if outer == "jinja2" else _double(text)
+
+
+def _double(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def chat_of(demonstrations: Iterable[Demonstration], schema: Schema) -> list[BaseMessage]:

@@ -37,7 +37,7 @@ def read_jsonl_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _parse_line(line: bytes, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply
         shown = line.decode("utf-8", "backslashreplace").strip()
         raise PoolError(
             f"{where} is not valid JSON ({error}): {shown:.80}. Every line must hold one JSON object."

@@ -10,7 +10,15 @@ from typing import Any
 
 from kdprompt.errors import PoolError, QueryError
 from kdprompt.pool.jsonl import read_jsonl_lines
-from kdprompt.pool.records import Demonstration, Query, Schema, make_content_id, render_value
+from kdprompt.pool.records import (
+    Demonstration,
+    Query,
+    Schema,
+    check_text,
+    is_missing,
+    make_content_id,
+    render_value,
+)
 
 __all__ = ["Pool"]
 
@@ -117,10 +125,10 @@ class Pool:
         if not text.strip():
             raise PoolError(f"{where} has an empty input ({list(self.schema.inputs)}); give it text or leave it out")
         output = self.schema.output_text(record, where)
-        task = record.get(self.schema.task) if self.schema.task else None
-        tag = None if task is None else render_value(task)
+        tag = self._task_of(record)
+        check_text("\n".join((text, output or "", tag or "")), where, PoolError)
         given_id = record.get(self.schema.id) if self.schema.id else None
-        ident = render_value(given_id) if given_id is not None else _fresh(make_content_id(text, output, tag), taken)
+        ident = _fresh(make_content_id(text, output, tag), taken) if is_missing(given_id) else render_value(given_id)
         return Demonstration(id=ident, input=text, output=output, task=tag, fields=dict(record))
 
     def query(self, query: "str | Mapping[str, Any] | Query", where: str = "the query") -> Query:
@@ -137,27 +145,31 @@ class Pool:
         if isinstance(query, str):
             query = Query(text=query)
         elif isinstance(query, Mapping):
-            task = query.get(self.schema.task) if self.schema.task else None
-            text = self.schema.input_text(query, where)
-            query = Query(text=text, task=None if task is None else render_value(task))
+            query = Query(text=self.schema.input_text(query, where), task=self._task_of(query))
         elif not isinstance(query, Query):
             raise QueryError(f"{where} must be text, a mapping or a Query, got {type(query).__name__}: {query!r:.80}")
         if not query.text.strip():
             raise QueryError(f"{where} is empty; give it text")
+        check_text(query.text, where, QueryError)
         return query
 
+    def _task_of(self, record: Mapping[str, Any]) -> str | None:
+        task = record.get(self.schema.task) if self.schema.task else None
+        return None if is_missing(task) else render_value(task)
+
     def queries(
-        self, queries: "Sequence[str | Mapping[str, Any] | Query]", names: Sequence[str] | None = None
+        self, queries: "Iterable[str | Mapping[str, Any] | Query]", names: Sequence[str] | None = None
     ) -> tuple[Query, ...]:
         """Several queries by the rules of ``query``.
 
         Args:
-            queries: Texts, mappings or ``Query`` records.
+            queries: Texts, mappings or ``Query`` records: a list, an array, a column of a frame, a generator.
             names: What names each of them in errors; None names it by its position.
         """
         if isinstance(queries, str | Mapping | Query):
             kind = type(queries).__name__
             raise QueryError(f"queries must be a sequence of queries, got one {kind}; wrap it in a list")
+        queries = list(queries)
         if names is None:
             names = ["the query"] if len(queries) == 1 else [f"query {i}" for i in range(len(queries))]
         return tuple(self.query(query, name) for query, name in zip(queries, names, strict=True))

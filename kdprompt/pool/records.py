@@ -33,6 +33,41 @@ def render_value(value: object) -> str:
         return str(value)
 
 
+def is_missing(value: object) -> bool:
+    """Whether a value says that there is none: None, a NaN of any library, pandas' NA and NaT.
+
+    Example:
+        >>> is_missing(None), is_missing(float("nan")), is_missing(""), is_missing(0)
+        (True, True, False, False)
+    """
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    if isinstance(value, str) or hasattr(value, "__len__"):
+        return False
+    try:
+        return bool(value != value)  # NaN alone differs from itself
+    except Exception:  # a type of the user's own, whose comparison may do anything
+        return False
+
+
+def check_text(text: str, where: str, error: type[Exception]) -> str:
+    """The text, where it can be written as UTF-8.
+
+    Raises:
+        Exception: ``error``: half of a surrogate pair is in it, as in logs that were cut within an emoji.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as fault:
+        shown = ascii(text[max(0, fault.start - 20) : fault.end + 20])
+        raise error(
+            f"{where} holds half of a character (a lone surrogate, {text[fault.start]!a}) at position "
+            f"{fault.start}: {shown}. Such text cannot be written as UTF-8; replace it, as by "
+            "text.encode('utf-8', 'replace').decode()."
+        ) from fault
+    return text
+
+
 def normalise_text(text: str) -> str:
     """Text without case and spacing: what counts as *the same text* when duplicates are looked for."""
     return " ".join(text.casefold().split())
@@ -96,15 +131,20 @@ class Schema(BaseModel):
 
     def input_text(self, record: Mapping[str, Any], where: str) -> str:
         """The rendered input of a record; ``where`` names the record in errors."""
-        return _join(record, self.inputs, where, "input")
+        text = _join(record, self.inputs, where, "input")
+        if all(is_missing(record[key]) for key in self.inputs):
+            raise MissingKeyError(
+                f"{where} has no input: {self.inputs[0]!r} is {record[self.inputs[0]]!r}. Give it text or leave it out."
+            )
+        return text
 
     def output_text(self, record: Mapping[str, Any], where: str) -> str | None:
-        """The rendered output of a record, or None where the schema or the record has none."""
+        """The rendered output of a record, or None where schema or record have none or its values are missing."""
         keys = self.outputs
         if keys is None:
             known = {*self.inputs, self.task, self.id}
             keys = tuple(key for key in record if key not in known)
-        if not keys or not any(key in record for key in keys):
+        if not keys or all(is_missing(record.get(key)) for key in keys):
             return None
         return _join(record, keys, where, "output")
 
@@ -118,7 +158,7 @@ def _join(record: Mapping[str, Any], keys: Sequence[str], where: str, role: str)
             )
     if len(keys) == 1:
         return render_value(record[keys[0]])
-    return "\n".join(f"{key}: {render_value(record[key])}" for key in keys)
+    return "\n".join(f"{key}: {render_value(record[key])}" for key in keys if not is_missing(record[key]))
 
 
 def make_content_id(*parts: str | None) -> str:

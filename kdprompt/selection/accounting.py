@@ -20,7 +20,6 @@ from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.report_bounds import PromptNumbers, report_bounds
 from kdprompt.selection.report_evidence import note_one_output, report_evidence
 from kdprompt.selection.result import ChosenDemonstration, OutputEvidence, Selection, TermValues
-from kdprompt.settings import Settings
 from kdprompt.theory.bounds import generalisation_gap, interference
 
 __all__ = ["EXACT_DEVICE", "EXACT_DTYPE", "Prompts", "account"]
@@ -120,7 +119,7 @@ def account(context: SelectionContext, prompts: Prompts) -> list[Selection]:
                 tokens=sum(tokens),
                 prefix_length=prompts.prefix_length,
                 prefix_tokens=sum(tokens[: prompts.prefix_length]),
-                notes=(*_notes(context.settings, query, shown, prompts.prefix_length, support[b]), *one_output[b]),
+                notes=(*_notes(context, query, shown, prompts.prefix_length, support[b]), *one_output[b]),
             )
         )
     return selections
@@ -245,12 +244,19 @@ def _name_labels(pool: PoolTensors) -> list[str]:
 
 
 def _notes(
-    settings: Settings, query: Query | None, shown: Sequence[Demonstration], prefix_length: int, support: float
+    context: SelectionContext, query: Query | None, shown: Sequence[Demonstration], prefix_length: int, support: float
 ) -> Iterator[str]:
+    settings = context.settings
     if settings.k != "auto" and len(shown) < settings.k:
         yield (
             f"{len(shown)} of {settings.k} demonstrations: no more fit the budget, the quotas, the task and the "
             "permitted outputs without showing a duplicate or the query itself"
+        )
+    without = sum(member.output is None for member in shown)
+    if without and context.pool.pool.schema.outputs != ():
+        yield (
+            f"{without} of {len(shown)} demonstrations have no output: they show the model inputs alone; name the key "
+            "of the output in the schema, or Schema(outputs=()) where there are none"
         )
     if support < UNSUPPORTED:
         yield "nothing in the pool supports an estimate of the output: no interference is charged"

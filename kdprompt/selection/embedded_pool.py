@@ -150,7 +150,7 @@ class EmbeddedPool:
 
     def parse_queries(
         self,
-        queries: Sequence[AnyQuery],
+        queries: Iterable[AnyQuery],
         task: str | None = None,
         outputs: Iterable[str] | None = None,
         own: Mapping[str, float] | None = None,

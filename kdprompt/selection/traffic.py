@@ -1,6 +1,6 @@
 """The queries that a product gets, and the sample of them that one static prompt is to serve."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +35,7 @@ class TrafficRequest:
         outputs: Permitted for all of them.
     """
 
-    queries: Sequence[AnyQuery] | None = None
+    queries: Iterable[AnyQuery] | None = None
     task: str | None = None
     outputs: Iterable[str] | None = None
 

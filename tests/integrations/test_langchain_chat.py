@@ -1,6 +1,7 @@
 """Examples with braces and messages, runnables, agents, storage: the LangChain adapter in whole chains."""
 
 import asyncio
+import random
 
 import pytest
 import torch
@@ -73,6 +74,42 @@ def test_braces_in_examples_break_langchains_own_example_prompt_and_not_ours():
     assert all(f"{each['q']} => {each['a']}" in text for each in NASTY)
     assert asyncio.run(ours.aformat(q="two {x}", name="{me}")) == text
     assert ours.partial(name="{me}").format(q="two {x}") == text
+
+
+HOSTILE = [
+    "{7*7}",
+    "{{7*7}}",
+    "{q}",
+    "{{ q }}",
+    "{% raw %}",
+    "{% endraw %}",
+    "{# c #}",
+    "a\r\nb\n",
+    "{{{",
+    "}}}",
+    "\\r {",
+    "x\n",
+] + ["".join(random.Random(i).choices("{}%#q7*'\"\n\r\\ -|", k=12)) for i in range(188)]
+
+
+@pytest.mark.parametrize("inner", ["f-string", "jinja2", "mustache"])
+@pytest.mark.parametrize("outer", ["f-string", "jinja2"])
+def test_no_value_changes_or_is_executed_in_any_template_format(inner, outer):
+    template = {"f-string": "{q}: {a}", "jinja2": "{{q}}: {{a}}", "mustache": "{{{q}}}: {{{a}}}"}[inner]
+    same = (inner == "jinja2") == (outer == "jinja2")
+    example = BraceSafePromptTemplate.from_template(
+        template, template_format=inner, **({} if same else {"outer_format": outer})
+    )
+    for value in HOSTILE:
+        prompt = FewShotPromptTemplate(
+            examples=[{"q": "x", "a": value}],
+            example_prompt=example,
+            suffix="{{q}}:" if outer == "jinja2" else "{q}:",
+            input_variables=["q"],
+            template_format=outer,
+            example_separator="\n",
+        )
+        assert prompt.format(q="{?}") == f"x: {value}\n{{?}}:"
 
 
 def test_a_missing_variable_is_still_named():

@@ -50,7 +50,6 @@ def test_records_become_demonstrations_in_their_order():
         (0, "0"),
         (2.5, "2.5"),
         (True, "true"),
-        (None, "null"),
         (["ä", 1], '["ä", 1]'),
         ({"a": {"b": []}}, '{"a": {"b": []}}'),
         ({1}, "{1}"),
