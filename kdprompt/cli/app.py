@@ -1,5 +1,6 @@
 """The command ``kdprompt``."""
 
+import io
 import sys
 
 import typer
@@ -33,6 +34,9 @@ app.command()(reproduce)
 
 def main() -> None:
     """Runs the command; errors that name what is wrong are printed without a traceback, exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # escapes what the console cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except (KDPromptError, ValueError, OSError) as error:

@@ -1,6 +1,7 @@
 """``kdprompt select``: demonstrations for queries from a pool file."""
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,12 +221,25 @@ class _Job:
 def _write(selections: Iterable[Any], output: Path | None, log: Console) -> None:
     from kdprompt.atomic_write import atomic_write
 
-    lines = [json.dumps(_to_json(selection), ensure_ascii=False) + "\n" for selection in selections]
+    records = [_to_json(selection) for selection in selections]
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
     if output is None:
-        typer.echo("".join(lines), nl=False)
+        text = "".join(lines)
+        if not _can_print(text):  # JSON has escapes for what the console has no sign for
+            text = "".join(json.dumps(record) + "\n" for record in records)
+        typer.echo(text, nl=False)
         return
     atomic_write(output, "".join(lines))
     log.print(f"wrote {len(lines):,} selections to {output}", style="dim")
+
+
+def _can_print(text: str) -> bool:
+    """Whether standard output has a sign for every sign of the text: a Windows console's code page has few."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _to_json(selection: Any) -> dict[str, Any]:

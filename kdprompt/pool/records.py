@@ -21,16 +21,36 @@ FROZEN = ConfigDict(frozen=True, extra="forbid")
 def render_value(value: object) -> str:
     """A value as text: strings as they are, everything else as JSON where it can be, else ``str``.
 
+    Equal values have equal texts: arrays are written whole, their scalars as Python's, sets in order.
+
     Example:
         >>> render_value("plain"), render_value(["a", 1]), render_value({"x": True})
         ('plain', '["a", 1]', '{"x": true}')
     """
     if isinstance(value, str):
         return value
+    value = _plain(value)
+    if isinstance(value, set | frozenset):
+        return "{" + ", ".join(sorted(map(repr, value))) + "}" if value else "set()"
     try:
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False, default=_plain_or_refuse)
     except (TypeError, ValueError):
         return str(value)
+
+
+def _plain(value: object) -> object:
+    """Arrays and scalars of numpy, torch and pandas as Python's own; anything else as it is."""
+    to_list = getattr(value, "tolist", None)
+    return to_list() if callable(to_list) and not isinstance(value, type) else value
+
+
+def _plain_or_refuse(value: object) -> object:
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    plain = _plain(value)
+    if plain is value:
+        raise TypeError
+    return plain
 
 
 def is_missing(value: object) -> bool:

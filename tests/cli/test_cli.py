@@ -1,6 +1,7 @@
 """The command line, run as users run it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -193,3 +194,32 @@ def test_a_profile_is_measured_kept_and_used(tmp_path, monkeypatch):
     (tmp_path / "bad.json").write_text('{"name": "x"}')
     with pytest.raises(ValueError, match="follow: Field required"):
         invoke("select", "--pool", "pool.jsonl", "--query", "hot night", "--profile", "bad.json")
+
+
+def test_a_console_with_few_signs_gets_escapes_and_loses_nothing(tmp_path):
+    """A Windows code page has no sign for most of the world's letters; JSON has escapes for them."""
+    pool = tmp_path / "pool.jsonl"
+    lines = [json.dumps({"input": f"żółć 银行 {i}", "output": f"{'ęą'[i % 2]}"}) for i in range(8)]
+    pool.write_text("\n".join(lines) + "\n")
+    start = [
+        sys.executable,
+        "-c",
+        "from kdprompt.cli.app import main; main()",
+        "select",
+        "--pool",
+        str(pool),
+        "--k",
+        "2",
+    ]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run([*start, "--queries", str(pool)], capture_output=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.decode("ascii").splitlines()]
+    assert [record["query"]["text"] for record in records] == [f"żółć 银行 {i}" for i in range(8)]
+    shown = subprocess.run(
+        [*start, "--query", "żółć"],
+        capture_output=True,
+        timeout=120,
+        env=environment,
+    )
+    assert shown.returncode == 0 and b"\\u01" in shown.stdout, shown.stderr

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from kdprompt import (
@@ -53,6 +54,12 @@ def test_records_become_demonstrations_in_their_order():
         (["ä", 1], '["ä", 1]'),
         ({"a": {"b": []}}, '{"a": {"b": []}}'),
         ({1}, "{1}"),
+        ({"b", "a"}, "{'a', 'b'}"),
+        ({"x": {3, 1}}, '{"x": [1, 3]}'),
+        (np.bool_(True), "true"),
+        (np.float64(2.5), "2.5"),
+        (np.arange(3), "[0, 1, 2]"),
+        ({"x": np.int64(3)}, '{"x": 3}'),
         (1j, "1j"),
     ],
 )
