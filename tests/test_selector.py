@@ -771,7 +771,7 @@ def test_a_missing_output_is_no_output(missing):
     selection = selector.select("a 99")
     assert set(selection.estimate) <= {"refund"}
     without = sum(shown.output is None for shown in selection.demonstrations)
-    assert any(f"{without} of 4 demonstrations have no output" in note for note in selection.notes) == (without > 0)
+    assert any(f"no output in {without} of" in note for note in selection.notes) == (without > 0)
 
 
 def test_a_missing_input_names_the_example_and_the_value():
@@ -784,7 +784,7 @@ def test_a_missing_input_names_the_example_and_the_value():
 def test_a_key_of_the_output_that_was_forgotten_is_said():
     examples = [{"input": f"{'abc'[i % 3]} {i}", "lable": "x"} for i in range(9)]
     selector = DistillationSelector.from_examples(examples, Clustered(), settings=Settings(k=3))
-    assert any("3 of 3 demonstrations have no output" in note for note in selector.select("a").notes)
+    assert any("no output in 3 of" in note for note in selector.select("a").notes)
     selector = DistillationSelector.from_examples(
         examples, Clustered(), settings=Settings(k=3), schema=Schema(outputs=())
     )

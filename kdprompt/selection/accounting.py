@@ -255,8 +255,8 @@ def _notes(
     without = sum(member.output is None for member in shown)
     if without and context.pool.pool.schema.outputs != ():
         yield (
-            f"{without} of {len(shown)} demonstrations have no output: they show the model inputs alone; name the key "
-            "of the output in the schema, or Schema(outputs=()) where there are none"
+            f"no output in {without} of the demonstrations shown: the model sees their inputs alone; name the key of "
+            "the output in the schema, or Schema(outputs=()) where there are none"
         )
     if support < UNSUPPORTED:
         yield "nothing in the pool supports an estimate of the output: no interference is charged"

@@ -494,13 +494,13 @@ def routes(n=6):
 def test_values_need_not_be_strings(tmp_path):
     words = Words()
     predict = build(Route, routes(), words)
-    assert words.documents[0] == 'start: {"city": "city0", "near": ["x"]}\nstops: [0, 2]\nby: train\nnote: null'
+    assert words.documents[0] == 'start: {"city": "city0", "near": ["x"]}\nstops: [0, 2]\nby: train'
     query = {"start": Place(city="city4", near=["x"]), "stops": [5, 2]}
     lm = DummyLM([{"distance": "2.5", "kind": '[{"city": "y"}]'}] * 4)
     with dspy.context(lm=lm):
         assert predict(**query).distance == 2.5
         predict(**query, by="bus")
-    assert words.queries[0] == 'start: {"city": "city4", "near": ["x"]}\nstops: [5, 2]\nby: train\nnote: null'
+    assert words.queries[0] == 'start: {"city": "city4", "near": ["x"]}\nstops: [5, 2]\nby: train'
     assert "by: bus" in words.queries[1]
     demos = predict.selector.select(words.queries[0]).examples
     assert all(example in [dict(e.items()) for e in routes()] for example in demos)
