@@ -4,8 +4,10 @@ import contextlib
 import hashlib
 import os
 import stat
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["atomic_write"]
@@ -38,11 +40,11 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
     _remove_orphans(target)
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=".part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            _hold(file.fileno())
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        with _held(temporary):
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
             os.chmod(temporary, _permissions(target))
             os.replace(temporary, target)
     except BaseException:
@@ -54,7 +56,7 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
 def _is_special(path: Path) -> bool:
     """Whether the path is there and neither a regular file nor a folder, links followed."""
     try:
-        mode = os.stat(path).st_mode
+        mode = path.stat().st_mode
     except OSError:
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
@@ -68,22 +70,29 @@ def _prefix(target: Path) -> str:
 def _remove_orphans(target: Path) -> None:
     """Removes temporary files of this file that no living process holds and that are older than a second."""
     for orphan in target.parent.glob(f"{_prefix(target)}*.part"):
-        with contextlib.suppress(OSError), orphan.open("rb") as file:
-            if time.time() - os.fstat(file.fileno()).st_mtime > 1 and _hold(file.fileno()):
+        with contextlib.suppress(OSError), _held(orphan) as held:
+            if held and time.time() - orphan.stat().st_mtime > 1:
                 orphan.unlink()
 
 
-def _hold(descriptor: int) -> bool:
-    """Locks an open file for as long as it is open; False where another process or thread holds it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: an open file cannot be removed there anyway
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+@contextlib.contextmanager
+def _held(temporary: str | Path) -> Iterator[bool]:
+    """Locks a temporary file, so that it is nobody's orphan; gives False where another process or thread holds it.
+
+    On Windows, where a file that is open can neither be removed nor replaced, nothing is held and no orphan removed.
+    """
+    if sys.platform == "win32":
+        yield False
+        return
+    import fcntl
+
+    with open(temporary, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except OSError:
+            held = False
+        yield held
 
 
 def _flush_folder(folder: Path) -> None:

@@ -296,5 +296,5 @@ class DistillationSelector(EditablePool):
         if query is None:
             choice = self._choose_static(TrafficRequest(None, task, outputs), None, reader)
             return explain_static(choice, self.calibration)
-        (parsed,) = (pool := self._pool).parse_queries([query], task, outputs)
-        return explain_query(pool, parsed, self.settings, self.calibration)
+        pool = self._pool
+        return explain_query(pool, pool.parse_queries([query], task, outputs)[0], self.settings, self.calibration)

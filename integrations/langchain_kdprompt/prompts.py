@@ -24,7 +24,8 @@ class BraceSafePromptTemplate(PromptTemplate):
 
     Which formatting is undone must be right: in a jinja2 template a doubled brace begins an expression, and text of an
     example would be executed. So an example prompt of ``template_format="jinja2"`` writes its braces as jinja2 reads
-    them; where the two formats differ, say the outer one.
+    them. An f-string example prompt cannot know what it stands in: within a jinja2 template it needs
+    ``outer_format="jinja2"``.
 
     Attributes:
         outer_format: ``template_format`` of the ``FewShotPromptTemplate``; None: jinja2 where this template is jinja2,
@@ -54,11 +55,9 @@ class BraceSafePromptTemplate(PromptTemplate):
         """
         text = super().format(**kwargs)
         outer = self.outer_format or ("jinja2" if self.template_format == "jinja2" else "f-string")
-        return _JINJA_SIGN.sub(lambda sign: f"{{{{ {sign[0]!r} }}}}", text) if outer == "jinja2" else _double(text)
-
-
-def _double(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")
+        if outer == "jinja2":
+            return _JINJA_SIGN.sub(lambda sign: f"{{{{ {sign[0]!r} }}}}", text)
+        return text.replace("{", "{{").replace("}", "}}")
 
 
 def chat_of(demonstrations: Iterable[Demonstration], schema: Schema) -> list[BaseMessage]:

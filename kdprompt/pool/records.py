@@ -70,8 +70,8 @@ def is_missing(value: object) -> bool:
         return False
 
 
-def check_text(text: str, where: str, error: type[Exception]) -> str:
-    """The text, where it can be written as UTF-8.
+def check_text(text: str, where: str, error: type[Exception]) -> None:
+    """Refuses text that cannot be written as UTF-8.
 
     Raises:
         Exception: ``error``: half of a surrogate pair is in it, as in logs that were cut within an emoji.
@@ -85,7 +85,6 @@ def check_text(text: str, where: str, error: type[Exception]) -> str:
             f"{fault.start}: {shown}. Such text cannot be written as UTF-8; replace it, as by "
             "text.encode('utf-8', 'replace').decode()."
         ) from fault
-    return text
 
 
 def normalise_text(text: str) -> str:

@@ -17,9 +17,10 @@ POOL = Path(__file__).resolve().parents[2] / "kdprompt" / "resources" / "support
 pytestmark = pytest.mark.usefixtures("embedder")
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, encoding: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from kdprompt.cli.app import main; main()", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    environment = {**os.environ, "PYTHONIOENCODING": encoding} if encoding else None
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, encoding=encoding)
 
 
 @pytest.fixture(scope="module")
@@ -201,25 +202,10 @@ def test_a_console_with_few_signs_gets_escapes_and_loses_nothing(tmp_path):
     pool = tmp_path / "pool.jsonl"
     lines = [json.dumps({"input": f"żółć 银行 {i}", "output": f"{'ęą'[i % 2]}"}) for i in range(8)]
     pool.write_text("\n".join(lines) + "\n")
-    start = [
-        sys.executable,
-        "-c",
-        "from kdprompt.cli.app import main; main()",
-        "select",
-        "--pool",
-        str(pool),
-        "--k",
-        "2",
-    ]
-    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
-    done = subprocess.run([*start, "--queries", str(pool)], capture_output=True, timeout=120, env=environment)
+    done = run("select", "--pool", str(pool), "--k", "2", "--queries", str(pool), encoding="cp1252")
     assert done.returncode == 0, done.stderr
-    records = [json.loads(line) for line in done.stdout.decode("ascii").splitlines()]
+    assert done.stdout.isascii()
+    records = [json.loads(line) for line in done.stdout.splitlines()]
     assert [record["query"]["text"] for record in records] == [f"żółć 银行 {i}" for i in range(8)]
-    shown = subprocess.run(
-        [*start, "--query", "żółć"],
-        capture_output=True,
-        timeout=120,
-        env=environment,
-    )
-    assert shown.returncode == 0 and b"\\u01" in shown.stdout, shown.stderr
+    shown = run("select", "--pool", str(pool), "--k", "2", "--query", "żółć", encoding="cp1252")
+    assert shown.returncode == 0 and "\\u01" in shown.stdout, shown.stderr
