@@ -256,7 +256,7 @@ def _notes(
     if without and context.pool.pool.schema.outputs != ():
         yield (
             f"no output in {without} of the demonstrations shown: the model sees their inputs alone; name the key of "
-            "the output in the schema, or Schema(outputs=()) where there are none"
+            "the output (Schema(outputs=…), --output-key), or Schema(outputs=()) where there are none"
         )
     if support < UNSUPPORTED:
         yield "nothing in the pool supports an estimate of the output: no interference is charged"
