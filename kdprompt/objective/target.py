@@ -127,11 +127,10 @@ def score_labels(pool: PoolTensors, queries: QueryTensors, penalty: float) -> Te
         queries: ``b`` queries.
         penalty: α of the regression.
     """
-    fit, text = pool.ridge(penalty), queries.excluded_text.cpu()[:, None]
-    same = (text >= 0) & (pool.text.cpu() == text) & (pool.label.cpu() >= 0)
-    rows = same.any(0).nonzero().squeeze(-1)  # few, if any: the values of the others need not be touched
-    own, values = same[:, rows].double(), pool.v[rows.to(pool.v.device)].cpu().double()
-    return fit.predict_without(queries.q.cpu().double(), own.sum(-1), own @ values).to(queries.q)
+    text = queries.excluded_text.to(pool.text.device)
+    rows = (torch.isin(pool.text, text[text >= 0]) & (pool.label >= 0)).nonzero().squeeze(-1)  # few, if any
+    own, values = (text[:, None] == pool.text[rows]).cpu().double(), pool.v[rows].cpu().double()
+    return pool.ridge(penalty).predict_without(queries.q.cpu().double(), own.sum(-1), own @ values).to(queries.q)
 
 
 def _permitted_labels(queries: QueryTensors, like: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ the pool nor duplicates in it can change anything further on, and a tie goes to 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal, TypeVar
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from kdprompt.pool.lexicon import Lexicon
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import normalise_text
-from kdprompt.theory.regression import RidgeFit, ridge_regression
+from kdprompt.theory.regression import RidgeFit, RidgeSums
 
 __all__ = ["OutputMode", "PoolTensors", "build_pool_tensors"]
 
@@ -62,10 +62,15 @@ class PoolTensors:
     def ridge(self, penalty: float) -> RidgeFit:
         """The ridge regression of the labels on the inputs, of all rows that have one; fitted once, kept."""
         if penalty not in self._ridges:
-            labelled = (self.label >= 0).cpu()
-            x, v = (values.cpu().double()[labelled] for values in (self.x, self.v))
-            self._ridges[penalty] = ridge_regression(x, v, penalty)
+            self._ridges[penalty] = self.ridge_sums.fit(penalty)
         return self._ridges[penalty]
+
+    @cached_property
+    def ridge_sums(self) -> RidgeSums:
+        """What all these regressions share: sums over the rows that have a label, float64 on the CPU."""
+        x, v = self.x.cpu(), self.v.cpu()
+        labelled = (self.label >= 0).cpu()
+        return RidgeSums.of(x, v) if bool(labelled.all()) else RidgeSums.of(x[labelled], v[labelled])
 
     def prior(self, task: Tensor, like: Tensor) -> Tensor:
         """v̄ for task codes ``[b]`` (−1: of the whole pool), ``[b, c]``; dtype and device of ``like``."""

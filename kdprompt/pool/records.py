@@ -15,6 +15,7 @@ from kdprompt.errors import MissingKeyError
 
 __all__ = ["Demonstration", "Query", "Schema", "normalise_text", "render_value"]
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)  # made once: ``json.dumps`` would make one for each id
 FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -60,9 +61,11 @@ def is_missing(value: object) -> bool:
         >>> is_missing(None), is_missing(float("nan")), is_missing(""), is_missing(0)
         (True, True, False, False)
     """
+    if isinstance(value, str):
+        return False
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
-    if isinstance(value, str) or hasattr(value, "__len__"):
+    if hasattr(value, "__len__"):
         return False
     try:
         return bool(value != value)  # NaN alone differs from itself
@@ -182,4 +185,4 @@ def _join(record: Mapping[str, Any], keys: Sequence[str], where: str, role: str)
 
 def make_content_id(*parts: str | None) -> str:
     """A stable id of 12 hex digits from the content."""
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()[:12]
+    return hashlib.sha256(_ENCODER.encode(parts).encode()).hexdigest()[:12]

@@ -15,7 +15,7 @@ from kdprompt.theory.kernels import *  # noqa: F403 - the kernels' own list
 from kdprompt.theory.mmd import mean_embedding, mmd, mmd_squared, mmd_squared_unbiased, witness
 from kdprompt.theory.multinomial import MultinomialFit, fit_multinomial
 from kdprompt.theory.reader_model import combine_knowledge, expected_log_loss, pool_evidence, reader_log_probs
-from kdprompt.theory.regression import RidgeFit, ridge_regression, shrink_to_prior
+from kdprompt.theory.regression import RidgeFit, RidgeSums, ridge_regression, shrink_to_prior
 from kdprompt.theory.results import (
     Guarantee,
     OrderSensitivity,
@@ -44,6 +44,7 @@ __all__ = [
     "MultinomialFit",
     "OrderSensitivity",
     "RidgeFit",
+    "RidgeSums",
     "Sample",
     "TwoSampleResult",
     "WeightedSample",

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["RidgeFit", "ridge_regression", "shrink_to_prior"]
+__all__ = ["RidgeFit", "RidgeSums", "ridge_regression", "shrink_to_prior"]
+
+CHUNK = 8192  # points that are held in float64 at a time
+BLOCK = 128  # rows of Σ x xᵀ that are summed at a time, from the diagonal on
 
 
 def shrink_to_prior(weighted_values: Tensor, mass: Tensor, prior: Tensor, shrinkage: float) -> Tensor:
@@ -73,6 +76,68 @@ class RidgeFit:
         return torch.where(left_out[:, None] < 1, without, self.intercept)
 
 
+@dataclass(frozen=True)
+class RidgeSums:
+    """All that a ridge regression needs to know of its points: sums, whatever the penalty.
+
+    Points join and leave in O(d²) each; a fit of another penalty is one inverse.
+
+    Attributes:
+        count: Number of points n.
+        inputs: Σ x ``[d]``.
+        values: Σ v ``[c]``.
+        squares: Σ x xᵀ ``[d, d]``.
+        products: Σ x vᵀ ``[d, c]``.
+    """
+
+    count: int
+    inputs: Tensor
+    values: Tensor
+    squares: Tensor
+    products: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, v: Tensor, dtype: torch.dtype = torch.float64) -> "RidgeSums":
+        """The sums of points ``x: [n, d]`` with values ``v: [n, c]``, some at a time in ``dtype``, on their device."""
+        width = x.shape[1]
+        squares = torch.zeros(width, width, dtype=dtype, device=x.device)
+        products = squares.new_zeros(width, v.shape[1])
+        inputs, values = squares.new_zeros(width), squares.new_zeros(v.shape[1])
+        for start in range(0, len(x), CHUNK):
+            part, given = x[start : start + CHUNK].to(dtype), v[start : start + CHUNK].to(dtype)
+            for row in range(0, width, BLOCK):
+                squares[row : row + BLOCK, row:].addmm_(part[:, row : row + BLOCK].T, part[:, row:])
+            products.addmm_(part.T, given)
+            inputs += part.sum(0)
+            values += given.sum(0)
+        return cls(len(x), inputs, values, squares.triu() + squares.triu(1).T, products)
+
+    def __add__(self, other: "RidgeSums") -> "RidgeSums":
+        """Those of both sets of points."""
+        return self._combine(other, 1)
+
+    def __sub__(self, other: "RidgeSums") -> "RidgeSums":
+        """Those without points that are among these."""
+        return self._combine(other, -1)
+
+    def _combine(self, other: "RidgeSums", sign: int) -> "RidgeSums":
+        return RidgeSums(
+            self.count + sign * other.count,
+            self.inputs + sign * other.inputs,
+            self.values + sign * other.values,
+            self.squares + sign * other.squares,
+            self.products + sign * other.products,
+        )
+
+    def fit(self, penalty: float) -> "RidgeFit":
+        """The ridge regression with a penalty α > 0."""
+        mean, intercept = self.inputs / self.count, self.values / self.count
+        identity = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
+        inverse = torch.linalg.inv(self.squares - self.count * torch.outer(mean, mean) + penalty * identity)
+        weights = inverse @ (self.products - self.count * torch.outer(mean, intercept))
+        return RidgeFit(weights, mean, intercept, inverse, self.count)
+
+
 def ridge_regression(x: Tensor, v: Tensor, penalty: float) -> RidgeFit:
     """Fits v ≈ v̄ + Wᵀ(x − x̄) with a penalty α‖W‖² on the weights, none on the intercept.
 
@@ -87,8 +152,4 @@ def ridge_regression(x: Tensor, v: Tensor, penalty: float) -> RidgeFit:
         >>> round(float(ridge_regression(x, 3 * x, penalty=1e-9).predict(x.new_tensor([4.0]))), 6)
         12.0
     """
-    mean, intercept = x.mean(0), v.mean(0)
-    centred = x - mean
-    identity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    inverse = torch.linalg.inv(centred.T @ centred + penalty * identity)
-    return RidgeFit(inverse @ (centred.T @ (v - intercept)), mean, intercept, inverse, len(x))
+    return RidgeSums.of(x, v, x.dtype).fit(penalty)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.theory.regression import ridge_regression
+from kdprompt.theory import regression
+from kdprompt.theory.regression import RidgeSums, ridge_regression
 
 
 def fit_plainly(x, v, penalty, q):
@@ -55,3 +56,29 @@ def test_a_single_point_leaves_its_own_value():
     assert fit.predict(torch.zeros(1, 2)).tolist() == [[0.0, 1.0]]
     left_out = fit.predict_without(torch.tensor([[1.0, 2.0]]), torch.ones(1), torch.tensor([[0.0, 1.0]]))
     assert left_out.isfinite().all()
+
+
+@pytest.mark.parametrize("width", [5, 300])
+def test_points_join_and_leave_the_sums(width, device):
+    rng = np.random.default_rng(2)
+    x, v = (torch.tensor(rng.normal(size=(60, size)), device=device) for size in (width, 3))
+    q = rng.normal(size=width)
+    sums = RidgeSums.of(x[:40], v[:40]) + RidgeSums.of(x[40:], v[40:]) - RidgeSums.of(x[10:30], v[10:30])
+    assert sums.count == 40
+    rest = [*range(10), *range(30, 60)]
+    for penalty in (0.3, 30.0):
+        expected = fit_plainly(x[rest].cpu().numpy(), v[rest].cpu().numpy(), penalty, q)
+        np.testing.assert_allclose(sums.fit(penalty).predict(torch.tensor(q, device=device)).cpu(), expected, atol=1e-9)
+
+
+def test_sums_are_of_all_chunks_whatever_the_dtype_of_the_points(monkeypatch):
+    monkeypatch.setattr(regression, "CHUNK", 7)
+    rng = np.random.default_rng(3)
+    x = torch.tensor(rng.normal(size=(40, 200)), dtype=torch.float32)
+    v = torch.tensor(np.eye(3, dtype=np.float32)[rng.integers(3, size=40)])
+    exact = x.double().numpy()
+    sums = RidgeSums.of(x, v)
+    np.testing.assert_allclose(sums.squares, exact.T @ exact, atol=1e-12)
+    np.testing.assert_allclose(sums.products, exact.T @ v.double().numpy(), atol=1e-12)
+    np.testing.assert_allclose(sums.inputs, exact.sum(0), atol=1e-12)
+    assert sums.values.tolist() == v.sum(0).tolist() and sums.squares.dtype == torch.float64
