@@ -171,6 +171,7 @@ def calibrate(
     trials, chosen = _try_options(pseudo, options, settings)
     static = static.model_copy(update={"tolerance": chosen.parameters.tolerance})
     source = f"calibrated on {rows.numel()} pool examples held out as pseudo-queries, {len(trials)} settings tried"
+    source += _say_noise(pool, regression)
     return Calibration(chosen, static, regression, tuple(trials), rows.numel(), source)
 
 
@@ -217,6 +218,15 @@ def _why_not(pool: PoolTensors, settings: Settings, rows: Tensor) -> str:
     if pool.output_mode == "none":
         return "the pool has no outputs to calibrate on"
     return f"a pool of {len(pool)} is too small to calibrate on" if rows.numel() < FEWEST else ""
+
+
+def _say_noise(pool: PoolTensors, regression: KernelRegression) -> str:
+    """How many labels of the pool seem to be wrong, in words; empty where none were found to be."""
+    if regression.ridge is None or regression.ridge.noise == 0:
+        return ""
+    possible = (pool.prior(pool.task, pool.x) > 0).sum(-1)[pool.label >= 0]
+    wrong = regression.ridge.noise * float((1 - 1 / possible).mean())  # what is drawn at random may be right
+    return f"; about {100 * wrong:.0f} % of the labels seem to be wrong"
 
 
 def _list_weights(pool: PoolTensors) -> tuple[ObjectiveWeights, ...]:

@@ -1,8 +1,9 @@
 """Pool examples held out as pseudo-queries, and the loss of J's parameters on them: the trials of the calibration.
 
 Labels are scored by a proper score: what the reader, as its profile has it, is expected to lose with the prompt on the
-true output (R9). A prompt that votes as one gains where it is right and loses as much as a reader follows it where it
-is wrong. Free text is scored by the squared distance of the nearest output that is shown.
+true output (R9); where some of the pool's labels are noise, on what is right in the light of label and estimate. A
+prompt that votes as one gains where it is right and loses as much as a reader follows it where it is wrong. Free text
+is scored by the squared distance of the nearest output that is shown.
 """
 
 from dataclasses import dataclass, replace
@@ -79,7 +80,7 @@ class PseudoQueries:
     Attributes:
         x: Inputs of their candidates ``[h, L, d]``.
         v: Values of their candidates ``[h, L, c]``.
-        true_values: Their own values ``[h, c]``.
+        true_values: Their own values ``[h, c]``; of labels that may be noise, the shares of what is right.
         target: Their targets.
         constraints: Which sets are allowed.
         outputs: The labels' outputs; None where values are no labels.
@@ -110,11 +111,14 @@ class PseudoQueries:
         exclude[rows] = True
         neighbours = find_neighbours(pool, encode_rows(pool, rows), settings.search.shortlist, exclude=exclude)
         duplicate = find_duplicates(pool, neighbours.index, settings.search.near_duplicate)
+        target, true_values = estimate_neighbourhood_target(pool, neighbours, regression), pool.v[rows]
+        if regression.ridge is not None and pool.output_mode == "labels":
+            true_values = regression.ridge.believe(true_values, target.v[:, 0])
         return cls(
             x=pool.x[neighbours.index],
             v=pool.v[neighbours.index],
-            true_values=pool.v[rows],
-            target=estimate_neighbourhood_target(pool, neighbours, regression),
+            true_values=true_values,
+            target=target,
             constraints=Constraints(neighbours.valid, duplicate),
             outputs=tuple(output for _, output in pool.labels) if pool.output_mode == "labels" else None,
             value_radius=pool.value_radius,
@@ -153,7 +157,7 @@ class PseudoQueries:
         """The log-loss on the true outputs that the reader is expected to have, any demonstration standing last."""
         shown = self._weigh_values((chosen >= 0).to(self.v.dtype), chosen)
         log_probs = reader.log_probs(shown, shown)[:, 0]
-        losses = -log_probs.gather(-1, self.true_values.argmax(-1, keepdim=True)).squeeze(-1)
+        losses = -(self.true_values * torch.where(self.true_values > 0, log_probs, 0)).sum(-1)
         # A tie between labels is a coin: half an error between two, not whichever label has the lower code.
         top = (log_probs >= log_probs.amax(-1, keepdim=True) - TIE).to(log_probs.dtype)
         error = 1 - float(((top * self.true_values).sum(-1) / top.sum(-1)).mean())

@@ -1,4 +1,11 @@
-"""Fits the regression that estimates the outputs of queries to the pool's own, each left out in turn."""
+"""Fits the regression that estimates the outputs of queries to the pool's own, each left out in turn.
+
+Wrong labels in the pool make every label look less sure than it is. So labels are also taken for a mixture of what the
+regression says and of chance; of few labels the two cannot be told apart, so chance must first be worth a little, and
+where it might be there more rows are left out.
+"""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,14 +15,18 @@ from kdprompt.objective.regression import SMALLEST_SHARE, KernelRegression, Ridg
 from kdprompt.objective.target import score_labels
 from kdprompt.pool.neighbours import Neighbours, find_neighbours
 from kdprompt.pool.pool_tensors import PoolTensors
+from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.settings import Settings
 from kdprompt.theory.bandwidth import fit_by_leave_one_out, median_heuristic
 from kdprompt.theory.kernels import Gaussian
-from kdprompt.theory.multinomial import fit_multinomial
+from kdprompt.theory.multinomial import MultinomialFit, fit_multinomial
 
 __all__ = ["HELD_OUT", "fit_regression"]
 
 HELD_OUT = 512
+HELD_OUT_FOR_NOISE = 2048
+FEWEST_FOR_NOISE = 256  # labels below which noise is not told from inputs that are hard
+NOISE_PRIOR = 2.0  # labels that are taken to be no chance beforehand
 SMALLEST = 8  # pool below which nothing is fitted
 TIE = 1e-5  # nats; smaller differences are rounding, and the weaker penalty stays
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)  # of the ridge regression on unit-norm inputs
@@ -32,7 +43,8 @@ def fit_regression(pool: PoolTensors, settings: Settings, generator: torch.Gener
     if pool.output_mode == "none" or len(pool) < SMALLEST:
         kernel = settings.objective.kernel or Gaussian(median_heuristic(pool.x))
         return KernelRegression(kernel, 0.1)
-    rows = torch.randperm(len(pool), generator=generator)[: min(HELD_OUT, len(pool))].to(pool.x.device)
+    order = torch.randperm(len(pool), generator=generator).to(pool.x.device)
+    rows = order[:HELD_OUT]
     neighbours = find_neighbours(pool, encode_rows(pool, rows), settings.search.shortlist)
     similarity = (pool.x[neighbours.index] @ neighbours.q[..., None]).squeeze(-1)
     fit = fit_by_leave_one_out(
@@ -45,27 +57,69 @@ def fit_regression(pool: PoolTensors, settings: Settings, generator: torch.Gener
     regression = KernelRegression(Gaussian(fit.temperature), fit.shrinkage)
     if pool.output_mode != "labels":
         return regression
-    labelled = pool.label[rows] >= 0
-    return KernelRegression(regression.kernel, fit.shrinkage, _fit_ridge(pool, regression, neighbours, rows, labelled))
+    cases = _LabelCases.build(pool, regression, neighbours, rows)
+    ridge = _fit_ridge(pool, cases)
+    if ridge is not None and cases.fit(pool, ridge.penalty, 0.0).noise > 0:
+        more = order[:HELD_OUT_FOR_NOISE]
+        neighbours = find_neighbours(pool, encode_rows(pool, more), settings.search.shortlist)
+        ridge = _fit_noise(pool, _LabelCases.build(pool, regression, neighbours, more)) or ridge
+    return KernelRegression(regression.kernel, fit.shrinkage, ridge)
 
 
-def _fit_ridge(
-    pool: PoolTensors, regression: KernelRegression, neighbours: Neighbours, rows: Tensor, labelled: Tensor
-) -> RidgePart | None:
-    """The ridge regression that makes the left-out outputs likeliest; None where it adds nothing."""
-    weights = regression.kernel(neighbours.q[:, None, :], pool.x[neighbours.index]).squeeze(1) * neighbours.valid
-    prior = pool.prior(neighbours.task, neighbours.q)
-    shares, _ = regression(weights[:, None, :], pool.v[neighbours.index], prior)
-    kernel_part = shares[:, 0].clamp_min(SMALLEST_SHARE).log()[labelled].cpu().double()
-    target, possible = pool.v[rows][labelled].cpu().double(), (prior > 0)[labelled].cpu()
-    codes = target.argmax(-1, keepdim=True)
-    best, least = None, -float(kernel_part.gather(-1, codes).mean())
+@dataclass(frozen=True)
+class _LabelCases:
+    """Labelled rows, each left out in turn.
+
+    Attributes:
+        queries: The rows as queries, those without a label among them.
+        labelled: Which of them have one.
+        log_shares: What the kernel regression says of those, logarithms ``[n, c]`` in float64 on the CPU.
+        labels: Theirs, one-hot ``[n, c]``.
+        possible: Which labels are possible ``[n, c]``.
+    """
+
+    queries: QueryTensors
+    labelled: Tensor
+    log_shares: Tensor
+    labels: Tensor
+    possible: Tensor
+
+    @classmethod
+    def build(
+        cls, pool: PoolTensors, regression: KernelRegression, neighbours: Neighbours, rows: Tensor
+    ) -> "_LabelCases":
+        """Takes rows of the pool whose neighbours are given."""
+        labelled = pool.label[rows] >= 0
+        weights = regression.kernel(neighbours.q[:, None, :], pool.x[neighbours.index]).squeeze(1) * neighbours.valid
+        prior = pool.prior(neighbours.task, neighbours.q)
+        shares, _ = regression(weights[:, None, :], pool.v[neighbours.index], prior)
+        log_shares = shares[:, 0].clamp_min(SMALLEST_SHARE).log()[labelled].cpu().double()
+        labels, possible = pool.v[rows][labelled].cpu().double(), (prior > 0)[labelled].cpu()
+        return cls(neighbours.queries, labelled, log_shares, labels, possible)
+
+    def fit(self, pool: PoolTensors, penalty: float, noise_prior: float | None = None) -> MultinomialFit:
+        """The exponent of the kernel regression and the weight of a ridge regression that make the labels likeliest."""
+        scores = score_labels(pool, self.queries, penalty)[self.labelled].cpu().double()
+        features = torch.stack([self.log_shares, scores], -1)
+        return fit_multinomial(features, self.labels, (0.0, 0.0), torch.inf, self.possible, noise_prior=noise_prior)
+
+
+def _fit_ridge(pool: PoolTensors, cases: _LabelCases) -> RidgePart | None:
+    """The ridge regression that makes the left-out labels likeliest; None where it adds nothing."""
+    best, least = None, -float((cases.labels * cases.log_shares).sum(-1).mean())
     for penalty in PENALTIES:
-        scores = score_labels(pool, neighbours.queries, penalty)[labelled].cpu().double()
-        features = torch.stack([kernel_part, scores], -1)
-        fit = fit_multinomial(features, target, lowest=(0.0, 0.0), ridge=torch.inf, possible=possible)
-        loss = -float(fit.log_probs(features, possible).gather(-1, codes).mean())
-        if loss < least - TIE:
+        fit = cases.fit(pool, penalty)
+        if fit.loss < least - TIE:
             exponent, weight = fit.constants.tolist()
-            best, least = RidgePart(penalty, weight, exponent), loss
+            best, least = RidgePart(penalty, weight, exponent), fit.loss
     return best
+
+
+def _fit_noise(pool: PoolTensors, cases: _LabelCases) -> RidgePart | None:
+    """The ridge regression of the labels that are no noise; None where noise is not found, or the cases are few."""
+    if cases.labels.shape[0] < FEWEST_FOR_NOISE:
+        return None
+    fits = {penalty: cases.fit(pool, penalty, NOISE_PRIOR) for penalty in PENALTIES}
+    penalty = min(fits, key=lambda penalty: fits[penalty].loss)
+    exponent, weight = fits[penalty].constants.tolist()
+    return RidgePart(penalty, weight, exponent, fits[penalty].noise) if fits[penalty].noise > 0 else None

@@ -26,6 +26,8 @@ class RidgePart:
         penalty: α of the ridge regression r, > 0.
         weight: ≥ 0.
         exponent: Of the kernel regression, ≥ 0.
+        noise: ε, the share of the pool's labels that were drawn uniformly from the possible ones, in [0, 1). v̂ is the
+            estimate of what the others say: of the label that is right, not of the one that the pool would show.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -33,6 +35,7 @@ class RidgePart:
     penalty: float
     weight: float
     exponent: float
+    noise: float = 0.0
 
     def combine(self, shares: Tensor, scores: Tensor, possible: Tensor) -> Tensor:
         """Joins the shares of the kernel regression with the scores of the ridge regression.
@@ -47,6 +50,23 @@ class RidgePart:
         """
         logits = self.exponent * shares.clamp_min(SMALLEST_SHARE).log() + self.weight * scores
         return logits.masked_fill(~possible, -torch.inf).softmax(-1)
+
+    def believe(self, values: Tensor, estimate: Tensor) -> Tensor:
+        """What is right where the pool shows a label, seeing that the label may be noise: Bayes' rule.
+
+        Args:
+            values: Shown labels, one-hot ``[..., c]``.
+            estimate: v̂ there, which does not know the label shown, ``[..., c]``; 0 for impossible labels.
+
+        Returns:
+            Shares that sum to 1 ``[..., c]``; the values themselves where there is no noise.
+        """
+        if self.noise == 0:
+            return values
+        possible = (estimate > 0).to(estimate)
+        likelihood = (1 - self.noise) * values + self.noise / possible.sum(-1, keepdim=True).clamp_min(1)
+        joint = estimate * likelihood
+        return joint / joint.sum(-1, keepdim=True).clamp_min(torch.finfo(joint.dtype).tiny)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Calibration: what is pinned stays, what is held out stays out, and the settings it keeps are the better ones."""
 
 import random
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -317,6 +318,39 @@ def test_free_text_is_scored_by_the_distance_of_the_nearest_output_shown():
         expected.append(min([*(((output - true) ** 2).sum() for output in shown), (true**2).sum()]))
     assert_scored(expected, scored, losses)
     assert scored.error is None
+
+
+def test_labels_drawn_at_random_are_told_from_those_that_the_inputs_speak_for():
+    records, vectors, _ = world(n=800, spread=0.2, flipped=0.4)
+    clean, _, _ = world(n=800, spread=0.2)
+    features = featured(records, vectors)
+    calibration = calibrate(features, SETTINGS)
+    part = calibration.regression.ridge
+    assert part.noise == pytest.approx(0.4, abs=0.12)
+    wrong = sum(a["output"] != b["output"] for a, b in zip(records, clean, strict=True)) / 800
+    said = re.search(r"about (\d+) % of the labels seem to be wrong", calibration.source)
+    assert int(said[1]) / 100 == pytest.approx(wrong, abs=0.1)
+    neighbours = find_neighbours(features, encode_rows(features, torch.arange(800)), SETTINGS.search.shortlist)
+    estimate = estimate_query_target(features, neighbours, calibration.regression).v[:, 0]
+    believed = part.believe(features.v, estimate)
+    for row in range(0, 800, 40):
+        joint = [
+            float(estimate[row, c]) * ((1 - part.noise) * float(features.v[row, c]) + part.noise / 4) for c in range(4)
+        ]
+        assert believed[row].tolist() == pytest.approx([value / sum(joint) for value in joint], abs=1e-9)
+    names = sorted({record["output"] for record in clean})
+    true = torch.tensor([names.index(clean[i]["output"]) for i in features.pool_index])
+    assert (believed.argmax(-1) == true).double().mean() > 0.95 > (features.label == true).double().mean()
+
+
+@pytest.mark.parametrize(("n", "flipped"), [(800, 0.0), (120, 0.3)], ids=["no noise", "too few to tell"])
+def test_labels_are_believed_where_no_noise_is_found(n, flipped):
+    records, vectors, _ = world(n=n, spread=0.2, flipped=flipped)
+    features = featured(records, vectors)
+    calibration = calibrate(features, SETTINGS)
+    part = calibration.regression.ridge
+    assert part.noise == 0 and "wrong" not in calibration.source
+    assert part.believe(features.v, features.v * 0.1 + 0.3) is features.v
 
 
 def test_the_ridge_regression_joins_by_the_likelihood_of_what_was_left_out():
