@@ -37,3 +37,9 @@ def graph(session: nox.Session) -> None:
     """How the rooms import one another, and the road of select()."""
     session.run("python", "tools/import_graph.py")
     session.run("python", "tools/select_road.py")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation as a site, in the folder site; what is wrong with a page or a docstring is an error."""
+    session.run("mkdocs", "build", "--strict")

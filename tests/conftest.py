@@ -12,7 +12,7 @@ os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 import pytest
 import torch
 
-MODEL_FIXTURES = {"embedder", "small_lm"}
+MODEL_FIXTURES = {"embedder", "shared_embedder", "small_lm"}
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -67,6 +67,28 @@ def embedder():
     from kdprompt import SentenceTransformerEmbedder
 
     return SentenceTransformerEmbedder(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def embedded():
+    """What ``shared_embedder`` has embedded so far, by text."""
+    return {}
+
+
+@pytest.fixture
+def shared_embedder(embedder, embedded, monkeypatch):
+    """Every ``SentenceTransformerEmbedder()`` is the real one, loaded once, and embeds each text once a session."""
+    encode = embedder._encode
+
+    def encode_once(self, texts, prompt_name):
+        assert self.name is None and prompt_name is None
+        new = [text for text in dict.fromkeys(texts) if text not in embedded]
+        if new:
+            embedded.update(zip(new, encode(new, None), strict=True))
+        return torch.stack([embedded[text] for text in texts])
+
+    monkeypatch.setattr(type(embedder), "_encode", encode_once)
+    return embedder
 
 
 @pytest.fixture(scope="session")
