@@ -17,6 +17,7 @@ INTEGRATIONS = PACKAGE.parent / "integrations"
 # Each room imports only from rooms before it. A new module gets its place here first.
 ROOMS = (
     "errors",
+    "printable",
     "defaults",
     "deprecation",
     "moved_modules",

@@ -1,10 +1,9 @@
 """The command ``kdprompt``."""
 
-import io
 import sys
+from typing import Any
 
 import typer
-from rich.console import Console
 
 from kdprompt.cli.bench import bench
 from kdprompt.cli.demo import demo
@@ -13,6 +12,7 @@ from kdprompt.cli.profile import profile
 from kdprompt.cli.reproduce import reproduce
 from kdprompt.cli.select import select
 from kdprompt.cli.tables import tables
+from kdprompt.cli.terminal import Terminal, plain, prepare_streams
 from kdprompt.errors import KDPromptError
 
 __all__ = ["app", "main"]
@@ -34,17 +34,33 @@ app.command()(reproduce)
 
 def main() -> None:
     """Runs the command; errors that name what is wrong are printed without a traceback, exit code 2."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # escapes what the console cannot show
-            stream.reconfigure(errors="backslashreplace")
+    prepare_streams()
+    log = Terminal(stderr=True)
     try:
-        app()
-    except (KDPromptError, ValueError, OSError) as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True)
+        code = app(standalone_mode=False)
+    except Exception as error:
+        if _is_usage_error(error):
+            _print_usage(error, log)
+        elif not isinstance(error, KDPromptError | ValueError | OSError):
+            raise
+        log.print(plain("error: ", "bold red") + plain(_message(error)), soft_wrap=True)
         sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _plain(error: Exception) -> str:
-    from rich.markup import escape
+def _is_usage_error(error: Exception) -> bool:
+    """Whether typer raised it; its class is click's or typer's own, by its version."""
+    return hasattr(error, "format_message")
 
-    return escape(str(error))
+
+def _message(error: Any) -> str:
+    return str(error.format_message() if _is_usage_error(error) else error)
+
+
+def _print_usage(error: Any, log: Terminal) -> None:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # has shown the help
+        sys.exit(2)
+    if context is not None:
+        log.print(context.get_usage())
+        log.print(f"Try '{context.command_path} --help' for help.", style="dim")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from kdprompt.cli.options import SeedOption
 from kdprompt.cli.reader import import_attribute, open_reader
 from kdprompt.cli.tables import write_results
+from kdprompt.cli.terminal import Terminal
 from kdprompt.defaults import DEFAULT_K
 
 __all__ = ["bench"]
@@ -93,7 +93,7 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     """Compare selectors by what a model answers: score, log-loss, calibration, tokens, latency, paired statistics."""
     from kdprompt.evaluate import Plan, apply_suite
 
-    log = Console(stderr=True, highlight=False)
+    log = Terminal(stderr=True)
     selectors, first = _selectors(selector or ["kdprompt", "nearest-last"], reference)
     scored = _metric(metric)
     base = _datasets(_Files(data or [], pool, dev, test))
@@ -111,7 +111,7 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     _run(make_plan, selectors, readers, output, first)
 
 
-def _open_readers(models: list[str] | None, log: Console, *scoring: Any, **how: Any) -> Iterator[Any]:
+def _open_readers(models: list[str] | None, log: Terminal, *scoring: Any, **how: Any) -> Iterator[Any]:
     """Each model when its turn comes, so that one of them is in memory at a time; Python objects are sought at once."""
     names = dict.fromkeys(models or ["smollm2"])
     for name in (name for name in names if name.startswith("python:")):
@@ -141,7 +141,7 @@ def _run(
 
     with Store(output) as store:
         if len(store):
-            log = Console(stderr=True, highlight=False)
+            log = Terminal(stderr=True)
             log.print(f"{len(store):,} answers are known from earlier runs", style="dim")
         names, cells = list[str](), list[Any]()
         while (reader := next(readers, None)) is not None:

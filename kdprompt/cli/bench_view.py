@@ -1,8 +1,8 @@
 """A benchmark on the terminal."""
 
-from rich.console import Console
 from rich.table import Table
 
+from kdprompt.cli.terminal import Terminal
 from kdprompt.evaluate import Results
 from kdprompt.evaluate.tables import Row
 from kdprompt.evaluate.tables import Table as Compared
@@ -13,7 +13,7 @@ PAIR = ("difference", "in nats", "win/tie/loss", "p")
 WIDE = 152  # columns that one table needs; narrower terminals get two
 
 
-def show(console: Console, results: Results) -> None:
+def show(console: Terminal, results: Results) -> None:
     """Prints each table: scores, and the reference against every other selector."""
     if not console.is_terminal:
         console.width = max(console.width, WIDE)  # a file has room
@@ -22,7 +22,7 @@ def show(console: Console, results: Results) -> None:
         title = ", ".join(filter(None, what))
         rows = sorted(compared.rows, key=lambda row: -row.score)
         parts = [_scores, _comparison] if console.width < WIDE else [_whole]
-        console.print(title, style="bold", markup=False)
+        console.print(title, style="bold")
         for part in parts:
             part(table := Table(), compared, rows)
             console.print(table)

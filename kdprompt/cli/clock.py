@@ -2,7 +2,7 @@
 
 import time
 
-from rich.console import Console
+from kdprompt.cli.terminal import Terminal
 
 __all__ = ["Clock"]
 
@@ -10,7 +10,7 @@ __all__ = ["Clock"]
 class Clock:
     """Prints the time since the last step."""
 
-    def __init__(self, log: Console) -> None:
+    def __init__(self, log: Terminal) -> None:
         self.log = log
         self._last = time.perf_counter()
 

@@ -3,7 +3,8 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from kdprompt.cli.terminal import Terminal
 
 __all__ = ["demo"]
 
@@ -20,11 +21,11 @@ def demo(
     from kdprompt.cli.selection_view import show
     from kdprompt.resources import support_desk, support_desk_queries
 
-    console = Console()
+    console = Terminal()
     pool = support_desk()
     console.print(
         f"A pool of {len(pool)} messages to the support desk of an imagined product. Two tasks are mixed in it: which "
-        "desk a message goes to ([bold]support[/]), and its tone ([bold]tone[/]). The query is of the first.\n"
+        "desk a message goes to (support), and its tone (tone). The query is of the first.\n"
     )
     template = PromptTemplate(
         demonstration="Message: {input}\nDesk: {output}",
@@ -44,5 +45,5 @@ def demo(
     console.print(
         f"\nWithout the task tag, {sum(c.other_task for c in blind.selection.chosen)} of {len(blind.selection)} "
         f"demonstrations would be of the other task, at an interference from other tasks of "
-        f"{blind.selection.cross_task:.3f}.\nNext: [bold]kdprompt select --pool yours.jsonl --query '…'[/]"
+        f"{blind.selection.cross_task:.3f}.\nNext: kdprompt select --pool yours.jsonl --query '…'"
     )

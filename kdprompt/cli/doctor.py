@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from kdprompt.cli.options import DeviceOption, EmbeddingModelOption, PoolOption
 from kdprompt.cli.queries import read_queries
+from kdprompt.cli.terminal import Terminal
 from kdprompt.defaults import DEFAULT_K
 
 __all__ = ["doctor"]
@@ -42,11 +41,11 @@ def doctor(
     asked = loaded.queries(*read_queries(queries))
     if ignore_tags:
         loaded = Pool((d.model_copy(update={"task": None}) for d in loaded), loaded.schema)
-    console, embedder = Console(highlight=False), ProgressEmbedder(model, device=device)
+    console, embedder = Terminal(), ProgressEmbedder(model, device=device)
     console.print(_contents(loaded))
     vectors = embed_documents(embedder, [d.input for d in loaded])
     if len({(d.task, d.output) for d in loaded if d.output is not None}) > 1:
-        console.print(escape(str(find_task_mixture(loaded, vectors, k=k))))
+        console.print(str(find_task_mixture(loaded, vectors, k=k)))
     if asked:
         _traffic(console, embedder, vectors, [query.text for query in asked])
 
@@ -58,23 +57,23 @@ def _contents(pool: Any) -> Table:
     table.add_column("output")
     table.add_column("examples", justify="right")
     for (task, output), count in counts.most_common(SHOWN):
-        table.add_row(escape(task), escape(output), f"{count:,}")
+        table.add_row(task, output, f"{count:,}")
     if len(counts) > SHOWN:
         table.caption = f"and {len(counts) - SHOWN:,} more outputs"
     return table
 
 
-def _traffic(console: Console, embedder: Any, vectors: Any, texts: list[str]) -> None:
+def _traffic(console: Terminal, embedder: Any, vectors: Any, texts: list[str]) -> None:
     from kdprompt.diagnose import measure_coverage
     from kdprompt.pool.embedding import embed_queries
 
     coverage = measure_coverage(vectors, embed_queries(embedder, texts))
-    console.print(escape(str(coverage)))
+    console.print(str(coverage))
     table = Table(title="Worst covered queries", title_justify="left", title_style="bold")
     table.add_column("witness", justify="right")
     table.add_column("nearest", justify="right")
     table.add_column("query", overflow="fold")
     for i in coverage.worst(5):
-        table.add_row(f"{float(coverage.witness[i]):+.3f}", f"{float(coverage.similarity[i]):.2f}", escape(texts[i]))
+        table.add_row(f"{float(coverage.witness[i]):+.3f}", f"{float(coverage.similarity[i]):.2f}", texts[i])
     console.print(table)
     console.print("witness: the pool's mass there less that of the other queries; nearest: cosine", style="dim")

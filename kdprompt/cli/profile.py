@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from kdprompt.cli.options import DeviceOption, EmbeddingModelOption, PoolOption
 from kdprompt.cli.reader import CacheOption, count_answers, keep_answers, open_reader
+from kdprompt.cli.terminal import Terminal
 from kdprompt.defaults import DEFAULT_K
 
 __all__ = ["profile"]
@@ -34,7 +34,7 @@ def profile(  # noqa: PLR0913 - a command's options are its interface
     from kdprompt.atomic_write import atomic_write
     from kdprompt.cli.progress import ProgressEmbedder
 
-    log = Console(stderr=True, highlight=False)
+    log = Terminal(stderr=True)
     asked = open_reader(reader, log, device=device, dtype=dtype)
     selector = DistillationSelector.from_examples(
         Pool.from_jsonl(pool), ProgressEmbedder(model, device=device), settings=Settings(k=k)
@@ -47,4 +47,4 @@ def profile(  # noqa: PLR0913 - a command's options are its interface
     else:
         atomic_write(output, text + "\n")
         log.print(f"wrote the profile to {output}", style="dim")
-    log.print(str(measured), soft_wrap=True, markup=False)
+    log.print(str(measured), soft_wrap=True)

@@ -4,9 +4,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
+from kdprompt.cli.terminal import Terminal, plain
 from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 
 if TYPE_CHECKING:
@@ -15,11 +25,19 @@ if TYPE_CHECKING:
 __all__ = ["ProgressEmbedder", "progress_bar"]
 
 
+class _Description(ProgressColumn):
+    """What is being done; it may name a data set, a selector or a model."""
+
+    def render(self, task: Task) -> Text:
+        """The description, without markup."""
+        return plain(task.description)
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """A progress display on standard error that leaves nothing behind."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = Console(stderr=True)
+    columns = (_Description(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Terminal(stderr=True)
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as progress:
         yield progress
 
@@ -33,7 +51,7 @@ class ProgressEmbedder(SentenceTransformerEmbedder):
     """
 
     def __init__(self, model: "str | SentenceTransformer | None" = None, *, device: str | None = None) -> None:
-        super().__init__(model, device=device, progress=Console(stderr=True).is_terminal)
+        super().__init__(model, device=device, progress=Terminal(stderr=True).is_terminal)
 
     @property
     def model(self) -> "SentenceTransformer":
@@ -43,6 +61,6 @@ class ProgressEmbedder(SentenceTransformerEmbedder):
 
             logging.disable_progress_bar()
             logging.set_verbosity_error()
-            with Console(stderr=True).status("loading the embedding model"):
+            with Terminal(stderr=True).status("loading the embedding model"):
                 return super().model
         return super().model

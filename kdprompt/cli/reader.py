@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
 from typer import Option
+
+from kdprompt.cli.terminal import Terminal
 
 __all__ = ["CacheOption", "count_answers", "import_attribute", "keep_answers", "open_reader"]
 
@@ -18,7 +19,7 @@ CacheOption = Annotated[
 
 
 def open_reader(
-    spec: str, log: Console, scoring: Any = "normalised", max_new_tokens: int | None = None, **how: Any
+    spec: str, log: Terminal, scoring: Any = "normalised", max_new_tokens: int | None = None, **how: Any
 ) -> Any:
     """The reader of a name: ``smollm2``, a Hugging Face name or folder, or ``python:MODULE:NAME``.
 

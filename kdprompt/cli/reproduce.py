@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from kdprompt.cli.options import SeedOption
+from kdprompt.cli.terminal import Terminal
 
 __all__ = ["reproduce"]
 
@@ -33,7 +33,7 @@ def reproduce(
     from kdprompt.report import write_phenomena
     from kdprompt.reproduce import measure_bias_and_mmd, measure_gap_and_length
 
-    log = Console(stderr=True, highlight=False)
+    log = Terminal(stderr=True)
     output.mkdir(parents=True, exist_ok=True)
     datasets = _datasets(data)
     phenomena = [measure_bias_and_mmd(seed=seed), measure_gap_and_length(seed=seed)]
@@ -48,11 +48,11 @@ def reproduce(
     table.add_column("figures")
     for phenomenon in phenomena:
         table.add_row(phenomenon.name, "\n".join(f"{name} {value:.3f}" for name, value in phenomenon.figures.items()))
-    Console().print(table)
+    Terminal().print(table)
     log.print(f"wrote phenomena.html and phenomena.json to {output}", style="dim")
 
 
-def _measured(datasets: list[Any], model: str, prompts: int, seed: int, log: Console) -> Any:
+def _measured(datasets: list[Any], model: str, prompts: int, seed: int, log: Terminal) -> Any:
     from kdprompt import SentenceTransformerEmbedder
     from kdprompt.evaluate import EmbeddingCache
     from kdprompt.readers import load_causal_lm

@@ -1,6 +1,5 @@
 """``kdprompt select``: demonstrations for queries from a pool file."""
 
-import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,14 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from typer import Option
 
 from kdprompt.cli.clock import Clock
 from kdprompt.cli.options import DeviceOption, EmbeddingModelOption, PoolOption, QueriesOption
 from kdprompt.cli.queries import read_queries
 from kdprompt.cli.reader import CacheOption, count_answers, keep_answers, open_reader
+from kdprompt.cli.terminal import Terminal
 from kdprompt.defaults import DEFAULT_K, DEFAULT_STATIC_ROUNDS
+from kdprompt.printable import to_json_line
 
 __all__ = ["select"]
 
@@ -103,7 +103,7 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     from kdprompt import Pool, Schema
     from kdprompt.cli.progress import ProgressEmbedder
 
-    log = Console(stderr=True, highlight=False)
+    log = Terminal(stderr=True)
     schema = Schema(inputs=tuple(input_key or ("input",)), outputs=tuple(output_key or ("output",)))
     loaded = Pool.from_jsonl(pool, schema)
     request = _Request(
@@ -185,7 +185,7 @@ class _Job:
             explanation = selector.explain(query, task=request.task, outputs=request.outputs, reader=reader)
         selection = explanation.selection
         text = selection.query.text if selection.query else "{the query}"
-        show(Console(), explanation, selector.settings.template.text(selection.demonstrations, text))
+        show(Terminal(), explanation, selector.settings.template.text(selection.demonstrations, text))
 
     def select(self, selector: Any) -> list[Any]:
         """The selections that are asked for."""
@@ -218,15 +218,15 @@ class _Job:
         return selections
 
 
-def _write(selections: Iterable[Any], output: Path | None, log: Console) -> None:
+def _write(selections: Iterable[Any], output: Path | None, log: Terminal) -> None:
     from kdprompt.atomic_write import atomic_write
 
     records = [_to_json(selection) for selection in selections]
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    lines = [to_json_line(record) + "\n" for record in records]
     if output is None:
         text = "".join(lines)
         if not _can_print(text):  # JSON has escapes for what the console has no sign for
-            text = "".join(json.dumps(record) + "\n" for record in records)
+            text = "".join(to_json_line(record, ascii_only=True) + "\n" for record in records)
         typer.echo(text, nl=False)
         return
     atomic_write(output, "".join(lines))

@@ -1,18 +1,17 @@
 """A selection on the terminal."""
 
-from rich.console import Console, Group
-from rich.markup import escape
+from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
-from rich.text import Text
 
+from kdprompt.cli.terminal import Terminal, plain
 from kdprompt.explanation import Explanation
 from kdprompt.selection.result import Selection
 
 __all__ = ["show"]
 
 
-def show(console: Console, explanation: Explanation, prompt: str) -> None:
+def show(console: Terminal, explanation: Explanation, prompt: str) -> None:
     """Prints the demonstrations, what speaks for each output, the terms of J, the bounds and the finished prompt."""
     selection = explanation.selection
     console.print(_demonstrations(selection))
@@ -20,12 +19,12 @@ def show(console: Console, explanation: Explanation, prompt: str) -> None:
         console.print(_evidence(explanation))
     console.print(_terms(explanation))
     console.print(_notes(explanation))
-    console.print(Panel(Text(prompt), title="the finished prompt", title_align="left"))
+    console.print(Panel(plain(prompt), title="the finished prompt", title_align="left"))
 
 
 def _demonstrations(selection: Selection) -> Table:
     what = f"for the query: {selection.query.text}" if selection.query else "for the query distribution"
-    table = Table(title=f"Demonstrations in reading order, {escape(what)}", title_justify="left", title_style="bold")
+    table = Table(title=f"Demonstrations in reading order, {what}", title_justify="left", title_style="bold")
     several = len({chosen.demonstration.task for chosen in selection.chosen}) > 1
     for name in ("id", "input", "output", *(("task",) if several else ())):
         table.add_column(name, overflow="fold", no_wrap=name == "id")
@@ -35,7 +34,7 @@ def _demonstrations(selection: Selection) -> Table:
         shown = chosen.demonstration
         cells = [shown.id, shown.input, shown.output or "", *((shown.task or "",) if several else ())]
         numbers = (chosen.attention, chosen.marginal, chosen.interference)
-        table.add_row(*map(escape, cells), *(f"{number:.3f}" for number in numbers))
+        table.add_row(*cells, *(f"{number:.3f}" for number in numbers))
     return table
 
 
@@ -44,14 +43,14 @@ def _evidence(explanation: Explanation) -> Table:
     evidence, profile = explanation.selection.evidence, explanation.profile
     first = evidence[0]
     title = f"Evidence in nats against {first.output!r} (R9), for {profile.name}: τ = {profile.follow:g}"
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("output", overflow="fold")
     for name in ("shown", "pool", "prompt", "own", "aim", "expected"):
         table.add_column(name, justify="right", no_wrap=True)
     for item in evidence:
         nats = (item.pool - first.pool, item.prompt - first.prompt, item.own - first.own)
         shares = (f"{item.target:.2f}", f"{item.expected:.2f}")
-        table.add_row(escape(item.output), f"{item.shown:.0%}", *(f"{value:.1f}" for value in nats), *shares)
+        table.add_row(item.output, f"{item.shown:.0%}", *(f"{value:.1f}" for value in nats), *shares)
     return table
 
 
@@ -90,4 +89,4 @@ def _notes(explanation: Explanation) -> Group:
     lines += [f"{bound.result} {bound.value:.3f}, {bound.kind}: {bound.premise}." for bound in selection.bounds]
     lines += [f"Settings: {explanation.source}."]
     lines += [f"Note: {note}." for note in selection.notes]
-    return Group(*(Text(f"• {line}") for line in lines))
+    return Group(*(plain(f"• {line}") for line in lines))

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+
+from kdprompt.cli.terminal import Terminal
 
 __all__ = ["tables", "write_results"]
 
@@ -39,7 +40,5 @@ def write_results(results: Any, output: Path) -> None:
     atomic_write(output / "results.json", results.model_dump_json())
     write_page(results, output / "report.html")
     write_markdown(results, output / "results.md")
-    show(Console(), results)
-    Console(stderr=True, highlight=False).print(
-        f"wrote results.json, results.md and report.html to {output}", style="dim"
-    )
+    show(Terminal(), results)
+    Terminal(stderr=True).print(f"wrote results.json, results.md and report.html to {output}", style="dim")

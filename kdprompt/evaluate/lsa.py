@@ -14,7 +14,7 @@ class LatentSemanticEmbedder:
 
     Args:
         texts: Texts that words and the reduction are fitted on.
-        dimensions: Dimension d of the embedding.
+        dimensions: Dimension d of the embedding, at most; few texts have fewer words.
         seed: Seed of the SVD.
 
     Raises:
@@ -29,8 +29,10 @@ class LatentSemanticEmbedder:
         except ImportError as error:
             raise ImportError("latent semantic analysis needs scikit-learn: pip install 'kdprompt[bench]'") from error
         words = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
-        self._pipeline: Any = make_pipeline(words, TruncatedSVD(dimensions, random_state=seed))
-        self._pipeline.fit(list(texts))
+        counts = words.fit_transform(list(texts))
+        reduction = TruncatedSVD(min(dimensions, counts.shape[1]), random_state=seed)
+        reduction.fit(counts)
+        self._pipeline: Any = make_pipeline(words, reduction)
 
     def embed_documents(self, texts: list[str]) -> Tensor:
         """Texts to ``[n, d]``; a text without a known word becomes a vector of ones."""

@@ -1,12 +1,26 @@
 """A benchmark as Markdown tables: data sets side by side, one table for each suite, k and reader."""
 
+import re
 from pathlib import Path
 
 from kdprompt.atomic_write import atomic_write
 from kdprompt.evaluate import Results
 from kdprompt.evaluate.tables import Row, Table
+from kdprompt.printable import make_printable
 
-__all__ = ["write_markdown"]
+__all__ = ["escape_markdown", "write_markdown"]
+
+_MARKUP = re.compile(r"[\\`*\[\]<>|$~#&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
+def escape_markdown(name: str) -> str:
+    r"""A name as text of a Markdown table or heading: one line, with nothing in it that Markdown reads as markup.
+
+    Example:
+        >>> print(escape_markdown("a|b `c` $d$ e_f"))
+        a\|b \`c\` \$d\$ e_f
+    """
+    return _MARKUP.sub(lambda sign: f"\\{sign[0]}", make_printable(" ".join(name.split())))
 
 
 def write_markdown(results: Results, path: Path) -> None:
@@ -23,20 +37,20 @@ def write_markdown(results: Results, path: Path) -> None:
 
 
 def _table(suite: str, k: int, reader: str, tables: list[Table]) -> str:
-    reference = tables[0].reference
+    reference, reader = escape_markdown(tables[0].reference), escape_markdown(reader)
     rows = {table.dataset: {row.selector: row for row in table.rows} for table in tables}
-    sizes = ", ".join(f"{table.dataset} {table.queries}" for table in tables)
+    sizes = ", ".join(f"{escape_markdown(table.dataset)} {table.queries}" for table in tables)
     lines = [
-        f"### {suite}, k = {k}" + (f", {reader}" if reader else ""),
+        f"### {escape_markdown(suite)}, k = {k}" + (f", {reader}" if reader else ""),
         "",
         f"Score in %, log-loss in nats; in brackets {reference} less the row in points and in nats,",
         f"paired bootstrap 95 %. Queries: {sizes}.",
         "",
-        "| selector | " + " | ".join(rows) + " | mean | one output | tokens |",
+        "| selector | " + " | ".join(map(escape_markdown, rows)) + " | mean | one output | tokens |",
         "| --- |" + " --- |" * len(rows) + " ---: | ---: | ---: |",
     ]
     for name in _sort_selectors(tables):
-        lines.append(_line(name, [by_selector.get(name) for by_selector in rows.values()], name == reference))
+        lines.append(_line(name, [by_selector.get(name) for by_selector in rows.values()], name == tables[0].reference))
     return "\n".join([*lines, ""])
 
 
@@ -57,7 +71,7 @@ def _line(name: str, rows: list[Row | None], is_reference: bool) -> str:
         tokens = f"{_mean([row.tokens for row in known]):.0f}"
         shares = [row.one_output for row in known if row.one_output is not None]
         alike = f"{_mean(shares):.0%}" if len(shares) == len(rows) else ""
-    title = f"**{name}**" if is_reference else name
+    title = f"**{escape_markdown(name)}**" if is_reference else escape_markdown(name)
     return "| " + " | ".join([title, *map(_cell, rows), mean, alike, tokens]) + " |"
 
 

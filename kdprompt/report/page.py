@@ -65,10 +65,19 @@ def make_axes(height: float, *, width: float = 9) -> tuple[Any, Any]:
 def figure_to_svg(figure: Any) -> str:
     """A figure as an SVG element that scales with the page; the same figure gives the same bytes.
 
-    Texts of the figure are escaped by matplotlib: templates insert the element as it is.
+    Texts of the figure are escaped by matplotlib: templates insert the element as it is. Names are no formulas, so a
+    dollar sign in a legend, a title or the label of an axis or a tick is one.
     """
     from matplotlib import rc_context
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
 
+    for axes in figure.axes:
+        labelled = (FixedFormatter, FuncFormatter)  # others write numbers, powers of ten as formulas
+        named = [axis for axis in (axes.xaxis, axes.yaxis) if isinstance(axis.get_major_formatter(), labelled)]
+        legend = axes.get_legend()
+        ticks = [label for axis in named for label in axis.get_ticklabels()]
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *ticks, *(legend.get_texts() if legend else ())):
+            text.set_parse_math(False)
     file = io.StringIO()
     with rc_context({"svg.hashsalt": "kdprompt"}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

@@ -87,6 +87,8 @@ def test_a_second_embedder_needs_no_weights():
     vectors = embedder.embed_documents([*texts[:4], "zzz"])
     assert vectors.shape == (5, 32) and bool((vectors.norm(dim=-1) > 0).all())
     assert torch.equal(embedder.embed_query(texts[0]), vectors[0])
+    few = LatentSemanticEmbedder(["a red card", "the red card", "a blue pen", "the blue pen"])
+    assert 2 <= few.embed_query("red card").numel() < 256
 
 
 # -- stress -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 from html.parser import HTMLParser
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,29 @@ def test_the_page_of_phenomena_of_the_repository(tmp_path):
 def test_templates_are_part_of_the_package():
     names = {path.name for path in (files("kdprompt.report") / "templates").iterdir()}
     assert names >= {"base.html.jinja", "benchmark.html.jinja", "phenomena.html.jinja", "style.css.jinja"}
+
+
+def test_names_are_text_in_markdown(tmp_path):
+    """Read by a Markdown parser, every name is what it was, and a table has as many cells as columns."""
+    from markdown_it import MarkdownIt
+
+    names = ["a|b `c` $d$ *e* _f_ [g](h) <b>i</b> & ~~j~~ \\|", "first\nsecond", "# x", "\x1b[2J"]
+    shown = [" ".join(name.split()).replace("\x1b", "\\x1b") for name in names]
+    for name, text in zip(names, shown, strict=True):
+        write_markdown(results_of([name, f"other {name}"], dataset=name), tmp_path / "page.md")
+        tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse((tmp_path / "page.md").read_text())
+        cells = [t.children for before, t in pairwise(tokens) if before.type in ("td_open", "th_open")]
+        assert len(cells) == 3 * 5
+        texts = ["".join(child.content for child in cell if child.type == "text") for cell in cells]
+        assert texts[1] == text and texts[5] == text and texts[10] == f"other {text}"
+        assert {child.type for cell in cells for child in cell} <= {"text", "strong_open", "strong_close"}
+
+
+@pytest.mark.parametrize("name", ["$x^$", "$\\frac$ of 5 $", "a $ b", "\\$5"])
+def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path, name):
+    write_page(results_of([f"a {name}", f"b {name}"], dataset=name), tmp_path / "page.html")
+    phenomenon = Phenomenon(name, name, name, name, [1.0, 2.0], [3.0, 4.0], {name: 0.1})
+    write_phenomena([phenomenon], tmp_path / "phenomena.html", {})
+    for page in ("page.html", "phenomena.html"):
+        drawn = (tmp_path / page).read_text(encoding="utf-8")
+        assert name in Page(tmp_path / page).text and "<!-- " in drawn
