@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.pool import Pool
 from kdprompt.selection.embedded_pool import EmbeddedPool, Record
@@ -39,8 +40,9 @@ class EditablePool:
         return self._pool.embedder
 
     @embedder.setter
-    def embedder(self, embedder: Embedder) -> None:
-        self._change_pool(lambda pool: replace(pool, embedder=embedder))
+    def embedder(self, embedder: AnyEmbedder) -> None:
+        used = as_embedder(embedder)
+        self._change_pool(lambda pool: replace(pool, embedder=used))
 
     def add_example(self, example: Record) -> str:
         """Adds one example and returns its id; see ``add_examples``."""

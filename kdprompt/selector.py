@@ -12,10 +12,10 @@ from kdprompt.deprecation import rename_argument
 from kdprompt.editable_pool import EditablePool
 from kdprompt.explanation import Explanation, explain_query, explain_static
 from kdprompt.micro_batching import MicroBatcher
-from kdprompt.pool.embedding import Embedder, check_vectors, embed_documents, embed_queries, embed_query_async
+from kdprompt.pool.embedders import AnyEmbedder, as_embedder
+from kdprompt.pool.embedding import embed_queries, embed_query_async
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Query, Schema
-from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 from kdprompt.readers.reader import Reader
 from kdprompt.selection.embedded_pool import AnyQuery, EmbeddedPool, Record, check_size
 from kdprompt.selection.per_query import select_in_groups
@@ -63,18 +63,18 @@ class DistillationSelector(EditablePool):
     def from_examples(
         cls,
         examples: Iterable[Record] | Pool,
-        embeddings: Embedder | None = None,
+        embeddings: AnyEmbedder | None = None,
         *,
         queries: Iterable[AnyQuery] | None = None,
         schema: Schema | None = None,
         settings: Settings | None = None,
-        vectors: Tensor | None = None,
+        vectors: Any | None = None,
     ) -> "DistillationSelector":
         """Builds a selector: embeds the pool once and calibrates on it.
 
         Args:
             examples: The pool, at least one example.
-            embeddings: The embedder; None takes all-MiniLM-L6-v2.
+            embeddings: As ``as_embedder`` takes them: an embedder, a function, a model or its name; None: MiniLM.
             queries: A sample of the traffic, without outputs: the query distribution of ``select_static``, and
                 where calibration looks for its pseudo-queries.
             schema: Which keys of an example hold what.
@@ -88,11 +88,10 @@ class DistillationSelector(EditablePool):
         settings = settings or Settings()
         check_size(pool, pool.distinct, settings)
         parsed = pool.queries(() if queries is None else queries)
-        embedder = embeddings or SentenceTransformerEmbedder()
-        texts = [demonstration.input for demonstration in pool]
-        known = embed_documents(embedder, texts) if vectors is None else check_vectors(vectors, texts, "vectors")
+        embedder = as_embedder(embeddings)
+        embedded = EmbeddedPool.embed(pool, embedder, settings, vectors)
         traffic = Traffic(parsed, embed_queries(embedder, [q.text for q in parsed])) if parsed else None
-        return cls(EmbeddedPool.build(pool, known, embedder, settings), settings, traffic)
+        return cls(embedded, settings, traffic)
 
     def __copy__(self) -> "DistillationSelector":
         return type(self)(self._pool, self.settings, self._traffic, self.calibration)
@@ -135,7 +134,7 @@ class DistillationSelector(EditablePool):
     def load(
         cls,
         path: str | Path,
-        embeddings: Embedder | None = None,
+        embeddings: AnyEmbedder | None = None,
         *,
         settings: Settings | None = None,
         decode: Recode | None = None,
@@ -162,7 +161,7 @@ class DistillationSelector(EditablePool):
     def from_dict(
         cls,
         data: Mapping[str, Any],
-        embeddings: Embedder | None = None,
+        embeddings: AnyEmbedder | None = None,
         *,
         settings: Settings | None = None,
         decode: Recode | None = None,
@@ -177,7 +176,7 @@ class DistillationSelector(EditablePool):
 
     @classmethod
     def restored(
-        cls, stored: Stored, embeddings: Embedder | None = None, settings: Settings | None = None
+        cls, stored: Stored, embeddings: AnyEmbedder | None = None, settings: Settings | None = None
     ) -> "DistillationSelector":
         """A selector from what ``stored`` gave; errors as ``load``."""
         settings = settings or stored.restored_settings()
@@ -234,7 +233,7 @@ class DistillationSelector(EditablePool):
         task: str | None = None,
         outputs: Iterable[str] | None = None,
         prefix: Prefix | None = None,
-        vectors: Tensor | None = None,
+        vectors: Any | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> list[Selection]:
         """Chooses for each of many queries, in batched passes: one selection each, in order, as one by one.

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.explanation import Explanation
-from kdprompt.pool.embedding import Embedder, check_vectors, embed_documents, embed_queries
+from kdprompt.pool.embedding import Embedder, embed_documents, embed_queries
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Demonstration, Query, Schema
 from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
+from kdprompt.pool.vectors import check_vectors
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
@@ -227,8 +228,8 @@ class StorePool:
                 rows = self._embed_again(self.store, [text for _, text in new])
             else:
                 rows = self.read_vectors(self.store, [ident for ident, _ in new])
-            read = torch.stack([torch.as_tensor(row, dtype=torch.float32).flatten() for row in rows])
-            self._known.update(zip(new, check_vectors(read, [text for _, text in new], "the store"), strict=True))
+            read = check_vectors(list(rows), [text for _, text in new], "the store").to(torch.float32)
+            self._known.update(zip(new, read, strict=True))
         return torch.stack([self._known[key] for key in keys]) if keys else torch.empty(0, 1)
 
     def _embed_again(self, store: Any, texts: list[str]) -> Sequence[Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdprompt.pool.vectors import normalise_rows
 from kdprompt.theory.bandwidth import median_heuristic
 from kdprompt.theory.kernels import Gaussian
 from kdprompt.theory.mmd import mean_embedding, mmd
@@ -67,7 +68,7 @@ def measure_coverage(pool: Tensor, queries: Tensor, *, permutations: int = 1000,
     Raises:
         ValueError: A sample has fewer than two points.
     """
-    x, q = (torch.nn.functional.normalize(vectors.float().cpu(), dim=-1) for vectors in (pool, queries))
+    x, q = (normalise_rows(vectors.float().cpu()) for vectors in (pool, queries))
     for name, sample in (("pool", x), ("queries", q)):
         if len(sample) < 2:
             raise ValueError(f"coverage needs at least 2 {name}, got {len(sample)}")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.pool.pool import Pool
+from kdprompt.pool.vectors import normalise_rows
 from kdprompt.theory.attention import normalise_attention
 from kdprompt.theory.bandwidth import fit_by_leave_one_out
 
@@ -158,7 +159,7 @@ def _labelled_pool(pool: Pool, vectors: Tensor) -> _LabelledPool:
         )
     code = {name: i for i, name in enumerate(names)}
     y = torch.tensor([code[pool[i].task or "", str(pool[i].output)] for i in rows])
-    return _LabelledPool(torch.nn.functional.normalize(vectors[torch.tensor(rows)].float().cpu(), dim=-1), y, names)
+    return _LabelledPool(normalise_rows(vectors[torch.tensor(rows)].float().cpu()), y, names)
 
 
 def _attend(labelled: _LabelledPool, k: int, seed: int) -> _Attention:

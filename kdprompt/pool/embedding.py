@@ -6,18 +6,17 @@ stay where the embedder puts them; this is the only module that takes a device.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from kdprompt.errors import EmbeddingError
+from kdprompt.pool.vectors import check_vectors, read_vectors
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["CallableEmbedder", "Embedder", "TextsToVectors", "embed_documents", "embed_queries", "embed_query_async"]
 
-__all__ = ["CallableEmbedder", "Embedder", "check_vectors", "embed_documents", "embed_queries", "embed_query_async"]
+TextsToVectors = Callable[[list[str]], Any]
+"""A function from a list of texts to ``[n, d]``."""
 
 
 @runtime_checkable
@@ -42,7 +41,7 @@ class CallableEmbedder:
         [4.0, 1.0]
     """
 
-    def __init__(self, function: Callable[[list[str]], Any]) -> None:
+    def __init__(self, function: TextsToVectors) -> None:
         self.function = function
 
     def embed_documents(self, texts: list[str]) -> Any:
@@ -51,7 +50,8 @@ class CallableEmbedder:
 
     def embed_query(self, text: str) -> Any:
         """The function's answer for one text, ``[d]``."""
-        return self.function([text])[0]
+        rows = self.function([text])
+        return rows[0] if hasattr(rows, "__getitem__") else next(iter(rows))
 
     def embed_queries(self, texts: list[str]) -> Any:
         """The function's answer for many queries, ``[m, d]``."""
@@ -80,9 +80,8 @@ def embed_queries(embedder: Embedder, texts: Sequence[str]) -> Tensor:
     if batched is not None:
         return _embed_distinct(texts, batched, "embed_queries")
 
-    def one_by_one(distinct: list[str]) -> Tensor:
-        rows = [_tensor(embedder.embed_query(text), "embed_query") for text in distinct]
-        return _tensor([row.tolist() for row in rows], "embed_query") if _ragged(rows) else torch.stack(rows)
+    def one_by_one(distinct: list[str]) -> list[Tensor]:
+        return [_read_one(embedder.embed_query(text), text, "embed_query") for text in distinct]
 
     return _embed_distinct(texts, one_by_one, "embed_query")
 
@@ -101,56 +100,16 @@ async def embed_query_async(embedder: Embedder, text: str) -> Tensor | None:
     embed_async = getattr(embedder, "aembed_query", None)
     name = "embed_query" if embed_async is None else "aembed_query"
     vector = await (asyncio.to_thread(embedder.embed_query, text) if embed_async is None else embed_async(text))
-    return check_vectors(_tensor(vector, name)[None], [text], f"{name} of the embedder")[0]
+    return check_vectors([_read_one(vector, text, name)], [text], f"{name} of the embedder")[0]
 
 
-def _embed_distinct(texts: Sequence[str], function: Callable[[list[str]], Any], name: str) -> Tensor:
+def _read_one(vector: Any, text: str, name: str) -> Tensor:
+    """One vector as a tensor of its own: an embedder may use its buffer again for the next text."""
+    return read_vectors(vector, [text], f"{name} of the embedder")
+
+
+def _embed_distinct(texts: Sequence[str], function: TextsToVectors, name: str) -> Tensor:
     distinct = list(dict.fromkeys(texts))
-    vectors = check_vectors(_tensor(function(distinct), name), distinct, f"{name} of the embedder")
+    vectors = check_vectors(function(list(distinct)), distinct, f"{name} of the embedder")  # it may sort its list
     row = {text: i for i, text in enumerate(distinct)}
     return vectors[torch.tensor([row[text] for text in texts], dtype=torch.long, device=vectors.device)]
-
-
-def _tensor(vectors: Any, name: str) -> Tensor:
-    try:
-        if isinstance(vectors, list) and vectors and isinstance(vectors[0], np.ndarray):
-            vectors = np.stack(vectors)
-        tensor = torch.as_tensor(vectors)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise EmbeddingError(
-            f"{name} of the embedder must return an array of numbers, got {type(vectors).__name__}: {error}"
-        ) from error
-    return tensor if tensor.is_floating_point() else tensor.to(torch.float32)
-
-
-def _ragged(rows: Sequence[Tensor]) -> bool:
-    return len({row.shape for row in rows}) > 1
-
-
-def check_vectors(vectors: Tensor, texts: Sequence[str], name: str) -> Tensor:
-    """Returns the vectors if there is one finite, non-zero row a text.
-
-    Args:
-        vectors: ``[n, d]``.
-        texts: The texts embedded, to be named in errors.
-        name: Where the vectors come from.
-
-    Raises:
-        EmbeddingError: As ``embed_documents``.
-    """
-    if vectors.ndim != 2 or vectors.shape[0] != len(texts):
-        raise EmbeddingError(
-            f"{name} must return one row a text, shape [{len(texts)}, d], got shape {list(vectors.shape)}; "
-            "nothing was changed"
-        )
-    for what, bad in (
-        ("NaN or infinite values", ~torch.isfinite(vectors).all(-1)),
-        ("zeros only", ~(vectors != 0).any(-1)),
-    ):
-        if bool(bad.any()):
-            i = int(bad.nonzero()[0, 0])
-            raise EmbeddingError(
-                f"{name}: the row of text {i} ({texts[i]!r:.80}) has {what}; check the embedder on that text, or "
-                "leave the text out. Nothing was changed."
-            )
-    return vectors

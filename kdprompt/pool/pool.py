@@ -15,6 +15,7 @@ from kdprompt.pool.records import (
     Query,
     Schema,
     check_text,
+    copy_fields,
     is_missing,
     make_content_id,
     render_value,
@@ -118,7 +119,7 @@ class Pool:
 
     def _parse(self, record: Mapping[str, Any] | Demonstration, where: str, taken: set[str]) -> Demonstration:
         if isinstance(record, Demonstration):
-            return record
+            return record.model_copy(update={"fields": copy_fields(record.fields)})
         if not isinstance(record, Mapping):
             raise PoolError(f"{where} must be a mapping, got {type(record).__name__}: {record!r:.80}")
         text = self.schema.input_text(record, where)
@@ -129,7 +130,7 @@ class Pool:
         check_text("\n".join((text, output or "", tag or "")), where, PoolError)
         given_id = record.get(self.schema.id) if self.schema.id else None
         ident = _fresh(make_content_id(text, output, tag), taken) if is_missing(given_id) else render_value(given_id)
-        return Demonstration(id=ident, input=text, output=output, task=tag, fields=dict(record))
+        return Demonstration(id=ident, input=text, output=output, task=tag, fields=copy_fields(record))
 
     def query(self, query: "str | Mapping[str, Any] | Query", where: str = "the query") -> Query:
         """A query rendered by the rules that rendered the pool's inputs.

@@ -15,6 +15,7 @@ from torch import Tensor
 from kdprompt.pool.lexicon import Lexicon
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import normalise_text
+from kdprompt.pool.vectors import normalise_rows
 from kdprompt.theory.regression import RidgeFit, RidgeSums
 
 __all__ = ["OutputMode", "PoolTensors", "build_pool_tensors"]
@@ -139,7 +140,7 @@ def _to_column(codes: Iterable[int], device: torch.device) -> Tensor:
 
 def _input_vectors(dense: Tensor, texts: Sequence[str], lexical_share: float) -> tuple[Tensor, Lexicon | None]:
     """Unit-norm vectors of inputs, and the words that have a share in them."""
-    x = torch.nn.functional.normalize(dense.to(torch.promote_types(dense.dtype, torch.float32)), dim=-1, eps=1e-30)
+    x = normalise_rows(dense.to(torch.promote_types(dense.dtype, torch.float32)))
     if lexical_share == 0:
         return x, None
     lexicon = Lexicon.build(texts, lexical_share)
@@ -183,7 +184,7 @@ def _one_hot(codes: Tensor, width: int, dtype: torch.dtype) -> Tensor:
 
 def _text_values(embedded: Tensor, given: Sequence[str], tasks: Tensor) -> Tensor:
     present = torch.tensor([bool(text) for text in given], device=embedded.device)
-    outputs = torch.nn.functional.normalize(embedded, dim=-1) * present[:, None]
+    outputs = normalise_rows(embedded) * present[:, None]
     if tasks.shape[-1] < 2:
         return outputs
     return torch.cat([outputs, tasks], dim=-1) / 2**0.5

@@ -10,6 +10,7 @@ from torch import Tensor
 from kdprompt.errors import QueryError
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.records import Query, normalise_text
+from kdprompt.pool.vectors import normalise_rows
 
 __all__ = ["QueryTensors", "build_query_tensors", "find_allowed_rows"]
 
@@ -77,7 +78,7 @@ def build_query_tensors(
     own = None
     if any(query.own is not None for query in queries):
         own = torch.tensor([_own_log_probs(pool, query) for query in queries], dtype=pool.x.dtype, device=device)
-    q = torch.nn.functional.normalize(vectors.to(device, pool.x.dtype), dim=-1, eps=1e-30)
+    q = normalise_rows(vectors.to(device, pool.x.dtype))
     return QueryTensors(
         q if pool.lexicon is None else pool.lexicon.join(q, [query.text for query in queries]),
         torch.tensor(task, device=device),

@@ -4,6 +4,7 @@ What comes in is whatever people have (mappings with any keys, strings); what go
 texts and stable ids. Every error names the example and the key.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kdprompt.errors import MissingKeyError
 
-__all__ = ["Demonstration", "Query", "Schema", "normalise_text", "render_value"]
+__all__ = ["Demonstration", "Query", "Schema", "copy_fields", "normalise_text", "render_value"]
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)  # made once: ``json.dumps`` would make one for each id
 FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +89,23 @@ def check_text(text: str, where: str, error: type[Exception]) -> None:
             f"{fault.start}: {shown}. Such text cannot be written as UTF-8; replace it, as by "
             "text.encode('utf-8', 'replace').decode()."
         ) from fault
+
+
+def copy_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with copies of its values, so that what the caller does to them later does not reach the pool.
+
+    A value that cannot be copied, an open file say, stays as it is.
+    """
+    return {key: _copy_value(value) for key, value in record.items()}
+
+
+def _copy_value(value: Any) -> Any:
+    if isinstance(value, str | int | float | None):
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # whatever a type of the user's own raises
+        return value
 
 
 def normalise_text(text: str) -> str:

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from kdprompt.errors import EmbeddingError, PoolError, QueryError
 from kdprompt.objective.own_knowledge import OwnEstimate, OwnKnowledge
-from kdprompt.pool.embedding import Embedder, check_vectors, embed_documents, embed_queries
+from kdprompt.pool.embedding import Embedder, embed_documents, embed_queries
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import PoolTensors, build_pool_tensors
 from kdprompt.pool.prompt import count_demonstration_tokens
 from kdprompt.pool.query_tensors import QueryTensors, build_query_tensors
 from kdprompt.pool.records import Demonstration, Query, make_content_id
+from kdprompt.pool.vectors import cast_vectors, check_vectors
 from kdprompt.selection.quota import check_quota
 from kdprompt.settings import Settings
 
@@ -52,6 +53,17 @@ class EmbeddedPool:
     outputs: dict[str, Tensor] = field(repr=False)
     counted: dict[int, int] = field(default_factory=dict, repr=False)
     lexical_share: float = 0.0
+
+    @classmethod
+    def embed(cls, pool: Pool, embedder: Embedder, settings: Settings, vectors: Any | None = None) -> "EmbeddedPool":
+        """As ``build``; embeds the inputs where their ``vectors: [n, d]`` are not at hand, else copies these.
+
+        Raises:
+            EmbeddingError: They do not fit; names the text.
+        """
+        texts = [demonstration.input for demonstration in pool]
+        known = embed_documents(embedder, texts) if vectors is None else check_vectors(vectors, texts, "vectors")
+        return cls.build(pool, known, embedder, settings)
 
     @classmethod
     def build(
@@ -115,8 +127,8 @@ class EmbeddedPool:
         added = pool.demonstrations[len(self.pool) :]
         if not added:
             return self
-        fresh = embed_documents(self.embedder, [demonstration.input for demonstration in added])
-        vectors = torch.cat([self.vectors, self.check_width(fresh).to(self.vectors)])
+        fresh = self._embed_inputs([demonstration.input for demonstration in added])
+        vectors = torch.cat([self.vectors, fresh])
         return self._rebuild(pool, vectors, settings)
 
     def with_changed(self, ident: str, record: Record, settings: Settings) -> "EmbeddedPool":
@@ -124,7 +136,7 @@ class EmbeddedPool:
         pool = self.pool.with_changed(ident, record)
         at = pool.index(ident)
         vectors = self.vectors.clone()
-        vectors[at] = self.check_width(embed_documents(self.embedder, [pool[at].input])).to(vectors)[0]
+        vectors[at] = self._embed_inputs([pool[at].input])[0]
         return self._rebuild(pool, vectors, settings)
 
     def without(self, ids: Iterable[str], settings: Settings) -> "EmbeddedPool":
@@ -133,6 +145,11 @@ class EmbeddedPool:
         pool = self.pool.without(gone)
         keep = torch.tensor([d.id not in gone for d in self.pool], device=self.vectors.device)
         return self._rebuild(pool, self.vectors[keep], settings)
+
+    def _embed_inputs(self, texts: Sequence[str]) -> Tensor:
+        """Inputs' vectors ``[m, d]`` as the pool keeps them."""
+        fresh = self.check_width(embed_documents(self.embedder, texts))
+        return cast_vectors(fresh, self.vectors, texts, "embed_documents of the embedder")
 
     def check_width(self, vectors: Tensor) -> Tensor:
         """The vectors ``[m, d]``, if they are as wide as the pool's.
@@ -174,7 +191,7 @@ class EmbeddedPool:
                 f"{where} of a query cannot be used: {first['msg']}, got {first['input']!r:.60}"
             ) from error
 
-    def encode(self, queries: Sequence[Query], settings: Settings, vectors: Tensor | None = None) -> QueryTensors:
+    def encode(self, queries: Sequence[Query], settings: Settings, vectors: Any | None = None) -> QueryTensors:
         """Queries as tensors, embedded where ``vectors: [m, d]`` are not at hand.
 
         Raises:
@@ -182,9 +199,11 @@ class EmbeddedPool:
             EmbeddingError: The embeddings do not fit.
         """
         texts = [query.text for query in queries]
-        embedded = embed_queries(self.embedder, texts) if vectors is None else check_vectors(vectors, texts, "vectors")
+        name = "embed_queries of the embedder" if vectors is None else "vectors"
+        embedded = embed_queries(self.embedder, texts) if vectors is None else check_vectors(vectors, texts, name)
+        fitting = cast_vectors(self.check_width(embedded), self.tensors.x, texts, name)
         return build_query_tensors(
-            self.tensors, queries, self.check_width(embedded), exclude_query_text=settings.search.exclude_query_text
+            self.tensors, queries, fitting, exclude_query_text=settings.search.exclude_query_text
         )
 
     def find_row(self, ident: str) -> int:

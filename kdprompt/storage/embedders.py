@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdprompt.errors import EmbeddingError
+from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 
@@ -19,14 +20,15 @@ def describe_embedder(embedder: Embedder) -> dict[str, Any]:
     return description
 
 
-def restore_embedder(description: Mapping[str, Any], given: Embedder | None) -> Embedder:
+def restore_embedder(description: Mapping[str, Any], given: AnyEmbedder | None) -> Embedder:
     """The embedder given, else a new one of the kind that was described.
 
     Raises:
+        TypeError: What is given is no embedder.
         EmbeddingError: None is given, and the stored one was not kdprompt's own.
     """
     if given is not None:
-        return given
+        return as_embedder(given)
     if "model" not in description:
         raise EmbeddingError(
             f"the pool was embedded by a {description['class']}, which is not stored; give it again: embeddings=…"

@@ -18,6 +18,7 @@ from kdprompt.errors import PoolError
 from kdprompt.pool.embedding import embed_documents
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.records import Demonstration, normalise_text
+from kdprompt.pool.vectors import normalise_rows
 from kdprompt.readers.reader import Answer, Reader
 from kdprompt.selection.context import SelectionContext
 from kdprompt.tuning.halving import sequential_halving
@@ -186,7 +187,7 @@ class HeldOutEvaluation:
     def _distances(self, answers: Sequence[Answer], examples: Sequence[Demonstration]) -> list[float]:
         texts = [answer.text or " " for answer in answers] + [str(example.output) for example in examples]
         embedded = embed_documents(self.context.pool.embedder, texts)
-        vectors = torch.nn.functional.normalize(embedded.double(), dim=-1)
+        vectors = normalise_rows(embedded.double())
         distances: list[float] = (vectors[: len(examples)] - vectors[len(examples) :]).square().sum(-1).tolist()
         return distances
 

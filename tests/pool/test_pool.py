@@ -1,6 +1,7 @@
 """Records in, pools out: what is accepted, how it is rendered, and which example, key or line an error names."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -350,3 +351,21 @@ def test_a_query_that_is_none_is_named():
         pool.query(5)
     with pytest.raises(MissingKeyError, match=r"^query 2 has no input key 'input'; it has \['text'\]"):
         pool.query({"text": "x"}, "query 2")
+
+
+# -- whose values they are ----------------------------------------------------------------------------------------
+
+
+def test_what_a_caller_does_to_nested_values_later_does_not_reach_the_pool():
+    record = {"input": "a", "output": "x", "meta": {"tags": ["one"]}}
+    given = Demonstration(id="b", input="b", fields={"tags": ["one"]})
+    pool = Pool.from_records([record, given])
+    record["meta"]["tags"].append("two")
+    given.fields["tags"].append("two")
+    assert pool[0].fields == {"input": "a", "output": "x", "meta": {"tags": ["one"]}}
+    assert pool[1].fields == {"tags": ["one"]}
+
+
+def test_values_that_cannot_be_copied_stay_as_they_are():
+    lock = threading.Lock()
+    assert Pool.from_records([{"input": "a", "output": "x", "lock": lock}])[0].fields["lock"] is lock

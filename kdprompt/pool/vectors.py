@@ -1,0 +1,138 @@
+"""One gate for vectors from anywhere: an embedder, a caller's ``vectors=``, a store, a file.
+
+What passes is a tensor of its own memory, outside any graph, with one row a text that is finite and not zero in
+float32. Behind the gate code trusts.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdprompt.errors import EmbeddingError
+
+__all__ = ["cast_vectors", "check_vectors", "normalise_rows", "read_vectors"]
+
+SAFE = 1e15  # components between its inverse and itself can be squared and summed in float32
+
+
+def check_vectors(vectors: Any, texts: Sequence[str], name: str) -> Tensor:
+    """Reads vectors and returns them if there is one finite, non-zero row a text.
+
+    Args:
+        vectors: ``[n, d]``: a tensor, an array, or rows of numbers in a list or a generator.
+        texts: The texts embedded, to be named in errors.
+        name: Where the vectors come from.
+
+    Returns:
+        ``[n, d]``, a copy: float16, bfloat16, float32 or float64 as it came, anything else float32.
+
+    Raises:
+        EmbeddingError: They are no numbers, of a wrong number, ragged; or a row is not finite, or is zero, as float32.
+            Names the text.
+    """
+    tensor = read_vectors(vectors, texts, name)
+    if tensor.ndim != 2 or tensor.shape[0] != len(texts):
+        raise EmbeddingError(
+            f"{name} must return one row a text, shape [{len(texts)}, d], got shape {list(tensor.shape)}; "
+            "nothing was changed"
+        )
+    _check_rows(tensor, tensor.to(torch.float32), texts, name)
+    return tensor
+
+
+def cast_vectors(vectors: Tensor, like: Tensor, texts: Sequence[str], name: str) -> Tensor:
+    """Vectors that passed the gate, ``[n, d]``, in the dtype and on the device of others.
+
+    Raises:
+        EmbeddingError: A row that was finite, or not zero, is so no longer; names the text.
+    """
+    cast = vectors.to(like)
+    if cast.dtype is not vectors.dtype:
+        _check_rows(vectors, cast, texts, name)
+    return cast
+
+
+def normalise_rows(x: Tensor) -> Tensor:
+    """Rows of unit norm, whatever their scale: ``[..., d]``; rows of zeros stay zeros.
+
+    Rows whose squares leave the dtype's range are divided by their largest component first. All others are as
+    ``torch.nn.functional.normalize`` makes them, bit by bit.
+    """
+    largest = x.abs().amax(-1, keepdim=True)
+    extreme = (largest > SAFE) | ((largest < 1 / SAFE) & (largest > 0))
+    return torch.nn.functional.normalize(torch.where(extreme, x / largest, x), dim=-1, eps=1e-30)
+
+
+def read_vectors(vectors: Any, texts: Sequence[str], name: str) -> Tensor:
+    """Numbers from anywhere as a tensor of their own: floating, detached, sharing no memory; not yet checked.
+
+    Raises:
+        EmbeddingError: They are no numbers, or their rows differ in length.
+    """
+    if not isinstance(vectors, Tensor | np.ndarray | str | bytes | Mapping) and isinstance(vectors, Iterable):
+        vectors = list(vectors) if not hasattr(vectors, "__array__") else vectors
+        _check_widths(vectors, texts, name)
+    try:
+        tensor = _to_tensor(vectors)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise EmbeddingError(
+            f"{name} must return an array of numbers, got {type(vectors).__name__}: {error}"
+        ) from error
+    return tensor
+
+
+def _to_tensor(vectors: Any) -> Tensor:
+    """A tensor of real floating numbers that shares no memory with what it is made of."""
+    tensor = _copy(vectors)
+    if tensor.is_complex():
+        raise TypeError("complex numbers")
+    return tensor if tensor.is_floating_point() else tensor.to(torch.float32)
+
+
+def _copy(vectors: Any) -> Tensor:
+    if isinstance(vectors, list) and vectors and isinstance(vectors[0], Tensor):
+        vectors = torch.stack([row.detach() for row in vectors])
+    if isinstance(vectors, list) and vectors and isinstance(vectors[0], np.ndarray):
+        vectors = np.stack(vectors)
+    if isinstance(vectors, Tensor):
+        with torch.inference_mode(False):  # an embedder's inference mode must not bind what is kept
+            return vectors.detach().clone(memory_format=torch.contiguous_format)
+    if hasattr(vectors, "__array__"):
+        array = np.asarray(vectors)
+        if array.dtype.kind == "O":
+            array = array.astype(np.float64)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"values of type {array.dtype}")
+        native = array.astype(
+            array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64
+        )  # torch has no longer ones
+        return torch.from_numpy(np.ascontiguousarray(native))
+    return torch.tensor(vectors)
+
+
+def _check_widths(rows: Any, texts: Sequence[str], name: str) -> None:
+    """Names the first text whose row is of another length than the first; rows without a length pass."""
+    widths = [len(row) if hasattr(row, "__len__") else None for row in rows]
+    odd = next((i for i, width in enumerate(widths) if width != widths[0]), None)
+    if odd is not None and odd < len(texts):
+        raise EmbeddingError(
+            f"{name} must return an array of numbers, got rows of different lengths: {widths[0]} for text 0, "
+            f"{widths[odd]} for text {odd} ({texts[odd]!r:.80}); nothing was changed"
+        )
+
+
+def _check_rows(given: Tensor, cast: Tensor, texts: Sequence[str], name: str) -> None:
+    zero = ~(cast != 0).any(-1)
+    for what, bad in (("NaN or infinite values", ~torch.isfinite(cast).all(-1)), ("zeros only", zero)):
+        if bool(bad.any()):
+            i = int(bad.nonzero()[0, 0])
+            lost = bool(torch.isfinite(given[i]).all()) and bool((given[i] != 0).any())
+            dtype = str(cast.dtype).removeprefix("torch.")
+            as_dtype = f" as {dtype}, though not as given (scale them to unit norm)" if lost else ""
+            raise EmbeddingError(
+                f"{name}: the row of text {i} ({texts[i]!r:.80}) has {what}{as_dtype}; check the embedder on that "
+                "text, or leave the text out. Nothing was changed."
+            )
