@@ -4,6 +4,8 @@ Takes a function that answers many items at once, and gives a coroutine that ans
 comes alone is served at the next turn of the event loop, and calls that arrive while a batch is computed make up the
 next batch.
 
+A batch that fails is bisected (``fault_search``), after the other batches that wait have been served.
+
 Rejected: waiting a few milliseconds for more calls, which makes every single call slower.
 """
 
@@ -12,6 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
+
+from kdprompt.fault_search import FaultSearch, PartialAnswer
+from kdprompt.pool.transient_errors import back_off, is_transient
 
 __all__ = ["MicroBatcher"]
 
@@ -62,7 +67,7 @@ class MicroBatcher(Generic[Item, Answer]):
 
         Raises:
             ValueError: ``answer_batch`` gives more or fewer answers than it got items.
-            Exception: Whatever ``answer_batch`` raises for this item alone.
+            Exception: Whatever ``answer_batch`` raises for this item alone; with a ``PartialAnswer`` it answers some.
         """
         loop = asyncio.get_running_loop()
         call: _PendingCall[Item, Answer] = _PendingCall(item, loop.create_future())
@@ -77,31 +82,62 @@ class MicroBatcher(Generic[Item, Answer]):
 
     async def _serve_waiting(self, loop: asyncio.AbstractEventLoop, waiting: list[_PendingCall[Item, Answer]]) -> None:
         """Serves the calls of one event loop, batch by batch, until none waits."""
-        batch: list[_PendingCall[Item, Answer]] = []
+        calls: list[_PendingCall[Item, Answer]] = []
         try:
             await asyncio.sleep(0)  # every coroutine that is ready in this turn of the loop makes its call first
             while waiting:
-                batch = [call for call in waiting[: self.max_batch_size] if not call.future.done()]
-                del waiting[: self.max_batch_size]
-                await self._serve_batch(batch)
+                calls, waiting[:] = list(waiting), []
+                await self._serve(calls)
         finally:
             del self._waiting[loop]
-            for call in (*batch, *waiting):  # if this task is cancelled; a future that has its answer keeps it
+            for call in (*calls, *waiting):  # if this task is cancelled; a future that has its answer keeps it
                 call.future.cancel()
 
-    async def _serve_batch(self, batch: Sequence[_PendingCall[Item, Answer]]) -> None:
+    async def _serve(self, calls: Sequence[_PendingCall[Item, Answer]]) -> None:
+        """Serves calls batch by batch; what failed is searched for its faults when the other batches are served."""
+        search = FaultSearch([], size=self.max_batch_size, is_transient=is_transient)
+        for start in range(0, len(calls), self.max_batch_size):
+            batch = range(start, min(start + self.max_batch_size, len(calls)))
+            places = [place for place in batch if not calls[place].future.done()]
+            if not places:
+                continue
+            if len(search.failed) > 1 and not search.answered:
+                search.untried += places  # two batches failed: a third of the kind would tell nothing more
+                continue
+            outcome = await self._answer_places(calls, places)
+            search.untried += outcome.untried
+            for group, error in outcome.failed:
+                search.failed.append((group, error))
+                search.report(error)
+            if outcome.answers:
+                search.report(None)
+        await self._find_faults(calls, search)
+
+    async def _find_faults(self, calls: Sequence[_PendingCall[Item, Answer]], search: FaultSearch) -> None:
+        for places in search:
+            if search.pressing is not None:
+                await asyncio.sleep(back_off(search.pressing, search.failures))
+            outcome = await self._answer_places(calls, places)
+            search.report(outcome.failed[0][1] if outcome.failed else None)
+        for place, error in search.faults.items():
+            if not calls[place].future.done():
+                calls[place].future.set_exception(error)
+
+    async def _answer_places(self, calls: Sequence[_PendingCall[Item, Answer]], places: Sequence[int]) -> PartialAnswer:
+        """Answers some of the calls in one pass, without those that were cancelled; says what failed, by place."""
+        alive = [place for place in places if not calls[place].future.done()]
         try:
-            answers = await self._compute_answers([call.item for call in batch])
+            answers = await self._compute_answers([calls[place].item for place in alive])
+            outcome = PartialAnswer(dict(enumerate(answers)), [])
+        except PartialAnswer as partial:
+            outcome = partial
         except Exception as error:
-            if len(batch) > 1:  # one by one, so that only the calls at fault fail
-                for call in batch:
-                    await self._serve_batch([call])
-            elif not batch[0].future.done():
-                batch[0].future.set_exception(error)
-            return
-        for call, answer in zip(batch, answers, strict=True):
-            if not call.future.done():
-                call.future.set_result(answer)
+            outcome = PartialAnswer({}, [(list(range(len(alive))), error)])
+        for i, answer in outcome.answers.items():
+            if not calls[alive[i]].future.done():
+                calls[alive[i]].future.set_result(answer)
+        failed = [([alive[i] for i in group], error) for group, error in outcome.failed]
+        return PartialAnswer(outcome.answers, failed, [alive[i] for i in outcome.untried])
 
     async def _compute_answers(self, items: Sequence[Item]) -> Sequence[Answer]:
         answers = await asyncio.to_thread(self.answer_batch, items) if items else []

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration, calibrate_pool
@@ -12,8 +11,9 @@ from kdprompt.deprecation import rename_argument
 from kdprompt.editable_pool import EditablePool
 from kdprompt.explanation import Explanation, explain_query, explain_static
 from kdprompt.micro_batching import MicroBatcher
+from kdprompt.pool.embedder_faults import naming
 from kdprompt.pool.embedders import AnyEmbedder, as_embedder
-from kdprompt.pool.embedding import embed_queries, embed_query_async
+from kdprompt.pool.embedding import embed_queries, embed_query_async, embed_together
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Query, Schema
 from kdprompt.readers.reader import Reader
@@ -219,11 +219,12 @@ class DistillationSelector(EditablePool):
     ) -> Selection:
         """As ``select``, in a worker thread; what is asked concurrently is computed in one batched pass."""
         parsed = self._pool.parse_queries([query], task, outputs)[0]
-        return await self._together((parsed, await embed_query_async(self.embedder, parsed.text)))
+        with naming(parsed.text):
+            return await self._together((parsed, await embed_query_async(self.embedder, parsed.text)))
 
-    def _answer(self, asked: Sequence[tuple[Query, Tensor | None]]) -> list[Selection]:
-        vectors = [vector for _, vector in asked if vector is not None]
-        return self.select_batch([query for query, _ in asked], vectors=torch.stack(vectors) if vectors else None)
+    def _answer(self, asked: Sequence[tuple[Query, Tensor | None]]) -> Sequence[Selection]:
+        embedded = embed_together(self.embedder, [(query.text, vector) for query, vector in asked])
+        return embedded.report(self.select_batch([asked[i][0] for i in embedded.places], vectors=embedded.vectors))
 
     @rename_argument("core", "prefix")
     def select_batch(

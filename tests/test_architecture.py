@@ -23,6 +23,7 @@ ROOMS = (
     "moved_modules",
     "atomic_write",
     "tagged_union",
+    "fault_search",
     "theory",
     "pool",
     "objective",

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import pickle
 import threading
+import time
 from collections import Counter
 
 import numpy as np
@@ -341,6 +342,120 @@ def test_a_bad_query_fails_alone(kind):
     assert "b zero" in str(found[4]) and "no task 'up'" in str(found[2])
     good = by_hand(chooser, [Query(text="a query"), Query(text="c query")])
     assert [found[0], found[-1]] == good
+
+
+class Counted(Batched):
+    """Fails on texts that say so, or always; notes when each call began."""
+
+    def __init__(self, error=RuntimeError):
+        super().__init__()
+        self.error, self.down, self.seconds = error, False, 0.0
+
+    def embed_queries(self, texts):
+        self.asked.append(list(texts))
+        time.sleep(self.seconds)
+        if self.down or any("poison" in text for text in texts):
+            raise self.error("no")
+        return np.array([self.vector(text) for text in texts])
+
+
+def queries_with_poison(place, n=64):
+    return [f"{'abc'[i % 3]} {'poison' if i == place else 'query'} {i}" for i in range(n)]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, ConnectionError])
+@pytest.mark.parametrize("place", [0, 21, 32, 63])
+def test_one_poisoned_query_of_64_costs_8_calls_and_itself_alone(place, error):
+    chooser, texts = selector(Counted), queries_with_poison(place)
+    chooser.embedder.error = error
+    found = run(together(chooser, texts))
+    fault = found.pop(place)
+    assert texts[place] in str(fault) and isinstance(fault, ConnectionError if error is ConnectionError else ValueError)
+    assert len(chooser.embedder.asked) <= 8
+    assert found == by_hand(chooser, [Query(text=text) for text in texts if "poison" not in text])
+
+
+@pytest.mark.parametrize("n", [1, 20, 64, 300])
+def test_a_service_that_is_down_is_called_three_times(n):
+    chooser = selector(Counted)
+    chooser.embedder.down, chooser.embedder.error = True, ConnectionError
+    found = run(together(chooser, queries_with_poison(-1, n)))
+    assert [type(each) for each in found] == [ConnectionError] * n and len(chooser.embedder.asked) <= 3
+    assert "b query 1" in str(found[1 % n]) or n == 1
+    chooser.embedder.down = False
+    assert len(run(chooser.aselect("a query"))) == 4
+
+
+@pytest.mark.parametrize("place", [5, 40])
+def test_the_other_callers_wait_little_longer(place):
+    chooser = selector(Counted)
+    run(together(chooser, queries_with_poison(-1)))
+    chooser.embedder.seconds = 0.2
+
+    async def timed(text):
+        start = time.monotonic()
+        try:
+            await chooser.aselect(text)
+        except EmbeddingError:
+            return None
+        return time.monotonic() - start
+
+    async def median(texts):
+        waits = [wait for wait in await asyncio.gather(*map(timed, texts)) if wait is not None]
+        return sorted(waits)[len(waits) // 2]
+
+    clean = run(median(queries_with_poison(-1)))
+    assert run(median(queries_with_poison(place))) < 2 * clean
+
+
+def test_a_call_that_failed_once_is_made_again():
+    chooser = selector(Counted)
+    calls = chooser.embedder.asked
+
+    class Once(Counted):
+        def embed_queries(self, texts):
+            self.down = not self.asked
+            return super().embed_queries(texts)
+
+    for kind, n in ((Once, 1), (Once, 12)):
+        chooser.embedder = kind(ConnectionError)
+        assert all(len(found) == 4 for found in run(together(chooser, queries_with_poison(-1, n))))
+    assert calls == []
+
+
+@pytest.mark.parametrize("kind", [Plain, Awaited])
+def test_an_embedder_of_one_is_tried_again(kind):
+    chooser = selector(kind)
+    vector, left = chooser.embedder.vector, [2]
+
+    def flaky(text):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise TimeoutError(text)
+        return vector(text)
+
+    chooser.embedder.vector = flaky
+    assert len(run(chooser.aselect("a query"))) == 4 and left == [-1]
+    left[0] = 2
+    chooser.embedder.aembed_query = None
+    assert len(chooser.select("a query")) == 4 if kind is Plain else True
+
+
+def test_callers_that_were_cancelled_are_not_embedded():
+    chooser = selector(Counted)
+    chooser.embedder.seconds = 0.3
+
+    async def main():
+        first = asyncio.ensure_future(chooser.aselect("a query"))
+        await asyncio.sleep(0.1)
+        late = [asyncio.ensure_future(chooser.aselect(f"b query {i}")) for i in range(4)]
+        await asyncio.sleep(0.05)
+        for task in late[:3]:
+            task.cancel()
+        return await asyncio.gather(first, *late, return_exceptions=True)
+
+    assert len(run(main())) == 5
+    assert chooser.embedder.asked == [["a query"], ["b query 3"]]
 
 
 def test_an_embedder_of_many_is_asked_once():

@@ -5,15 +5,32 @@ stay where the embedder puts them; this is the only module that takes a device.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from kdprompt.fault_search import PartialAnswer, answer_all
+from kdprompt.pool.embedder_faults import EmbedderFault, name_text, stays
+from kdprompt.pool.transient_errors import aretry, back_off, is_transient, retry
 from kdprompt.pool.vectors import check_vectors, read_vectors
 
-__all__ = ["CallableEmbedder", "Embedder", "TextsToVectors", "embed_documents", "embed_queries", "embed_query_async"]
+__all__ = [
+    "CallableEmbedder",
+    "Embedder",
+    "TextsToVectors",
+    "embed_documents",
+    "embed_queries",
+    "embed_query_async",
+    "embed_together",
+]
+
+T = TypeVar("T")
+
+PART = 32  # queries of concurrent calls that are embedded in one call
 
 TextsToVectors = Callable[[list[str]], Any]
 """A function from a list of texts to ``[n, d]``."""
@@ -61,6 +78,8 @@ class CallableEmbedder:
 def embed_documents(embedder: Embedder, texts: Sequence[str]) -> Tensor:
     """Embeds texts once each and checks what came back.
 
+    Where the embedder fails on all of them together, the text at fault is looked for by bisection, and named.
+
     Args:
         embedder: The embedder.
         texts: Texts; equal ones are embedded once.
@@ -69,21 +88,36 @@ def embed_documents(embedder: Embedder, texts: Sequence[str]) -> Tensor:
         ``[n, d]`` of a floating dtype.
 
     Raises:
-        EmbeddingError: Wrong number of rows, ragged rows, NaN, infinite or zero rows; names the text.
+        EmbeddingError: Wrong number of rows, ragged rows, NaN, infinite or zero rows; or the embedder's own error,
+            which is the cause. Names the text.
+        OSError: A service that cannot be reached, after 3 calls: the embedder's own class, with the text.
     """
     return _embed_distinct(texts, embedder.embed_documents, "embed_documents")
 
 
-def embed_queries(embedder: Embedder, texts: Sequence[str]) -> Tensor:
-    """As ``embed_documents``, with the embedder's query side; in one pass where it has ``embed_queries``."""
+def embed_queries(embedder: Embedder, texts: Sequence[str], *, find_fault: bool = True) -> Tensor:
+    """As ``embed_documents``, with the embedder's query side; in one pass where it has ``embed_queries``.
+
+    Args:
+        embedder: The embedder.
+        texts: Texts; equal ones are embedded once.
+        find_fault: Whether to look for the text at fault. False calls once and raises an ``EmbedderFault``.
+    """
     batched = getattr(embedder, "embed_queries", None)
     if batched is not None:
-        return _embed_distinct(texts, batched, "embed_queries")
+        return _embed_distinct(texts, batched, "embed_queries", find_fault)
 
     def one_by_one(distinct: list[str]) -> list[Tensor]:
-        return [_read_one(embedder.embed_query(text), text, "embed_query") for text in distinct]
+        return [_embed_one(embedder, text) for text in distinct]
 
-    return _embed_distinct(texts, one_by_one, "embed_query")
+    return _embed_distinct(texts, one_by_one, "embed_query", find_fault)
+
+
+def _embed_one(embedder: Embedder, text: str) -> Tensor:
+    try:
+        return _read_one(retry(lambda: embedder.embed_query(text)), text, "embed_query")
+    except Exception as error:
+        raise name_text(error, [text]) from error.__cause__
 
 
 async def embed_query_async(embedder: Embedder, text: str) -> Tensor | None:
@@ -99,8 +133,65 @@ async def embed_query_async(embedder: Embedder, text: str) -> Tensor | None:
         return None
     embed_async = getattr(embedder, "aembed_query", None)
     name = "embed_query" if embed_async is None else "aembed_query"
-    vector = await (asyncio.to_thread(embedder.embed_query, text) if embed_async is None else embed_async(text))
+    try:
+        vector = await aretry(
+            lambda: asyncio.to_thread(embedder.embed_query, text) if embed_async is None else embed_async(text)
+        )
+    except Exception as error:
+        raise name_text(error, [text]) from error
     return check_vectors([_read_one(vector, text, name)], [text], f"{name} of the embedder")[0]
+
+
+@dataclass(frozen=True)
+class TogetherEmbedded:
+    """Queries that are answered together, embedded in parts.
+
+    Attributes:
+        places: Of those that have a vector.
+        vectors: Theirs ``[m, d]``.
+        failed: Places whose part failed, with the error.
+        untried: Places behind two parts that failed.
+    """
+
+    places: list[int]
+    vectors: Tensor | None
+    failed: list[tuple[list[int], Exception]]
+    untried: list[int]
+
+    def report(self, answers: Sequence[T]) -> Sequence[T]:
+        """The answers for ``places`` where these are all.
+
+        Raises:
+            PartialAnswer: A part failed; holds the answers.
+        """
+        if self.failed:
+            raise PartialAnswer(dict(zip(self.places, answers, strict=True)), self.failed, self.untried)
+        return answers
+
+
+def embed_together(embedder: Embedder, asked: Sequence[tuple[str, Tensor | None]]) -> TogetherEmbedded:
+    """Embeds queries that are answered together, 32 a call: one at fault among 64 is found in 8 calls then.
+
+    Args:
+        embedder: The embedder.
+        asked: Text of each query and what ``embed_query_async`` gave for it: all have a vector, or none.
+    """
+    known = [vector for _, vector in asked if vector is not None]
+    if known:
+        return TogetherEmbedded(list(range(len(asked))), torch.stack(known), [], [])
+    places: list[int] = []
+    vectors: list[Tensor] = []
+    failed: list[tuple[list[int], Exception]] = []
+    for start in range(0, len(asked), PART):
+        part = list(range(start, min(start + PART, len(asked))))
+        if len(failed) == 2 and not places:  # a third would tell nothing more
+            return TogetherEmbedded([], None, failed, list(range(start, len(asked))))
+        try:
+            vectors.append(embed_queries(embedder, [asked[place][0] for place in part], find_fault=False))
+            places += part
+        except Exception as error:
+            failed.append((part, error))
+    return TogetherEmbedded(places, torch.cat(vectors) if vectors else None, failed, [])
 
 
 def _read_one(vector: Any, text: str, name: str) -> Tensor:
@@ -108,8 +199,32 @@ def _read_one(vector: Any, text: str, name: str) -> Tensor:
     return read_vectors(vector, [text], f"{name} of the embedder")
 
 
-def _embed_distinct(texts: Sequence[str], function: TextsToVectors, name: str) -> Tensor:
+def _embed_distinct(texts: Sequence[str], function: TextsToVectors, name: str, find_fault: bool = True) -> Tensor:
     distinct = list(dict.fromkeys(texts))
-    vectors = check_vectors(function(list(distinct)), distinct, f"{name} of the embedder")  # it may sort its list
+
+    def embed(part: list[str]) -> Tensor:
+        return check_vectors(function(list(part)), part, f"{name} of the embedder")  # it may sort its list
+
+    try:
+        vectors = embed(distinct)
+    except Exception as error:
+        if stays(error):
+            raise
+        if not find_fault:
+            raise EmbedderFault from error
+        vectors = _embed_in_parts(embed, distinct, error)
     row = {text: i for i, text in enumerate(distinct)}
     return vectors[torch.tensor([row[text] for text in texts], dtype=torch.long, device=vectors.device)]
+
+
+def _embed_in_parts(embed: Callable[[list[str]], Tensor], texts: list[str], error: Exception) -> Tensor:
+    """Embeds texts that failed together part by part; raises the error of the first at fault, with its text."""
+
+    def pause(error: Exception, failures: int) -> None:
+        time.sleep(back_off(error, failures))
+
+    rows, faults = answer_all(lambda part: list(embed(part)), texts, error, pause, is_transient)
+    if faults:
+        at_fault = [texts[place] for place in sorted(faults)]
+        raise name_text(next(iter(faults.values())), at_fault)
+    return torch.stack([rows[place] for place in range(len(texts))])

@@ -119,7 +119,7 @@ class Pool:
 
     def _parse(self, record: Mapping[str, Any] | Demonstration, where: str, taken: set[str]) -> Demonstration:
         if isinstance(record, Demonstration):
-            return record.model_copy(update={"fields": copy_fields(record.fields)})
+            return record
         if not isinstance(record, Mapping):
             raise PoolError(f"{where} must be a mapping, got {type(record).__name__}: {record!r:.80}")
         text = self.schema.input_text(record, where)
