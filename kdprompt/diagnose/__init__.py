@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING
 from kdprompt.deprecation import resolve_renamed
 from kdprompt.diagnose.pool_coverage import PoolCoverage, measure_coverage
 from kdprompt.diagnose.task_mixture import TaskMixture, find_task_mixture
+from kdprompt.diagnose.wrong_outputs import SuspectedOutput, WrongOutputs, find_wrong_outputs
 
-__all__ = ["PoolCoverage", "TaskMixture", "find_task_mixture", "measure_coverage"]
+__all__ = [
+    "PoolCoverage",
+    "SuspectedOutput",
+    "TaskMixture",
+    "WrongOutputs",
+    "find_task_mixture",
+    "find_wrong_outputs",
+    "measure_coverage",
+]
 
 RENAMED = {
     "Coverage": "PoolCoverage",
