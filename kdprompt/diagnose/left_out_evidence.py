@@ -36,11 +36,10 @@ class LabelledInputs:
     label: Tensor
     labels: int
 
-    def count(self, weight: Tensor | None = None) -> Tensor:
-        """The examples of each input by output, weighted ``[n]`` or each once, ``[m, labels]``."""
+    def count(self) -> Tensor:
+        """The examples of each input by output ``[m, labels]``."""
         counts = self.x.new_zeros(len(self.x), self.labels)
-        weight = self.x.new_ones(len(self.label)) if weight is None else weight.to(self.x)
-        return counts.index_put((self.input, self.label), weight, accumulate=True)
+        return counts.index_put((self.input, self.label), self.x.new_ones(len(self.label)), accumulate=True)
 
 
 def score_by_ridge(x: Tensor, counts: Tensor, penalties: tuple[float, ...]) -> Iterator[Tensor]:

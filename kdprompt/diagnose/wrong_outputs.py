@@ -68,7 +68,8 @@ def find_wrong_outputs(pool: Pool, vectors: Tensor) -> WrongOutputs:
         >>> x = torch.tensor([[1.0, 0.1], [-1.0, 0.1]])[torch.arange(200) % 2]
         >>> x = x + 0.1 * torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> changed = [{"input": d.input, "output": "b" if i in (4, 8, 16) else d.output} for i, d in enumerate(pool)]
-        >>> [(found.example, found.suggested) for found in find_wrong_outputs(Pool.from_records(changed), x).suspects]
+        >>> suspects = find_wrong_outputs(Pool.from_records(changed), x).suspects
+        >>> sorted((suspect.example, suspect.suggested) for suspect in suspects)
         [(4, 'a'), (8, 'a'), (16, 'a')]
     """
     x = torch.nn.functional.normalize(vectors.float().cpu(), dim=-1)
@@ -82,27 +83,31 @@ def find_wrong_outputs(pool: Pool, vectors: Tensor) -> WrongOutputs:
         labels = sorted({str(pool[i].output) for i in rows})
         if not 2 <= len(labels) <= min(MAX_LABELS, len(rows) // EXAMPLES_PER_LABEL):
             continue
-        found = estimate_label_noise(_label_inputs(pool, x, rows, labels))
-        for row, suggested in zip(found.rows.tolist(), found.suggested.tolist(), strict=True):
-            output, probability = str(pool[rows[row]].output), float(found.probability[row])
-            suspects.append(SuspectedOutput(rows[row], output, labels[suggested], probability))
+        inputs, pair = _label_inputs(pool, x, rows, labels)
+        found = estimate_label_noise(inputs)
+        suggested = dict(zip(found.rows.tolist(), found.suggested.tolist(), strict=True))
+        for i, its in zip(rows, pair, strict=True):
+            if its in suggested:
+                output, probability = str(pool[i].output), float(found.probability[its])
+                suspects.append(SuspectedOutput(i, output, labels[suggested[its]], probability))
         judged += int(found.judged.sum())
         noise += found.noise * int(found.judged.sum())
     suspects.sort(key=lambda suspect: (-suspect.probability, suspect.example))
     return WrongOutputs(tuple(suspects), noise / max(judged, 1), int(judged))
 
 
-def _label_inputs(pool: Pool, x: Tensor, rows: list[int], labels: list[str]) -> LabelledInputs:
-    """Some examples of the pool with the inputs that differ in their normalised text."""
+def _label_inputs(pool: Pool, x: Tensor, rows: list[int], labels: list[str]) -> tuple[LabelledInputs, list[int]]:
+    """Some examples of the pool, those of one text and one output as one, and which of these each of them is."""
+    code = {label: j for j, label in enumerate(labels)}
     inputs: dict[str, int] = {}
+    pairs: dict[tuple[int, int], int] = {}
     first: list[int] = []
-    group = []
+    pair = []
     for i in rows:
         text = normalise_text(pool[i].input)
         if text not in inputs:
             inputs[text] = len(first)
             first.append(i)
-        group.append(inputs[text])
-    code = {label: j for j, label in enumerate(labels)}
-    label = torch.tensor([code[str(pool[i].output)] for i in rows])
-    return LabelledInputs(x[torch.tensor(first)], torch.tensor(group), label, len(labels))
+        pair.append(pairs.setdefault((inputs[text], code[str(pool[i].output)]), len(pairs)))
+    group, label = torch.tensor(list(pairs)).T
+    return LabelledInputs(x[torch.tensor(first)], group, label, len(labels)), pair
