@@ -72,7 +72,7 @@ class SearchSettings(BaseModel):
     """Which demonstrations may stand in a prompt for one query.
 
     Attributes:
-        shortlist: Candidates a query, the nearest ones; J is searched exactly over them.
+        shortlist: Candidates a query, the nearest ones; J is searched over them, greedily and by swaps.
         near_duplicate: Cosine of two inputs from which they are duplicates and never shown together.
         exclude_query_text: Whether an example with a query's own text is left out of its prompt. It gives the answer
             away, which misleads where selectors are compared; False where a repeated query shall see its answer.

@@ -28,7 +28,7 @@ def reproduce(
     prompts: Annotated[int, Option(help="Random prompts for the correlation of bias and loss.", min=10)] = 200,
     seed: SeedOption = 0,
 ) -> None:
-    """Measure what the theory predicts, on synthetic linear attention and on a real small LM."""
+    """Measure what the theory predicts, on synthetic attention and on a real small LM; a verdict for each claim."""
     from kdprompt.atomic_write import atomic_write
     from kdprompt.report import write_phenomena
     from kdprompt.reproduce import measure_bias_and_mmd, measure_gap_and_length
@@ -44,10 +44,12 @@ def reproduce(
         atomic_write(output / "phenomena.json", json.dumps(record, ensure_ascii=False))
     write_phenomena(phenomena, output / "phenomena.html", about)
     table = Table(title="The theory, measured", title_justify="left", title_style="bold")
-    table.add_column("phenomenon", overflow="fold")
-    table.add_column("figures")
+    for name in ("phenomenon", "claim", "verdict", "measured"):
+        table.add_column(name, overflow="fold")
     for phenomenon in phenomena:
-        table.add_row(phenomenon.name, "\n".join(f"{name} {value:.3f}" for name, value in phenomenon.figures.items()))
+        for verdict in phenomenon.verdicts:
+            interval = f"{verdict.value:.2f} [{verdict.low:.2f}, {verdict.high:.2f}]"
+            table.add_row(phenomenon.name, verdict.claim, verdict.word, interval)
     Terminal().print(table)
     log.print(f"wrote phenomena.html and phenomena.json to {output}", style="dim")
 
@@ -80,9 +82,8 @@ def _measured(datasets: list[Any], model: str, prompts: int, seed: int, log: Ter
         for step in steps:
             with log.status(f"{dataset.name}: measuring"):
                 phenomenon = step(setup)
-            log.print(
-                f"{phenomenon.name}: {', '.join(f'{n} {v:.3f}' for n, v in phenomenon.figures.items())}", style="dim"
-            )
+            for verdict in phenomenon.verdicts:
+                log.print(f"{phenomenon.name}: {verdict}", style="dim")
             yield phenomenon
 
 

@@ -7,12 +7,13 @@ from kdprompt.reproduce.language_model import (
     measure_length_and_loss,
     measure_order_and_spread,
 )
-from kdprompt.reproduce.phenomenon import Phenomenon, fit_line, rank_correlation
+from kdprompt.reproduce.phenomenon import Phenomenon, Verdict, fit_line, rank_correlation
 from kdprompt.reproduce.synthetic import measure_bias_and_mmd, measure_gap_and_length
 
 __all__ = [
     "LanguageModelSetup",
     "Phenomenon",
+    "Verdict",
     "fit_line",
     "measure_bias_and_loss",
     "measure_bias_and_mmd",

@@ -1,7 +1,7 @@
 """Predictions of the theory on a real language model: random prompts, and the loss at their queries."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +13,7 @@ from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.pool.records import Demonstration
 from kdprompt.probe import KeyEmbedder, calibrate_position_profile, probe
 from kdprompt.readers import CausalLM
-from kdprompt.reproduce.phenomenon import Phenomenon, rank_correlation
+from kdprompt.reproduce.phenomenon import Phenomenon, Verdict, judge_above, judge_below, rank_correlation
 from kdprompt.selector import DistillationSelector
 from kdprompt.theory.kernels import Gaussian, Kernel
 from kdprompt.theory.results import bias, order_sensitivity
@@ -143,6 +143,7 @@ def measure_bias_and_loss(
     query = JointSample(space.queries[:, None], estimated[:, None])
     predicted = bias(space.kernel, JointSample(space.demonstrations, values), query).tolist()
     measured = [setup.loss(setup.demonstrations(prompt.rows), prompt.case) for prompt in drawn]
+    correlation = rank_correlation(predicted, measured, seed=setup.seed)
     return Phenomenon(
         f"bias and loss, {setup.dataset.name}, {space.name}",
         "R2: the larger the predicted bias, the larger the loss at the query (rank correlation above 0)",
@@ -150,8 +151,13 @@ def measure_bias_and_loss(
         LOSS,
         predicted,
         measured,
-        rank_correlation(predicted, measured, seed=setup.seed),
+        correlation,
+        (_judge_above("rank correlation of bias and loss is above 0", correlation),),
     )
+
+
+def _judge_above(claim: str, correlation: Mapping[str, float]) -> Verdict:
+    return judge_above(claim, correlation["Spearman"], correlation["low"], correlation["high"])
 
 
 def _key_geometry(setup: LanguageModelSetup, drawn: Sequence[RandomPrompt]) -> _Geometry:
@@ -186,6 +192,7 @@ def measure_order_and_spread(
         shuffled = [setup.demonstrations(rng.sample(prompt.rows, k)) for _ in range(orders)]
         losses = [setup.loss(demonstrations, prompt.case) for demonstrations in shuffled]
         measured.append(float(torch.tensor(losses).std()))
+    correlation = rank_correlation(predicted, measured, seed=setup.seed)
     return Phenomenon(
         f"order, {setup.dataset.name}",
         "R7: prompts that are predicted to depend on their order do (rank correlation above 0)",
@@ -193,7 +200,8 @@ def measure_order_and_spread(
         "measured spread of log p(true label), nats",
         predicted,
         measured,
-        rank_correlation(predicted, measured, seed=setup.seed),
+        correlation,
+        (_judge_above("rank correlation of predicted and measured spread is above 0", correlation),),
     )
 
 
@@ -240,7 +248,7 @@ def measure_interference_and_share(
             x.append(count / k)
             y.append(setup.loss(shown, prompt.case))
             bounds.append(_interference_bound(setup, shown, prompt.case.query.text, count))
-    on_heads = rank_correlation(x, bounds, seed=setup.seed)["Spearman"]
+    on_heads, on_loss = (rank_correlation(x, side, seed=setup.seed) for side in (bounds, y))
     return Phenomenon(
         f"interference, {setup.dataset.name}",
         "R6: the larger the other task's share, the larger its pull on the heads, and the loss",
@@ -248,7 +256,11 @@ def measure_interference_and_share(
         LOSS,
         x,
         y,
-        {**rank_correlation(x, y, seed=setup.seed), "correlation of R6 on the heads with the share": on_heads},
+        {**on_loss, "correlation of R6 on the heads with the share": on_heads["Spearman"]},
+        (
+            _judge_above("rank correlation of the share and R6 on the heads is above 0", on_heads),
+            _judge_above("rank correlation of the share and the loss is above 0", on_loss),
+        ),
     )
 
 
@@ -274,6 +286,7 @@ def measure_length_and_loss(
         for n in lengths:
             x.append(float(n))
             y.append(setup.loss(setup.demonstrations(prompt.rows[:n]), prompt.case))
+    found = rank_correlation(x, y, seed=setup.seed)
     return Phenomenon(
         f"task adaptation, {setup.dataset.name}",
         "R1, R3: more demonstrations of the task build a better reference model (rank correlation below 0)",
@@ -281,5 +294,10 @@ def measure_length_and_loss(
         LOSS,
         x,
         y,
-        rank_correlation(x, y, seed=setup.seed),
+        found,
+        (
+            judge_below(
+                "rank correlation of number and loss is below 0", found["Spearman"], found["low"], found["high"]
+            ),
+        ),
     )

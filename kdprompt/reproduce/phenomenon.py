@@ -1,17 +1,43 @@
-"""A prediction of the theory with the points that were measured, and the two fits that summarise points.
+"""A prediction of the theory with the points that were measured, what they say of it, and the fits that summarise them.
 
 ``scipy.stats`` is imported where it is used: it takes half a second.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Phenomenon", "fit_line", "rank_correlation"]
+__all__ = ["Phenomenon", "Verdict", "fit_line", "judge_above", "judge_below", "judge_equal", "rank_correlation"]
 
 Floats = NDArray[np.float64]
+Word = Literal["holds", "does not hold", "undecided"]
+ROUNDING = 1e-6  # what is claimed exactly may miss by so much
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a claim holds of what was measured.
+
+    Attributes:
+        claim: The claim as an inequality, in words.
+        word: ``holds``: the whole interval agrees; ``does not hold``: the whole interval contradicts; ``undecided``: it
+            does neither.
+        value: What was measured.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+    """
+
+    claim: str
+    word: Word
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.claim}: {self.word}, {self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 @dataclass(frozen=True)
@@ -26,6 +52,7 @@ class Phenomenon:
         x: ``[n]``.
         y: ``[n]``.
         figures: Summary of the points: slopes, R², correlations with their intervals.
+        verdicts: Whether the claim holds of the points; several where it has several parts.
     """
 
     name: str
@@ -35,22 +62,43 @@ class Phenomenon:
     x: list[float]
     y: list[float]
     figures: dict[str, float] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+
+
+def judge_above(claim: str, value: float, low: float, high: float, bound: float = 0) -> Verdict:
+    """A claim that a value lies above a bound, by the 95 % interval of what was measured."""
+    word: Word = "holds" if low > bound else "does not hold" if high < bound else "undecided"
+    return Verdict(claim, word, value, low, high)
+
+
+def judge_below(claim: str, value: float, low: float, high: float, bound: float = 0) -> Verdict:
+    """A claim that a value lies below a bound, by the 95 % interval of what was measured."""
+    word: Word = "holds" if high < bound else "does not hold" if low > bound else "undecided"
+    return Verdict(claim, word, value, low, high)
+
+
+def judge_equal(claim: str, value: float, low: float, high: float, expected: float) -> Verdict:
+    """A claim that is exact: the value is the expected one but for rounding."""
+    word: Word = "holds" if abs(value - expected) <= ROUNDING else "does not hold"
+    return Verdict(claim, word, value, low, high)
 
 
 def fit_line(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:
     """Fits the least-squares line.
 
     Args:
-        x: ``[n]``, not all equal.
+        x: ``[n]``, n ≥ 3, not all equal.
         y: ``[n]``.
 
     Returns:
-        ``slope`` and ``R²``.
+        ``slope``, the ends ``low`` and ``high`` of its 95 % interval by Student's t, and ``R²``.
     """
-    from scipy.stats import linregress
+    from scipy.stats import linregress, t
 
     line = linregress(x, y)
-    return {"slope": float(line.slope), "R²": float(line.rvalue**2)}
+    half = float(t.ppf(0.975, len(x) - 2)) * float(line.stderr)
+    slope = float(line.slope)
+    return {"slope": slope, "low": slope - half, "high": slope + half, "R²": float(line.rvalue**2)}
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float], *, draws: int = 2000, seed: int = 0) -> dict[str, float]:

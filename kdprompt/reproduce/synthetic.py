@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kdprompt.reproduce.phenomenon import Phenomenon, fit_line
+from kdprompt.reproduce.phenomenon import Phenomenon, fit_line, judge_below, judge_equal
 from kdprompt.theory.kernels import Polynomial
 from kdprompt.theory.results import bias, distilled_weights
 from kdprompt.theory.samples import JointSample
@@ -34,7 +34,9 @@ def measure_bias_and_mmd(*, problems: int = 200, seed: int = 0) -> Phenomenon:
         x.append(float(bias(kernel, JointSample(a, v), JointSample(q, u))))
         y.append(float(torch.linalg.matrix_norm(distance)))
     claim = "R2: the distance of the distilled weights is the MMD, slope 1"
-    return Phenomenon("bias and MMD", claim, "MMD", "‖W_D − W_Q‖", x, y, fit_line(x, y))
+    line = fit_line(x, y)
+    verdict = judge_equal("slope is 1", line["slope"], line["low"], line["high"], expected=1)
+    return Phenomenon("bias and MMD", claim, "MMD", "‖W_D − W_Q‖", x, y, line, (verdict,))
 
 
 def _uniform_weights(inputs: Tensor, values: Tensor) -> Tensor:
@@ -73,6 +75,7 @@ def measure_gap_and_length(*, draws: int = 300, seed: int = 0) -> Phenomenon:
         x.append(float(n))
         y.append(float((risk - _squared_risk(weights, inputs, labels)).mean()))
     logs = torch.tensor([x, y]).clamp_min(1e-12).log()
+    line = fit_line(logs[0].tolist(), logs[1].tolist())
     return Phenomenon(
         "generalisation gap",
         "R3, R4: bounded by the 1/√n law, slope −½ or steeper on logarithmic axes",
@@ -80,7 +83,8 @@ def measure_gap_and_length(*, draws: int = 300, seed: int = 0) -> Phenomenon:
         "risk − own risk",
         x,
         y,
-        fit_line(logs[0].tolist(), logs[1].tolist()),
+        line,
+        (judge_below("slope is at most −½", line["slope"], line["low"], line["high"], bound=-0.5),),
     )
 
 

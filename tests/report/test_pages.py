@@ -11,7 +11,7 @@ import pytest
 from kdprompt.evaluate import Cell, Results, summarise
 from kdprompt.evaluate.cell import Latency
 from kdprompt.report import write_markdown, write_page, write_phenomena
-from kdprompt.reproduce import Phenomenon
+from kdprompt.reproduce import Phenomenon, Verdict
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 HOSTILE = """<script>alert("1")</script> & 'co'"""
@@ -82,6 +82,22 @@ def test_names_are_escaped_in_the_page_of_phenomena(tmp_path):
     page = Page(tmp_path / "page.html")
     assert "script" not in page.tags and page.text.count(HOSTILE) == 5
     assert f"Measured: {HOSTILE} 0.123; 2 points." in page.text
+
+
+def test_every_claim_has_its_verdict_on_the_page_of_phenomena(tmp_path):
+    verdicts = (Verdict("a is above 0", "holds", 0.5, 0.25, 0.75), Verdict("b is below 0", "undecided", 0, -0.5, 0.5))
+    phenomenon = Phenomenon("name", "why", "x", "y", [1.0, 2.0], [3.0, 4.0], {}, verdicts)
+    write_phenomena([phenomenon], tmp_path / "page.html")
+    text = Page(tmp_path / "page.html").text
+    assert "name a is above 0 holds 0.500 0.250 to 0.750" in text and "Undecided: b is below 0." in text
+
+
+@pytest.mark.parametrize(
+    ("x", "drawn"), [([0.0] * 5 + [1.0] * 5, True), ([0.0] * 9 + [1.0], False), ([float(i) for i in range(10)], False)]
+)
+def test_means_are_drawn_only_where_each_has_several_points(tmp_path, x, drawn):
+    write_phenomena([Phenomenon("name", "why", "x", "y", x, [float(i) for i in range(10)])], tmp_path / "page.html")
+    assert ("mean, 95 % interval" in (tmp_path / "page.html").read_text(encoding="utf-8")) is drawn
 
 
 def test_a_row_holds_its_numbers(tmp_path):

@@ -17,17 +17,20 @@ from kdprompt.reproduce import (
     measure_gap_and_length,
     rank_correlation,
 )
+from kdprompt.reproduce.phenomenon import judge_above, judge_below, judge_equal
 
 
 def test_r2_has_slope_one_on_synthetic_attention():
     found = measure_bias_and_mmd(problems=50)
     assert found.figures["slope"] == pytest.approx(1, abs=1e-9) and found.figures["R²"] == pytest.approx(1, abs=1e-9)
     assert np.allclose(found.x, found.y, rtol=1e-9)
+    assert [verdict.word for verdict in found.verdicts] == ["holds"]
 
 
 def test_the_generalisation_gap_falls_at_least_as_the_law_says():
     found = measure_gap_and_length(draws=200)
     assert all(value > 0 for value in found.y) and found.figures["slope"] <= -0.45 and found.figures["R²"] > 0.9
+    assert [verdict.word for verdict in found.verdicts] == ["holds"]
     bound = [3 / math.sqrt(n) for n in found.x]
     assert all(gap < limit for gap, limit in zip(found.y, bound, strict=True))
 
@@ -76,8 +79,35 @@ def test_the_line_is_that_of_least_squares():
     x = rng.normal(size=40)
     y = 3 - 2 * x + rng.normal(size=40)
     slope, intercept = np.linalg.lstsq(np.stack([x, np.ones(40)], 1), y, rcond=None)[0]
-    explained = 1 - np.square(y - slope * x - intercept).sum() / np.square(y - y.mean()).sum()
-    assert fit_line(x.tolist(), y.tolist()) == pytest.approx({"slope": slope, "R²": explained}, rel=1e-12)
+    left = np.square(y - slope * x - intercept).sum()
+    half = 2.02439416391197 * np.sqrt(left / 38 / np.square(x - x.mean()).sum())  # Student's t, 38 degrees, 97.5 %
+    expected = {
+        "slope": slope,
+        "low": slope - half,
+        "high": slope + half,
+        "R²": 1 - left / np.square(y - y.mean()).sum(),
+    }
+    assert fit_line(x.tolist(), y.tolist()) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "above", "below"),
+    [
+        (0.1, 0.3, "holds", "does not hold"),
+        (-0.3, -0.1, "does not hold", "holds"),
+        (-0.1, 0.3, "undecided", "undecided"),
+        (0.0, 0.3, "undecided", "undecided"),
+    ],
+)
+def test_a_claim_is_judged_by_the_whole_interval(low, high, above, below):
+    assert judge_above("claim", 0.1, low, high).word == above and judge_below("claim", 0.1, low, high).word == below
+    assert judge_above("claim", 0.1, low - 0.5, high - 0.5, bound=-0.5).word == above
+    assert str(judge_above("it is", 0.1, -0.1, 0.3)) == "it is: undecided, 0.10 [-0.10, 0.30]"
+
+
+def test_what_is_exact_is_judged_by_its_value():
+    assert judge_equal("slope is 1", 1 + 1e-9, 0.9, 1.1, expected=1).word == "holds"
+    assert judge_equal("slope is 1", 1.01, 0.9, 1.1, expected=1).word == "does not hold"
 
 
 @pytest.mark.llm
@@ -86,7 +116,7 @@ def test_reproduce_writes_a_page_with_numbers_beside_it(tmp_path, small_lm, embe
     command = ["reproduce", "--output", str(tmp_path), "--prompts", "10"]
     result = CliRunner().invoke(app, command, env={"COLUMNS": "120"})
     assert result.exit_code == 0, result.output
-    found = json.loads((tmp_path / "phenomena.json").read_text())
+    found, page = (json.loads((tmp_path / "phenomena.json").read_text()), (tmp_path / "phenomena.html").read_text())
     names = [item["name"] for item in found["phenomena"]]
     assert (
         len(names) == 2 + 2 * 5 and "bias and loss, support, the model's keys" in names and found["about"]["seed"] == 0
@@ -94,9 +124,9 @@ def test_reproduce_writes_a_page_with_numbers_beside_it(tmp_path, small_lm, embe
     for item in found["phenomena"]:
         assert len(item["x"]) == len(item["y"]) > 0 and all(math.isfinite(v) for v in [*item["x"], *item["y"]])
         assert all(math.isfinite(value) for value in item["figures"].values())
+        assert item["verdicts"] and all(verdict["word"] in page for verdict in item["verdicts"])
     pulled = next(item for item in found["phenomena"] if item["name"] == "interference, support")
     assert pulled["figures"]["correlation of R6 on the heads with the share"] > 0.5
-    page = (tmp_path / "phenomena.html").read_text()
     assert page.count("<svg") == len(names) and not re.search(r"(src|href)=.https?:|<script|<link", page)
 
 
