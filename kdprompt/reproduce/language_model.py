@@ -1,7 +1,7 @@
 """Predictions of the theory on a real language model: random prompts, and the loss at their queries."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +13,7 @@ from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.pool.records import Demonstration
 from kdprompt.probe import KeyEmbedder, calibrate_position_profile, probe
 from kdprompt.readers import CausalLM
-from kdprompt.reproduce.phenomenon import Phenomenon, Verdict, judge_above, judge_below, rank_correlation
+from kdprompt.reproduce.phenomenon import Phenomenon, judge_above, judge_below, rank_correlation
 from kdprompt.selector import DistillationSelector
 from kdprompt.theory.kernels import Gaussian, Kernel
 from kdprompt.theory.results import bias, order_sensitivity
@@ -152,12 +152,8 @@ def measure_bias_and_loss(
         predicted,
         measured,
         correlation,
-        (_judge_above("rank correlation of bias and loss is above 0", correlation),),
+        (judge_above("rank correlation of bias and loss is above 0", correlation),),
     )
-
-
-def _judge_above(claim: str, correlation: Mapping[str, float]) -> Verdict:
-    return judge_above(claim, correlation["Spearman"], correlation["low"], correlation["high"])
 
 
 def _key_geometry(setup: LanguageModelSetup, drawn: Sequence[RandomPrompt]) -> _Geometry:
@@ -201,7 +197,7 @@ def measure_order_and_spread(
         predicted,
         measured,
         correlation,
-        (_judge_above("rank correlation of predicted and measured spread is above 0", correlation),),
+        (judge_above("rank correlation of predicted and measured spread is above 0", correlation),),
     )
 
 
@@ -258,8 +254,8 @@ def measure_interference_and_share(
         y,
         {**on_loss, "correlation of R6 on the heads with the share": on_heads["Spearman"]},
         (
-            _judge_above("rank correlation of the share and R6 on the heads is above 0", on_heads),
-            _judge_above("rank correlation of the share and the loss is above 0", on_loss),
+            judge_above("rank correlation of the share and R6 on the heads is above 0", on_heads),
+            judge_above("rank correlation of the share and the loss is above 0", on_loss),
         ),
     )
 
@@ -295,9 +291,5 @@ def measure_length_and_loss(
         x,
         y,
         found,
-        (
-            judge_below(
-                "rank correlation of number and loss is below 0", found["Spearman"], found["low"], found["high"]
-            ),
-        ),
+        (judge_below("rank correlation of number and loss is below 0", found),),
     )

@@ -3,7 +3,7 @@
 ``scipy.stats`` is imported where it is used: it takes half a second.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -65,22 +65,32 @@ class Phenomenon:
     verdicts: tuple[Verdict, ...] = ()
 
 
-def judge_above(claim: str, value: float, low: float, high: float, bound: float = 0) -> Verdict:
-    """A claim that a value lies above a bound, by the 95 % interval of what was measured."""
-    word: Word = "holds" if low > bound else "does not hold" if high < bound else "undecided"
-    return Verdict(claim, word, value, low, high)
+def judge_above(claim: str, found: Mapping[str, float], bound: float = 0) -> Verdict:
+    """A claim that what was measured lies above a bound.
+
+    Args:
+        claim: The claim, in words.
+        found: What ``fit_line`` or ``rank_correlation`` gave.
+        bound: The bound.
+    """
+    word: Word = "holds" if found["low"] > bound else "does not hold" if found["high"] < bound else "undecided"
+    return Verdict(claim, word, _value(found), found["low"], found["high"])
 
 
-def judge_below(claim: str, value: float, low: float, high: float, bound: float = 0) -> Verdict:
-    """A claim that a value lies below a bound, by the 95 % interval of what was measured."""
-    word: Word = "holds" if high < bound else "does not hold" if low > bound else "undecided"
-    return Verdict(claim, word, value, low, high)
+def judge_below(claim: str, found: Mapping[str, float], bound: float = 0) -> Verdict:
+    """A claim that what was measured lies below a bound; arguments as ``judge_above``."""
+    word: Word = "holds" if found["high"] < bound else "does not hold" if found["low"] > bound else "undecided"
+    return Verdict(claim, word, _value(found), found["low"], found["high"])
 
 
-def judge_equal(claim: str, value: float, low: float, high: float, expected: float) -> Verdict:
-    """A claim that is exact: the value is the expected one but for rounding."""
-    word: Word = "holds" if abs(value - expected) <= ROUNDING else "does not hold"
-    return Verdict(claim, word, value, low, high)
+def judge_equal(claim: str, found: Mapping[str, float], expected: float) -> Verdict:
+    """A claim that is exact: what was measured is the expected number but for rounding; arguments as ``judge_above``."""
+    word: Word = "holds" if abs(_value(found) - expected) <= ROUNDING else "does not hold"
+    return Verdict(claim, word, _value(found), found["low"], found["high"])
+
+
+def _value(found: Mapping[str, float]) -> float:
+    return found["slope"] if "slope" in found else found["Spearman"]
 
 
 def fit_line(x: Sequence[float], y: Sequence[float]) -> dict[str, float]:

@@ -35,7 +35,7 @@ def measure_bias_and_mmd(*, problems: int = 200, seed: int = 0) -> Phenomenon:
         y.append(float(torch.linalg.matrix_norm(distance)))
     claim = "R2: the distance of the distilled weights is the MMD, slope 1"
     line = fit_line(x, y)
-    verdict = judge_equal("slope is 1", line["slope"], line["low"], line["high"], expected=1)
+    verdict = judge_equal("slope is 1", line, expected=1)
     return Phenomenon("bias and MMD", claim, "MMD", "‖W_D − W_Q‖", x, y, line, (verdict,))
 
 
@@ -84,7 +84,7 @@ def measure_gap_and_length(*, draws: int = 300, seed: int = 0) -> Phenomenon:
         x,
         y,
         line,
-        (judge_below("slope is at most −½", line["slope"], line["low"], line["high"], bound=-0.5),),
+        (judge_below("slope is at most −½", line, bound=-0.5),),
     )
 
 

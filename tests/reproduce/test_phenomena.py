@@ -100,14 +100,21 @@ def test_the_line_is_that_of_least_squares():
     ],
 )
 def test_a_claim_is_judged_by_the_whole_interval(low, high, above, below):
-    assert judge_above("claim", 0.1, low, high).word == above and judge_below("claim", 0.1, low, high).word == below
-    assert judge_above("claim", 0.1, low - 0.5, high - 0.5, bound=-0.5).word == above
-    assert str(judge_above("it is", 0.1, -0.1, 0.3)) == "it is: undecided, 0.10 [-0.10, 0.30]"
+    found = {"Spearman": 0.1, "low": low, "high": high}
+    assert judge_above("claim", found).word == above and judge_below("claim", found).word == below
+    shifted = {"slope": 0.1, "low": low - 0.5, "high": high - 0.5}
+    assert judge_above("claim", shifted, bound=-0.5).word == above
+    assert judge_below("claim", shifted, bound=-0.5).word == below
+
+
+def test_a_verdict_says_what_was_measured():
+    verdict = judge_above("it is", {"Spearman": 0.1, "low": -0.1, "high": 0.3})
+    assert str(verdict) == "it is: undecided, 0.10 [-0.10, 0.30]"
 
 
 def test_what_is_exact_is_judged_by_its_value():
-    assert judge_equal("slope is 1", 1 + 1e-9, 0.9, 1.1, expected=1).word == "holds"
-    assert judge_equal("slope is 1", 1.01, 0.9, 1.1, expected=1).word == "does not hold"
+    assert judge_equal("slope is 1", {"slope": 1 + 1e-9, "low": 0.9, "high": 1.1}, expected=1).word == "holds"
+    assert judge_equal("slope is 1", {"slope": 1.01, "low": 0.9, "high": 1.1}, expected=1).word == "does not hold"
 
 
 @pytest.mark.llm
