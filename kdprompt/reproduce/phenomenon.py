@@ -84,7 +84,7 @@ def judge_below(claim: str, found: Mapping[str, float], bound: float = 0) -> Ver
 
 
 def judge_equal(claim: str, found: Mapping[str, float], expected: float) -> Verdict:
-    """A claim that is exact: what was measured is the expected number but for rounding; arguments as ``judge_above``."""
+    """A claim that is exact: the expected number was measured, but for rounding; arguments as ``judge_above``."""
     word: Word = "holds" if abs(_value(found) - expected) <= ROUNDING else "does not hold"
     return Verdict(claim, word, _value(found), found["low"], found["high"])
 
