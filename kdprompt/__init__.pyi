@@ -16,6 +16,7 @@ from .objective.reader_profile import CAPABLE_READER as CAPABLE_READER
 from .objective.reader_profile import ReaderProfile as ReaderProfile
 from .pool.embedding import CallableEmbedder as CallableEmbedder
 from .pool.embedding import Embedder as Embedder
+from .pool.embedding_cache import CachedEmbedder as CachedEmbedder
 from .pool.jsonl import read_jsonl as read_jsonl
 from .pool.pool import Pool as Pool
 from .pool.prompt import PromptTemplate as PromptTemplate

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,9 @@ os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 
 import pytest
 import torch
+
+CACHE = tempfile.TemporaryDirectory(prefix="kdprompt-embeddings-")  # not that of whoever runs the tests
+os.environ.setdefault("KDPROMPT_CACHE", CACHE.name)
 
 MODEL_FIXTURES = {"embedder", "shared_embedder", "small_lm"}
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

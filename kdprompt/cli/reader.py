@@ -14,7 +14,11 @@ from kdprompt.cli.terminal import Terminal
 __all__ = ["CacheOption", "count_answers", "import_attribute", "keep_answers", "open_reader"]
 
 CacheOption = Annotated[
-    Path | None, Option(help="Folder that keeps the reader's answers: what was answered is not asked again.")
+    Path | None,
+    Option(
+        help="Folder that keeps the reader's answers: what was answered is not asked again. Embeddings are kept there "
+        "too; default for these: the user's cache folder."
+    ),
 ]
 
 

@@ -10,6 +10,7 @@ import typer
 from typer import Option
 
 from kdprompt.cli.clock import Clock
+from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import DeviceOption, EmbeddingModelOption, PoolOption, QueriesOption
 from kdprompt.cli.queries import read_queries
 from kdprompt.cli.reader import CacheOption, count_answers, keep_answers, open_reader
@@ -90,6 +91,7 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     rounds: RoundsOption = DEFAULT_STATIC_ROUNDS,
     max_answers: MaxAnswersOption = None,
     cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
     profile: ProfileOption = None,
     input_key: InputKeyOption = None,
     output_key: OutputKeyOption = None,
@@ -101,7 +103,6 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     One query is explained on the terminal; several give one JSON object a line, on standard output or in --output.
     """
     from kdprompt import Pool, Schema
-    from kdprompt.cli.progress import ProgressEmbedder
 
     log = Terminal(stderr=True)
     schema = Schema(inputs=tuple(input_key or ("input",)), outputs=tuple(output_key or ("output",)))
@@ -114,7 +115,7 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     clock = Clock(log)
     with keep_answers(asked, cache) as kept:
         job = _Job(request, kept, clock)
-        selector = job.build_selector(loaded, settings, ProgressEmbedder(model, device=device))
+        selector = job.build_selector(loaded, settings, open_embedder(model, device, cache, keep=not no_cache))
         if output is None and (static or len(request.queries) == 1):
             job.explain(selector)
         else:

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from kdprompt.cli.app import app
 from kdprompt.cli.progress import ProgressEmbedder
+from kdprompt.pool.embedding_cache import FILE
+from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 from kdprompt.resources import support_desk, support_desk_queries
 
 POOL = Path(__file__).resolve().parents[2] / "kdprompt" / "resources" / "support_desk.jsonl"
@@ -209,3 +211,24 @@ def test_a_console_with_few_signs_gets_escapes_and_loses_nothing(tmp_path):
     assert [record["query"]["text"] for record in records] == [f"żółć 银行 {i}" for i in range(8)]
     shown = run("select", "--pool", str(pool), "--k", "2", "--query", "żółć", encoding="cp1252")
     assert shown.returncode == 0 and "\\u01" in shown.stdout, shown.stderr
+
+
+# -- embeddings on disk -------------------------------------------------------------------------------------------
+
+
+def test_select_embeds_a_pool_once(tmp_path, monkeypatch):
+    asked = []
+    encode = SentenceTransformerEmbedder._encode
+    monkeypatch.setattr(
+        SentenceTransformerEmbedder,
+        "_encode",
+        lambda self, texts, name: asked.extend(texts) or encode(self, texts, name),
+    )
+    command = ("select", "--pool", POOL, "--query", "I was charged twice", "--cache", tmp_path / "kept")
+    first = invoke(*command)
+    once = len(asked)
+    again = invoke(*command)
+    assert first.exit_code == again.exit_code == 0 and first.stdout == again.stdout
+    assert once > 100 and len(asked) == once and [path.name for path in (tmp_path / "kept").iterdir()] == [FILE]
+    plain = invoke("select", "--pool", POOL, "--query", "I was charged twice", "--no-cache")
+    assert plain.stdout == first.stdout and len(asked) == 2 * once

@@ -1,0 +1,187 @@
+"""Embeddings on disk, by content: what was embedded once is not embedded again, by any process.
+
+One SQLite file in a folder. A row's key is the SHA-256 of the embedder's identity, the side (document or query) and the
+text; no text is stored. A CRC-32 guards each row: one that does not fit is embedded again. What was embedded before a
+failure is kept.
+
+Rejected: one connection that stays open (it belongs to one thread, and to no forked process; opening costs under a
+millisecond); write-ahead logging (not on network file systems).
+"""
+
+import hashlib
+import os
+import sqlite3
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from kdprompt.errors import EmbeddingError
+from kdprompt.pool.embedders import AnyEmbedder, as_embedder
+from kdprompt.pool.embedding import Embedder
+from kdprompt.pool.sentence_transformer import DEFAULT_MODEL, SentenceTransformerEmbedder
+from kdprompt.pool.vectors import check_vectors
+
+__all__ = ["CachedEmbedder", "identify_embedder"]
+
+T = TypeVar("T")
+
+FILE = "embeddings.sqlite3"
+CHUNK = 1024  # texts embedded before they are written
+KEYS = 500  # a query; SQLite allows 999 in old versions
+WAIT = 60.0  # seconds for another process's write
+TABLE = "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, dtype TEXT, vector BLOB, crc INTEGER) WITHOUT ROWID"
+DTYPES = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+
+
+class CachedEmbedder:
+    """An embedder whose vectors are kept on disk.
+
+    Threads and processes may share a folder. Vectors come back on the CPU unless a device is named.
+
+    Args:
+        embedder: As ``from_examples`` takes it; None: the default model. It is asked for new texts alone.
+        folder: Where the file ``embeddings.sqlite3`` lies; made where it is missing. ``~`` is the home folder.
+        name: Identifies the embedder, with its version; None for a sentence-transformers model by name or folder.
+        device: Where vectors go.
+
+    Raises:
+        ValueError: A name is needed: nothing tells this embedder from another one.
+
+    Example:
+        ``DistillationSelector.from_examples(examples, CachedEmbedder("intfloat/e5-small", "~/.cache/vectors"))``
+    """
+
+    def __init__(
+        self,
+        embedder: AnyEmbedder | None,
+        folder: str | Path,
+        *,
+        name: str | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.embedder = as_embedder(embedder)
+        self.name = name or identify_embedder(self.embedder)
+        self.path = Path(folder).expanduser() / FILE
+        self.device = torch.device("cpu" if device is None else device)
+
+    def embed_documents(self, texts: list[str]) -> Tensor:
+        """Texts to ``[n, d]``."""
+        return self._look_up(texts, "document", self.embedder.embed_documents)
+
+    def embed_query(self, text: str) -> Tensor:
+        """One text to ``[d]``, by the embedder's query side."""
+        return self.embed_queries([text])[0]
+
+    def embed_queries(self, texts: list[str]) -> Tensor:
+        """Many queries to ``[m, d]``."""
+        many = getattr(self.embedder, "embed_queries", None) or self._one_by_one
+        return self._look_up(texts, "query", many)
+
+    def _one_by_one(self, texts: list[str]) -> Any:
+        return [check_vectors([self.embedder.embed_query(text)], [text], "embed_query")[0] for text in texts]
+
+    def _look_up(self, texts: Sequence[str], side: str, embed: Callable[[list[str]], Any]) -> Tensor:
+        keys = {text: self._key(side, text) for text in texts}
+        known = self._read(list(keys.values()))
+        new = [text for text, key in keys.items() if key not in known]
+        for start in range(0, len(new), CHUNK):
+            part = new[start : start + CHUNK]
+            made = check_vectors(embed(list(part)), part, f"embed_{side} of the embedder").cpu()
+            made = made.float() if made.dtype is torch.bfloat16 else made  # numpy has no bfloat16
+            fresh = dict(zip([keys[text] for text in part], made, strict=True))
+            self._write(fresh)
+            known |= fresh
+        if not texts:
+            return torch.empty(0, 0, device=self.device)
+        rows = [known[keys[text]] for text in texts]
+        if len({row.shape for row in rows}) > 1:
+            raise EmbeddingError(
+                f"{self.path} holds vectors of another width under the name {self.name!r}: {sorted(map(len, rows))[0]} "
+                f"and {sorted(map(len, rows))[-1]}; give the embedder another name"
+            )
+        return torch.stack(rows).to(self.device)
+
+    def _key(self, side: str, text: str) -> bytes:
+        parts = (part.encode("utf-8", "surrogatepass") for part in (self.name, side, text))
+        return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
+
+    def _read(self, keys: Sequence[bytes]) -> dict[bytes, Tensor]:
+        def select(database: sqlite3.Connection) -> dict[bytes, Tensor]:
+            known: dict[bytes, Tensor] = {}
+            for start in range(0, len(keys), KEYS):
+                part = keys[start : start + KEYS]
+                marks = ",".join("?" * len(part))
+                rows = database.execute(f"SELECT key, dtype, vector, crc FROM vectors WHERE key IN ({marks})", part)
+                for key, dtype, vector, crc in rows:
+                    if dtype in DTYPES and _checksum(key, dtype, vector) == crc:
+                        known[key] = torch.frombuffer(bytearray(vector), dtype=DTYPES[dtype])
+            return known
+
+        return (self._use(select) if self.path.exists() else None) or {}
+
+    def _write(self, rows: dict[bytes, Tensor]) -> None:
+        values = []
+        for key, row in rows.items():
+            dtype, vector = str(row.dtype).removeprefix("torch."), row.contiguous().numpy().tobytes()
+            values.append((key, dtype, vector, _checksum(key, dtype, vector)))
+
+        def insert(database: sqlite3.Connection) -> None:
+            with database:
+                database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", values)
+
+        self._use(insert)
+
+    def _use(self, action: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What an action on the database gives; None, with a warning, where the file cannot be used."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return self._act(action)
+        except (sqlite3.OperationalError, OSError) as error:
+            warnings.warn(f"embeddings are not kept: {self.path}: {error}", stacklevel=5)
+        except sqlite3.DatabaseError as error:
+            aside = self.path.with_name(f"{FILE}.damaged")
+            warnings.warn(f"{self.path} is damaged ({error}) and was renamed to {aside.name}", stacklevel=5)
+            with suppress(FileNotFoundError):  # another process was faster
+                os.replace(self.path, aside)
+        return None
+
+    def _act(self, action: Callable[[sqlite3.Connection], T]) -> T:
+        with closing(sqlite3.connect(self.path, timeout=WAIT)) as database:
+            database.execute(TABLE)
+            return action(database)
+
+    def __repr__(self) -> str:
+        return f"CachedEmbedder({self.embedder!r}, {str(self.path.parent)!r}, name={self.name!r})"
+
+
+def identify_embedder(embedder: Embedder) -> str:
+    """What tells a sentence-transformers model from others: its name and prompts; of a folder also its files' ages.
+
+    Raises:
+        ValueError: The embedder is another one, of which nothing is known.
+    """
+    if not isinstance(embedder, SentenceTransformerEmbedder) or not embedder.by_name:
+        raise ValueError(
+            f"nothing tells {embedder!r:.80} from another embedder; give a name with its version: name='my-model-2'"
+        )
+    name = str(embedder.name or DEFAULT_MODEL)
+    folder = Path(name)
+    if folder.is_dir():
+        stamps = sorted((str(file.relative_to(folder)), *_stamp(file)) for file in folder.rglob("*") if file.is_file())
+        name = f"{folder.resolve()} {hashlib.sha256(repr(stamps).encode()).hexdigest()}"
+    return f"sentence-transformers {name} {embedder.prompt_names}"
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    state = file.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def _checksum(key: bytes, dtype: str, vector: bytes) -> int:
+    return zlib.crc32(vector, zlib.crc32(key + dtype.encode()))
