@@ -24,7 +24,7 @@ def measure_profile(selector: DistillationSelector, reader: Reader) -> ProfileMe
             tasks.
         TypeError: What is given is no reader.
     """
-    context = selector.calibration.query_context(selector._pool, selector.settings)
+    context = selector.calibration.query_context(selector._pool.in_order(selector.settings), selector.settings)
     rows = torch.arange(len(context.tensors), device=context.tensors.x.device)
     generator = torch.Generator().manual_seed(selector.settings.seed)
     return fit_profile(context, reader, rows, max(selector.settings.largest_k, 1), generator)

@@ -107,7 +107,7 @@ class DistillationSelector(EditablePool):
                 limit, some 11,000; some 1,200 suffice without a prefix. ``ValueError``: too few for anything.
         """
         self.plan_answers(max_answers)  # refuses what cannot be
-        pool = self._pool  # changes that come while a reader answers are kept
+        pool = self._pool.in_order(self.settings)  # changes that come while a reader answers are kept
         found = calibrate_pool(pool, self._traffic, self.settings)
         if reader is not None:
             pool = pool.with_lexical_share(found.lexical_share, self.settings)
@@ -278,9 +278,9 @@ class DistillationSelector(EditablePool):
         return self._choose_static(TrafficRequest(queries, task, outputs), k, reader).select()
 
     def _choose_static(self, request: TrafficRequest, k: int | None, reader: Reader | None) -> StaticChoice:
-        pool, settings = self._pool, self.settings.for_static_prompt(k)
-        if k is not None:
-            check_size(pool.pool, len(pool.tensors), settings)
+        settings = self.settings.for_static_prompt(k)
+        pool = self._pool if reader is None else self._pool.in_order(self.settings)
+        check_size(pool.pool, len(pool.tensors), settings)
         sample = sample_queries(pool, self._traffic, settings, request)
         return choose_static(self.calibration.static_context(pool, settings), sample, reader)
 

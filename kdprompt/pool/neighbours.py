@@ -18,7 +18,7 @@ class Neighbours:
     """The pool around each of ``b`` queries.
 
     Attributes:
-        index: Rows of the pool's tensors ``[b, L]``, ascending.
+        index: Rows of the pool's tensors ``[b, L]``, in the order of ids.
         valid: Which of them may serve the query ``[b, L]``.
         queries: The queries.
     """
@@ -66,20 +66,21 @@ def find_neighbours(
         allowed = find_allowed_rows(pool, part)
         if exclude is not None:
             allowed &= ~exclude
-        nearest, is_allowed = find_nearest(pool.x, part.q, allowed, size)
+        nearest, is_allowed = find_nearest(pool.x, part.q, allowed, min(size, len(pool)), pool.rank)
         index.append(nearest)
         valid.append(is_allowed)
     return Neighbours(torch.cat(index), torch.cat(valid), queries)
 
 
-def find_nearest(x: Tensor, q: Tensor, allowed: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The rows nearest to each query by inner product, in ascending row order (so ties go to the lowest id).
+def find_nearest(x: Tensor, q: Tensor, allowed: Tensor, size: int, rank: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The rows nearest to each query by inner product, in the order of ids (so ties go to the lowest id).
 
     Args:
         x: Unit-norm rows ``[n, d]``.
         q: Unit-norm queries ``[b, d]``.
         allowed: Boolean ``[b, n]``.
         size: Rows a query, at most n are given.
+        rank: Place of each row in the order of ids ``[n]``; None: the rows stand in it.
 
     Returns:
         Row indices ``[b, L]`` and, where fewer than L rows are allowed, which of them are valid ``[b, L]``.
@@ -90,8 +91,13 @@ def find_nearest(x: Tensor, q: Tensor, allowed: Tensor, size: int) -> tuple[Tens
     rounding = 8 * torch.finfo(similarity.dtype).eps
     inside = similarity > edge + rounding
     tied = ~inside & (similarity >= edge - rounding)
-    inside |= tied & (tied.cumsum(-1) <= size - inside.sum(-1, keepdim=True))
-    index = inside.nonzero()[:, 1].view(-1, size)
+    if rank is None:
+        inside |= tied & (tied.cumsum(-1) <= size - inside.sum(-1, keepdim=True))
+        index = inside.nonzero()[:, 1].view(-1, size)
+    else:
+        turn = torch.where(inside, -1, torch.where(tied, rank, len(rank)))
+        index = turn.topk(size, dim=-1, largest=False).indices
+        index = index.gather(-1, rank[index].argsort(-1))
     return index, allowed.gather(-1, index)
 
 

@@ -4,7 +4,10 @@ What comes in is whatever people have (dicts with any keys, strings, JSONL files
 records with rendered texts and stable ids. Every error names the example and the key, or the line.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections import ChainMap
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +39,26 @@ class Pool:
     def __init__(self, demonstrations: Iterable[Demonstration], schema: Schema | None = None) -> None:
         self.schema = schema or Schema()
         self.demonstrations = tuple(demonstrations)
-        self._index: dict[str, int] = {}
-        for i, demonstration in enumerate(self.demonstrations):
-            first = self._index.setdefault(demonstration.id, i)
-            if first != i:
+        self._numbers = list(range(len(self.demonstrations)))  # ascending; they stay where places move up
+        self._number_of: dict[str, int] = {}
+        self._enter(self.demonstrations, self._numbers)
+
+    def _enter(self, added: Sequence[Demonstration], numbers: Sequence[int]) -> None:
+        """Notes the numbers of demonstrations, the last of the pool."""
+        for number, demonstration in zip(numbers, added, strict=True):
+            first = self._number_of.setdefault(demonstration.id, number)
+            if first != number:
+                place, earlier = (bisect_left(self._numbers, which) for which in (number, first))
                 raise PoolError(
-                    f"example {i} has the id {demonstration.id!r} that example {first} has already; ids must be "
+                    f"example {place} has the id {demonstration.id!r} that example {earlier} has already; ids must be "
                     "unique. Change one, or name another id key in the schema."
                 )
+
+    def _copy(self, demonstrations: tuple[Demonstration, ...]) -> "Pool":
+        """A pool of the same schema, with the numbers of this one, for changes that cost little."""
+        copy = Pool((), self.schema)
+        copy.demonstrations, copy._numbers, copy._number_of = demonstrations, self._numbers[:], self._number_of.copy()
+        return copy
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, Any] | Demonstration], schema: Schema | None = None) -> "Pool":
@@ -75,11 +90,16 @@ class Pool:
         return self._extended(listed, [f"example {i}" for i in range(len(listed))])
 
     def _extended(self, records: Sequence[Mapping[str, Any] | Demonstration], names: Sequence[str]) -> "Pool":
-        taken, added = set(self._index), []
+        taken, added = ChainMap[str, Any]({}, self._number_of), []
         for record, name in zip(records, names, strict=True):
             added.append(self._parse(record, name, taken))
-            taken.add(added[-1].id)
-        return Pool((*self.demonstrations, *added), self.schema)
+            taken[added[-1].id] = None
+        pool = self._copy((*self.demonstrations, *added))
+        first = self._numbers[-1] + 1 if self._numbers else 0
+        numbers = range(first, first + len(added))
+        pool._numbers += numbers
+        pool._enter(added, numbers)
+        return pool
 
     def with_changed(self, ident: str, record: Mapping[str, Any] | Demonstration) -> "Pool":
         """A pool with another example in the place of an id, under the same id.
@@ -90,7 +110,7 @@ class Pool:
         """
         at = self.index(ident)
         changed = self.parse(record, f"the example for {ident!r}").model_copy(update={"id": ident})
-        return Pool((*self.demonstrations[:at], changed, *self.demonstrations[at + 1 :]), self.schema)
+        return self._copy((*self.demonstrations[:at], changed, *self.demonstrations[at + 1 :]))
 
     def without(self, ids: Iterable[str]) -> "Pool":
         """A pool without these ids.
@@ -99,10 +119,17 @@ class Pool:
             PoolError: An id is not in the pool.
         """
         gone = set(ids)
-        unknown = sorted(gone - set(self._index))
+        unknown = sorted(ident for ident in gone if ident not in self._number_of)
         if unknown:
             raise PoolError(f"the pool has no example with the id {unknown[0]!r}; nothing was removed")
-        return Pool((d for d in self.demonstrations if d.id not in gone), self.schema)
+        stays = bytearray(b"\1") * len(self)
+        for ident in gone:
+            stays[self.index(ident)] = 0
+        pool = self._copy(tuple(compress(self.demonstrations, stays)))
+        pool._numbers = list(compress(self._numbers, stays))
+        for ident in gone:
+            del pool._number_of[ident]
+        return pool
 
     def parse(self, record: Mapping[str, Any] | Demonstration, where: str = "the example") -> Demonstration:
         """One example as a demonstration by this pool's schema; the pool stays as it is.
@@ -115,9 +142,9 @@ class Pool:
             MissingKeyError: It lacks an input or an output key.
             PoolError: It is no mapping, or its input is empty.
         """
-        return self._parse(record, where, set())
+        return self._parse(record, where, ())
 
-    def _parse(self, record: Mapping[str, Any] | Demonstration, where: str, taken: set[str]) -> Demonstration:
+    def _parse(self, record: Mapping[str, Any] | Demonstration, where: str, taken: Container[str]) -> Demonstration:
         if isinstance(record, Demonstration):
             return record
         if not isinstance(record, Mapping):
@@ -187,12 +214,12 @@ class Pool:
             PoolError: The id is not in the pool.
         """
         try:
-            return self._index[ident]
+            return bisect_left(self._numbers, self._number_of[ident])
         except KeyError:
             raise PoolError(f"the pool has no example with the id {ident!r}") from None
 
     def __contains__(self, ident: Hashable) -> bool:
-        return ident in self._index
+        return ident in self._number_of
 
     def __getitem__(self, i: int) -> Demonstration:
         return self.demonstrations[i]
@@ -207,7 +234,7 @@ class Pool:
         return f"Pool({len(self)} demonstrations)"
 
 
-def _fresh(ident: str, taken: set[str]) -> str:
+def _fresh(ident: str, taken: Container[str]) -> str:
     candidate, copy = ident, 2
     while candidate in taken:
         candidate, copy = f"{ident}-{copy}", copy + 1

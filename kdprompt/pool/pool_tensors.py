@@ -1,28 +1,51 @@
 """A pool as tensors: what the mathematics sees of it.
 
-Texts end here. Rows are the *distinct* demonstrations in the order of their ids, so that neither the order of
-the pool nor duplicates in it can change anything further on, and a tie goes to the lowest row.
+Texts end here. Rows are the *distinct* demonstrations. They stand in the order of their ids, or ``rank`` says what that
+order is, so that neither the order of the pool nor duplicates in it can change anything further on, and a tie goes to
+the lowest id.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import Literal, TypeVar
+from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from kdprompt.pool.distinct_rows import DistinctRows
+from kdprompt.pool.growing_rows import GrowingRows
 from kdprompt.pool.lexicon import Lexicon
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.records import normalise_text
+from kdprompt.pool.records import Demonstration, normalise_text
 from kdprompt.pool.vectors import normalise_rows
 from kdprompt.theory.regression import RidgeFit, RidgeSums
 
-__all__ = ["OutputMode", "PoolTensors", "build_pool_tensors"]
+__all__ = ["EmbedOutputs", "Label", "OutputMode", "PoolTensors", "RowMemory", "build_pool_tensors"]
 
 OutputMode = Literal["labels", "text", "none"]
+OutputChoice = Literal["auto", "labels", "text", "none"]
+Label = tuple[str | None, str]
+EmbedOutputs = Callable[[Sequence[str]], Tensor]
 MAX_LABELS = 512
-T = TypeVar("T")
+CHUNK = 8192  # rows that are held in another dtype at a time
+
+
+@dataclass(frozen=True)
+class RowMemory:
+    """What a change of the pool goes on from.
+
+    Attributes:
+        x: The inputs, with room for more.
+        v: The values, likewise.
+        squared_norms: ‖v‖² of each row ``[n]``, float64 on the CPU.
+        sums: Σ v of each task and, last, of all rows ``[tasks + 1, c]``, float64 on the CPU.
+    """
+
+    x: GrowingRows
+    v: GrowingRows
+    squared_norms: Tensor
+    sums: Tensor
 
 
 @dataclass(frozen=True)
@@ -35,7 +58,7 @@ class PoolTensors:
         label: Code of (task, output) ``[n]``, −1 where there is no output.
         task: Code of the task tag ``[n]``, −1 where there is none.
         text: Code of the normalised input text ``[n]``.
-        pool_index: Position in the pool of each row.
+        rows: Which demonstration stands at each row.
         tasks: Names of the task codes.
         labels: (task, output) of the label codes.
         text_codes: Code of each normalised input text.
@@ -43,6 +66,9 @@ class PoolTensors:
         value_radius: max‖v‖ (R3's B ≤ max‖v‖·κ_max^½).
         priors: Mean value of each task and, last, of the whole pool ``[tasks + 1, c]``, float64 on the CPU.
         lexicon: The words that have a share in ``x``; None: there are none.
+        rank: Place of each row in the order of ids ``[n]``; None: the rows stand in it.
+        alive: Where somebody stands, boolean ``[n]``; None: everywhere. Labels, tasks and texts of gaps are −1.
+        memory: What a change goes on from; None: it begins anew.
     """
 
     x: Tensor
@@ -50,14 +76,17 @@ class PoolTensors:
     label: Tensor
     task: Tensor
     text: Tensor
-    pool_index: tuple[int, ...]
+    rows: DistinctRows
     tasks: tuple[str, ...]
-    labels: tuple[tuple[str | None, str], ...]
+    labels: tuple[Label, ...]
     text_codes: dict[str, int]
     output_mode: OutputMode
     value_radius: float
     priors: Tensor
     lexicon: Lexicon | None = None
+    rank: Tensor | None = None
+    alive: Tensor | None = None
+    memory: RowMemory | None = field(default=None, repr=False, compare=False)
     _ridges: dict[float, RidgeFit] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def ridge(self, penalty: float) -> RidgeFit:
@@ -77,15 +106,23 @@ class PoolTensors:
         """v̄ for task codes ``[b]`` (−1: of the whole pool), ``[b, c]``; dtype and device of ``like``."""
         return self.priors[task.cpu()].to(like.device, like.dtype)
 
+    def sort_rows(self, index: Tensor) -> Tensor:
+        """Rows ``[…, L]`` in the order of their ids."""
+        return index.gather(-1, self.place(index).argsort(dim=-1))
+
+    def place(self, index: Tensor) -> Tensor:
+        """The place of rows in the order of ids, of the shape of ``index``."""
+        return index if self.rank is None else self.rank[index]
+
     def __len__(self) -> int:
-        return len(self.pool_index)
+        return len(self.rows.ordered)
 
 
 def build_pool_tensors(
     pool: Pool,
     vectors: Tensor,
-    embed_outputs: Callable[[Sequence[str]], Tensor],
-    outputs: Literal["auto", "labels", "text", "none"] = "auto",
+    embed_outputs: EmbedOutputs,
+    outputs: OutputChoice = "auto",
     lexical_share: float = 0.0,
 ) -> PoolTensors:
     """Turns a pool and the embeddings of its inputs into tensors.
@@ -101,36 +138,40 @@ def build_pool_tensors(
     Returns:
         One row a distinct (input, output, task), in the order of ids.
     """
-    pool_index = _find_distinct(pool)
-    records = [pool[i] for i in pool_index]
-    text_codes = _number(normalise_text(record.input) for record in records)
-    task_codes = _number(sorted({record.task for record in records if record.task is not None}))
-    label_codes = _number(sorted({(r.task, r.output) for r in records if r.output is not None}, key=_sort_key))
-    mode = _choose_mode(len(label_codes), sum(record.output is not None for record in records), outputs)
-    as_column = partial(_to_column, device=vectors.device)
-    label = as_column(-1 if record.output is None else label_codes[record.task, record.output] for record in records)
-    task = as_column(-1 if record.task is None else task_codes[record.task] for record in records)
-    x, lexicon = _input_vectors(vectors[as_column(pool_index)], [record.input for record in records], lexical_share)
-    v = x.new_ones(len(records), 1)
-    if mode == "labels":
-        v = _one_hot(label, len(label_codes), x.dtype)
-    elif mode == "text":
-        texts = [record.output or "" for record in records]
-        v = _text_values(embed_outputs(texts).to(x), texts, _one_hot(task, len(task_codes), x.dtype))
+    rows, places = DistinctRows.build(pool.demonstrations)
+    records = [pool.demonstrations[place] for place in places]
+    text_codes: dict[str, int] = {}
+    texts = [text_codes.setdefault(normalise_text(record.input), len(text_codes)) for record in records]
+    tasks = tuple(sorted({record.task for record in records if record.task is not None}))
+    given = [label_of(record) for record in records]
+    labels = tuple(sorted({label for label in given if label is not None}, key=order_of_label))
+    mode = choose_mode(len(labels), sum(label is not None for label in given), outputs)
+    label_codes: dict[Label | None, int] = {None: -1, **{label: code for code, label in enumerate(labels)}}
+    task_codes: dict[str | None, int] = {None: -1, **{task: code for code, task in enumerate(tasks)}}
+    label = _to_column((label_codes[of] for of in given), vectors.device)
+    task = _to_column((task_codes[record.task] for record in records), vectors.device)
+    x, lexicon = encode_inputs(vectors, _to_column(places, vectors.device)), None
+    if lexical_share > 0:
+        inputs = [record.input for record in records]
+        lexicon = Lexicon.build(inputs, lexical_share)
+        x = lexicon.join(x, inputs)
+    v = encode_values(mode, records, (label, len(labels)), (task, len(tasks)), x, embed_outputs)
+    squared_norms, sums = summarise_values(v, task, len(tasks))
     return PoolTensors(
         x=x,
         v=v,
         label=label,
         task=task,
-        text=as_column(text_codes[normalise_text(record.input)] for record in records),
-        pool_index=tuple(pool_index),
-        tasks=tuple(task_codes),
-        labels=tuple(label_codes),
+        text=_to_column(texts, vectors.device),
+        rows=rows,
+        tasks=tasks,
+        labels=labels,
         text_codes=text_codes,
         output_mode=mode,
-        value_radius=float(v.cpu().double().square().sum(-1).amax().sqrt()),
-        priors=_mean_values(v, task, len(task_codes)),
+        value_radius=float(squared_norms.amax().sqrt()),
+        priors=sums / count_tasks(task, len(tasks), len(records))[:, None],
         lexicon=lexicon,
+        memory=RowMemory(GrowingRows(x), GrowingRows(v), squared_norms, sums),
     )
 
 
@@ -138,44 +179,78 @@ def _to_column(codes: Iterable[int], device: torch.device) -> Tensor:
     return torch.tensor(list(codes), dtype=torch.long, device=device)
 
 
-def _input_vectors(dense: Tensor, texts: Sequence[str], lexical_share: float) -> tuple[Tensor, Lexicon | None]:
-    """Unit-norm vectors of inputs, and the words that have a share in them."""
-    x = normalise_rows(dense.to(torch.promote_types(dense.dtype, torch.float32)))
-    if lexical_share == 0:
-        return x, None
-    lexicon = Lexicon.build(texts, lexical_share)
-    return lexicon.join(x, texts), lexicon
+def label_of(shown: Demonstration) -> Label | None:
+    """(task, output) of a demonstration, None without an output."""
+    return None if shown.output is None else (shown.task, shown.output)
 
 
-def _mean_values(v: Tensor, task: Tensor, tasks: int) -> Tensor:
-    """Mean value of each task and, last, of all rows ``[tasks + 1, c]``, float64 on the CPU."""
-    exact = v.cpu().double()
-    by_task = [exact[task.cpu() == code].mean(0) for code in range(tasks)]
-    return torch.stack([*by_task, exact.mean(0)])
-
-
-def _find_distinct(pool: Pool) -> list[int]:
-    order = sorted(range(len(pool)), key=lambda i: pool[i].id)
-    first: dict[tuple[str, str | None, str | None], int] = {}
-    for i in order:
-        first.setdefault((pool[i].input, pool[i].output, pool[i].task), i)
-    return list(first.values())
-
-
-def _number(values: Iterable[T]) -> dict[T, int]:
-    return {value: code for code, value in enumerate(dict.fromkeys(values))}
-
-
-def _sort_key(label: tuple[str | None, str]) -> tuple[str, str]:
+def order_of_label(label: Label) -> tuple[str, str]:
+    """What labels are sorted by."""
     return label[0] or "", label[1]
 
 
-def _choose_mode(distinct: int, given: int, requested: Literal["auto", "labels", "text", "none"]) -> OutputMode:
+def choose_mode(distinct: int, given: int, requested: OutputChoice) -> OutputMode:
+    """How outputs are seen, ``given`` of them, of which ``distinct`` differ."""
     if given == 0:
         return "none"
     if requested != "auto":
         return requested
     return "labels" if distinct <= MAX_LABELS and given >= 2 * distinct else "text"
+
+
+def encode_inputs(vectors: Tensor, places: Tensor) -> Tensor:
+    """Unit-norm inputs ``[n, d]`` of the places ``[n]`` of ``vectors: [N, d]``, in single precision or better."""
+    dtype = torch.promote_types(vectors.dtype, torch.float32)
+    x = torch.empty(len(places), vectors.shape[-1], dtype=dtype, device=vectors.device)
+    for start in range(0, len(places), CHUNK):
+        part = vectors[places[start : start + CHUNK]].to(dtype)
+        x[start : start + CHUNK] = normalise_rows(part)
+    return x
+
+
+def encode_values(
+    mode: OutputMode,
+    records: Sequence[Demonstration],
+    label: tuple[Tensor, int],
+    task: tuple[Tensor, int],
+    like: Tensor,
+    embed_outputs: EmbedOutputs,
+) -> Tensor:
+    """The values ``[n, c]`` of rows.
+
+    Args:
+        mode: What values are.
+        records: The demonstrations of the rows.
+        label: Their label codes ``[n]``, and how many labels there are.
+        task: Likewise of tasks.
+        like: Gives dtype and device.
+        embed_outputs: As ``build_pool_tensors`` takes it.
+    """
+    if mode == "labels":
+        return _one_hot(*label, like.dtype)
+    if mode == "text" and records:
+        texts = [record.output or "" for record in records]
+        return _text_values(embed_outputs(texts).to(like), texts, _one_hot(*task, like.dtype))
+    return like.new_ones(len(records), 1)
+
+
+def summarise_values(v: Tensor, task: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
+    """‖v‖² of rows ``[n]``, and Σ v of each task and, last, of all ``[tasks + 1, c]``; float64 on the CPU."""
+    sums = torch.zeros(tasks + 1, v.shape[-1], dtype=torch.float64)
+    norms = torch.empty(len(v), dtype=torch.float64)
+    for start in range(0, len(v), CHUNK):
+        exact, codes = v[start : start + CHUNK].cpu().double(), task[start : start + CHUNK].cpu()
+        norms[start : start + CHUNK] = exact.square().sum(-1)
+        sums[-1] += exact.sum(0)
+        if tasks:
+            sums.index_add_(0, codes[codes >= 0], exact[codes >= 0])
+    return norms, sums
+
+
+def count_tasks(task: Tensor, tasks: int, rows: int) -> Tensor:
+    """Rows of each task and, last, all ``rows``, ``[tasks + 1]`` on the CPU."""
+    of_tasks = torch.bincount(task[task >= 0], minlength=tasks).cpu()
+    return torch.cat([of_tasks, torch.tensor([rows])])
 
 
 def _one_hot(codes: Tensor, width: int, dtype: torch.dtype) -> Tensor:

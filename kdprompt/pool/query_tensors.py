@@ -147,6 +147,8 @@ def find_allowed_rows(pool: PoolTensors, queries: QueryTensors) -> Tensor:
     """Which rows may serve which query ``[b, n]``: of its task and permitted outputs, and not the query itself."""
     task, text = queries.task[:, None], queries.excluded_text[:, None]
     allowed = ((task < 0) | (pool.task == task)) & ((text < 0) | (pool.text != text))
+    if pool.alive is not None:
+        allowed &= pool.alive
     if queries.permitted is not None:
         allowed &= queries.permitted[:, pool.label.clamp_min(0)] & (pool.label >= 0)
     return allowed

@@ -19,7 +19,7 @@ class Candidates:
     """The candidates of ``b`` problems.
 
     Attributes:
-        index: Rows of the pool ``[b, L]``: first the prefix, then ascending.
+        index: Rows of the pool ``[b, L]``: first the prefix, then in the order of ids.
         valid: Which of them may be chosen ``[b, L]``.
         prefix_length: How many of the first are in every set already.
     """
@@ -53,7 +53,7 @@ def find_query_candidates(
             index.append(top.indices)
             valid.append(top.values.isfinite() & is_new)
     all_index, all_valid = torch.cat(index, -1), torch.cat(valid, -1)
-    order = torch.where(all_valid, all_index, len(pool)).argsort(dim=-1, stable=True)
+    order = torch.where(all_valid, pool.place(all_index), len(pool.x)).argsort(dim=-1, stable=True)
     return Candidates(all_index.gather(-1, order), all_valid.gather(-1, order))
 
 
@@ -75,6 +75,7 @@ def find_static_candidates(pool: PoolTensors, queries: QueryTensors, size: int) 
     else:
         similarity = (queries.q @ pool.x.T).masked_fill(~allowed, -torch.inf)
         rows = torch.tensor(sorted(take_nearest_in_turn(similarity, size)), device=pool.x.device)
+    rows = pool.sort_rows(rows)
     return Candidates(rows[None], torch.ones_like(rows, dtype=torch.bool)[None])
 
 

@@ -4,8 +4,8 @@ A selector swaps its embedded_pool whole, so whoever is selecting meanwhile goes
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +14,10 @@ from torch import Tensor
 
 from kdprompt.errors import EmbeddingError, PoolError, QueryError
 from kdprompt.objective.own_knowledge import OwnEstimate, OwnKnowledge
+from kdprompt.pool.changed_tensors import change_tensors
+from kdprompt.pool.distinct_rows import DistinctRows, RowChange, content_of
 from kdprompt.pool.embedding import Embedder, embed_documents, embed_queries
+from kdprompt.pool.growing_rows import GrowingRows, PoolVectors
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import PoolTensors, build_pool_tensors
 from kdprompt.pool.prompt import count_demonstration_tokens
@@ -36,17 +39,17 @@ class EmbeddedPool:
 
     Attributes:
         pool: The demonstrations.
-        vectors: Embeddings of their inputs ``[n, d]``.
+        embeddings: Embeddings of their inputs, without words.
         embedder: The embedder.
         tensors: The distinct demonstrations as tensors.
         token_counts: Tokens of each row of the pool_tensors, or None without a budget.
         outputs: Embeddings of output texts that were needed, by text.
-        counted: Tokens by row: of all rows where there is a budget, else of those that were shown.
-        lexical_share: Share of words in the vectors of ``tensors``, in [0, 1]; ``vectors`` have none.
+        counted: Tokens by row, of rows that were shown where there is no budget.
+        lexical_share: Share of words in the vectors of ``tensors``, in [0, 1].
     """
 
     pool: Pool
-    vectors: Tensor
+    embeddings: PoolVectors
     embedder: Embedder
     tensors: PoolTensors
     token_counts: Tensor | None
@@ -92,64 +95,96 @@ class EmbeddedPool:
         """
         check_size(pool, len(pool), settings)
         known = dict(outputs or {})
-
-        def embedded(texts: Sequence[str]) -> Tensor:
-            new = sorted({text for text in texts if text and text not in known})
-            if new:
-                known.update(zip(new, embed_documents(embedder, new), strict=True))
-            blank = torch.zeros_like(next(iter(known.values()))) if known else torch.zeros(1)
-            return torch.stack([known[text] if text else blank for text in texts])
-
-        pool_tensors = build_pool_tensors(pool, vectors, embedded, settings.outputs, lexical_share)
-        check_size(pool, len(pool_tensors), settings)
-        check_quota(pool_tensors, settings)
-        if settings.budget is None:
-            return cls(pool, vectors, embedder, pool_tensors, None, known, lexical_share=lexical_share)
-        counts = count_demonstration_tokens(
-            [pool[i] for i in pool_tensors.pool_index], settings.template, settings.count_tokens
+        tensors = build_pool_tensors(
+            pool, vectors, partial(_embed_outputs, known, embedder), settings.outputs, lexical_share
         )
-        tokens = torch.tensor(counts, device=pool_tensors.x.device)
-        return cls(pool, vectors, embedder, pool_tensors, tokens, known, dict(enumerate(counts)), lexical_share)
+        embeddings = PoolVectors(GrowingRows(vectors))
+        embedded = cls(pool, embeddings, embedder, tensors, None, known, lexical_share=lexical_share)
+        return embedded._check(settings)._with_counts(tensors.rows.ids, settings)
+
+    @property
+    def vectors(self) -> Tensor:
+        """Embeddings of the inputs ``[n, d]``, in the order of the pool."""
+        return self.embeddings.rows
+
+    def _check(self, settings: Settings) -> "EmbeddedPool":
+        """Itself, if size and quota fit."""
+        check_size(self.pool, len(self.tensors), settings)
+        check_quota(self.tensors, settings)
+        return self
+
+    def _with_counts(self, ids: Sequence[str], settings: Settings) -> "EmbeddedPool":
+        """With the tokens of the last rows, at which these ids stand, where there is a budget."""
+        if settings.budget is None:
+            return self
+        shown = [self.pool[self.pool.index(ident)] for ident in ids]
+        counts = count_demonstration_tokens(shown, settings.template, settings.count_tokens)
+        more = torch.tensor(counts, dtype=torch.long, device=self.tensors.x.device)
+        return replace(self, token_counts=more if self.token_counts is None else torch.cat([self.token_counts, more]))
 
     def with_lexical_share(self, share: float, settings: Settings) -> "EmbeddedPool":
         """With another share of words; itself where the share is the same."""
-        return self if share == self.lexical_share else self._rebuild(self.pool, self.vectors, settings, share)
+        return self if share == self.lexical_share else self._rebuild(settings, share)
 
-    def _rebuild(
-        self, pool: Pool, vectors: Tensor, settings: Settings, lexical_share: float | None = None
-    ) -> "EmbeddedPool":
-        share = self.lexical_share if lexical_share is None else lexical_share
-        return EmbeddedPool.build(pool, vectors, self.embedder, settings, self.outputs, share)
+    def in_order(self, settings: Settings) -> "EmbeddedPool":
+        """With its rows in the order of ids and without gaps: itself, or built anew."""
+        return self if self.tensors.rank is None else self._rebuild(settings, self.lexical_share)
+
+    def _rebuild(self, settings: Settings, lexical_share: float) -> "EmbeddedPool":
+        return EmbeddedPool.build(self.pool, self.vectors, self.embedder, settings, self.outputs, lexical_share)
 
     def with_records(self, records: Iterable[Record], settings: Settings) -> "EmbeddedPool":
-        """With more examples behind these; errors as ``of``, and those of their embeddings."""
+        """With more examples behind these; errors as ``build``, and those of their embeddings."""
         pool = self.pool.with_records(records)
         added = pool.demonstrations[len(self.pool) :]
         if not added:
             return self
-        fresh = self._embed_inputs([demonstration.input for demonstration in added])
-        vectors = torch.cat([self.vectors, fresh])
-        return self._rebuild(pool, vectors, settings)
+        embeddings = self.embeddings.append(self._embed_inputs(added))
+        return replace(self, pool=pool, embeddings=embeddings)._follow(self, (), added, settings)
 
     def with_changed(self, ident: str, record: Record, settings: Settings) -> "EmbeddedPool":
         """With another example under an id; errors as ``with_records``, and where the id is not in the pool."""
         pool = self.pool.with_changed(ident, record)
         at = pool.index(ident)
-        vectors = self.vectors.clone()
-        vectors[at] = self._embed_inputs([pool[at].input])[0]
-        return self._rebuild(pool, vectors, settings)
+        embeddings = self.embeddings.replace(at, self._embed_inputs([pool[at]]))
+        return replace(self, pool=pool, embeddings=embeddings)._follow(self, [self.pool[at]], [pool[at]], settings)
 
     def without(self, ids: Iterable[str], settings: Settings) -> "EmbeddedPool":
-        """Without these ids; errors as ``of``, and a ``PoolError`` where an id is not in the pool."""
-        gone = set(ids)
-        pool = self.pool.without(gone)
-        keep = torch.tensor([d.id not in gone for d in self.pool], device=self.vectors.device)
-        return self._rebuild(pool, self.vectors[keep], settings)
+        """Without these ids; errors as ``build``, and a ``PoolError`` where an id is not in the pool."""
+        ids = set(ids)
+        pool = self.pool.without(ids)
+        gone = [self.pool.index(ident) for ident in ids]
+        after = replace(self, pool=pool, embeddings=self.embeddings.without(gone))
+        return after._follow(self, [self.pool[at] for at in gone], (), settings)
 
-    def _embed_inputs(self, texts: Sequence[str]) -> Tensor:
+    def _follow(
+        self, before: "EmbeddedPool", gone: Sequence[Demonstration], added: Sequence[Demonstration], settings: Settings
+    ) -> "EmbeddedPool":
+        """With the tensors of what it was before, changed by who has gone and who was added."""
+        check_size(self.pool, len(self.pool), settings)
+        rows, change = before.tensors.rows.change(gone, added)
+        known = dict(self.outputs)
+        tensors = None
+        if self._keeps_vectors(before, rows, change) and not self.embeddings.has_many_gaps:
+            joined = self.embeddings.at([self.pool.index(shown.id) for shown in change.joined])
+            embed = partial(_embed_outputs, known, self.embedder)
+            tensors = change_tensors(before.tensors, rows, change, joined, embed, settings.outputs)
+        if tensors is None:
+            return self._rebuild(settings, self.lexical_share)
+        after = replace(self, tensors=tensors, outputs=known, counted=before.counted.copy())
+        return after._check(settings)._with_counts([shown.id for shown in change.joined], settings)
+
+    def _keeps_vectors(self, before: "EmbeddedPool", rows: DistinctRows, change: RowChange) -> bool:
+        """Whether each demonstration that takes the row of one that it repeats has the vector of that one."""
+        renamed = [row for row in change.arrived if row < len(before.tensors.rows.ids)]
+        old = before.embeddings.at([before.pool.index(before.tensors.rows.ids[row]) for row in renamed])
+        return torch.equal(old, self.embeddings.at([self.pool.index(rows.ids[row]) for row in renamed]))
+
+    def _embed_inputs(self, added: Sequence[Demonstration]) -> Tensor:
         """Inputs' vectors ``[m, d]`` as the pool keeps them."""
+        texts = [demonstration.input for demonstration in added]
         fresh = self.check_width(embed_documents(self.embedder, texts))
-        return cast_vectors(fresh, self.vectors, texts, "embed_documents of the embedder")
+        return cast_vectors(fresh, self.embeddings.stored.rows, texts, "embed_documents of the embedder")
 
     def check_width(self, vectors: Tensor) -> Tensor:
         """The vectors ``[m, d]``, if they are as wide as the pool's.
@@ -157,7 +192,7 @@ class EmbeddedPool:
         Raises:
             EmbeddingError: They are not.
         """
-        expected = self.vectors.shape[-1]
+        expected = self.embeddings.width
         if vectors.shape[-1] != expected:
             raise EmbeddingError(
                 f"the embedder must return {expected} dimensions as for the pool, got {vectors.shape[-1]}; use the "
@@ -212,11 +247,7 @@ class EmbeddedPool:
         Raises:
             PoolError: The pool has no such id.
         """
-        return self._rows_by_content[_content(self.pool[self.pool.index(ident)])]
-
-    @cached_property
-    def _rows_by_content(self) -> dict[tuple[str, str | None, str | None], int]:
-        return {_content(self.pool[i]): row for row, i in enumerate(self.tensors.pool_index)}
+        return self.tensors.rows.by_content[content_of(self.pool[self.pool.index(ident)])]
 
     def estimate_own(self, known: OwnKnowledge | None) -> OwnEstimate | None:
         """A reader's answers to examples as tensors; examples that have left the pool, or changed, no longer speak.
@@ -242,18 +273,25 @@ class EmbeddedPool:
 
     def demonstration(self, row: int) -> Demonstration:
         """The demonstration at a row of the tensors."""
-        return self.pool[self.tensors.pool_index[row]]
+        return self.pool[self.pool.index(self.tensors.rows.ids[row])]
 
     def count_tokens(self, row: int, settings: Settings) -> int:
         """Tokens of the demonstration at a row of the tensors, counted once."""
+        if self.token_counts is not None:
+            return int(self.token_counts[row])
         if row not in self.counted:
             shown = [self.demonstration(row)]
             self.counted[row] = count_demonstration_tokens(shown, settings.template, settings.count_tokens)[0]
         return self.counted[row]
 
 
-def _content(shown: Demonstration) -> tuple[str, str | None, str | None]:
-    return shown.input, shown.output, shown.task
+def _embed_outputs(known: dict[str, Tensor], embedder: Embedder, texts: Sequence[str]) -> Tensor:
+    """Embeddings of output texts ``[m, d′]``, zeros for empty ones; those that are not known yet join ``known``."""
+    new = sorted({text for text in texts if text and text not in known})
+    if new:
+        known.update(zip(new, embed_documents(embedder, new), strict=True))
+    blank = torch.zeros_like(next(iter(known.values()))) if known else torch.zeros(1)
+    return torch.stack([known[text] if text else blank for text in texts])
 
 
 def check_size(pool: Pool, distinct: int, settings: Settings) -> None:

@@ -38,7 +38,8 @@ def output_limits(pool: PoolTensors, quota: Quota | None) -> OutputLimits:
         ValueError: The quota names an output that the pool does not have.
     """
     names = sorted({output for _, output in pool.labels})
-    table = torch.tensor([names.index(output) for _, output in pool.labels] + [-1], device=pool.x.device)
+    code = {name: place for place, name in enumerate(names)}
+    table = torch.tensor([code[output] for _, output in pool.labels] + [-1], device=pool.x.device)
     most, least = (quota.most, quota.least) if quota is not None else (None, None)
     return OutputLimits(
         names, table[pool.label], _by_output(most, names, UNLIMITED, "most"), _by_output(least, names, 0, "least")
@@ -51,6 +52,8 @@ def check_quota(pool: PoolTensors, settings: Settings) -> None:
     Raises:
         ValueError: An output is not in the pool, asks for more than it allows, or the minima exceed k together.
     """
+    if settings.quota is None:
+        return
     limits = output_limits(pool, settings.quota)
     for name, low, high in zip(limits.names, limits.least, limits.most, strict=True):
         if low > high:

@@ -6,6 +6,7 @@ import torch
 
 from kdprompt.objective.regression import KernelRegression
 from kdprompt.objective.target import estimate_neighbourhood_target, estimate_query_target, estimate_sample_target
+from kdprompt.pool.distinct_rows import DistinctRows
 from kdprompt.pool.neighbours import Neighbours, find_nearest
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors
@@ -56,7 +57,7 @@ class World:
             label=codes,
             task=torch.as_tensor(self.task, device=self.device),
             text=torch.arange(12, device=self.device),
-            pool_index=tuple(range(12)),
+            rows=DistinctRows([str(row) for row in range(12)], {}, {}, [str(row) for row in range(12)]),
             tasks=("a", "b") if self.task[0] >= 0 else (),
             labels=((None, "yes"),),
             text_codes={},

@@ -1,0 +1,221 @@
+"""A pool that was changed against one that was built in one go: the same prompts, whatever came and went.
+
+Examples share inputs, outputs and tasks, so that they repeat one another, take the place of what they repeat, bring new
+labels and tasks and take the last one away; vectors are drawn from few, so that ties are common.
+"""
+
+import copy
+import pickle
+import zlib
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdprompt import CallableEmbedder, DistillationSelector, Pool
+from kdprompt.errors import PoolError
+from kdprompt.pool.growing_rows import GrowingRows
+from kdprompt.selection.embedded_pool import EmbeddedPool
+from support import make_settings
+
+
+def embed(texts):
+    """One of seven vectors for each text."""
+    seeds = [zlib.crc32(text.encode()) % 7 for text in texts]
+    return torch.stack([torch.randn(6, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+EMBEDDER = CallableEmbedder(embed)
+QUERIES = ["a query", "word 1", "another query"]
+
+records = st.fixed_dictionaries(
+    {
+        "input": st.integers(0, 9).map(lambda i: f"word {i}"),
+        "output": st.sampled_from(["red", "blue", "green", None]),
+        "task": st.sampled_from(["a", "a", "b", None]),
+    }
+)
+changes = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.lists(records, min_size=1, max_size=3)),
+        st.tuples(st.just("update"), st.integers(0, 99), records),
+        st.tuples(st.just("remove"), st.lists(st.integers(0, 99), min_size=1, max_size=3)),
+    ),
+    max_size=12,
+)
+
+
+def make(examples, fields):
+    chosen = make_settings(calibrate=False, k=2, near_duplicate=2.0, **fields)
+    return DistillationSelector.from_examples(examples, EMBEDDER, settings=chosen)
+
+
+def apply(selector, change):
+    ids = [shown.id for shown in selector.pool]
+    try:
+        if change[0] == "add":
+            selector.add_examples(change[1])
+        elif change[0] == "update":
+            selector.update(ids[change[1] % len(ids)], change[2])
+        else:
+            selector.remove({ids[i % len(ids)] for i in change[1]})
+    except PoolError as error:
+        assert "distinct" in str(error) or "empty" in str(error)
+
+
+def describe(tensors):
+    """Everything that the mathematics sees of each id that stands at a row, in the order of ids."""
+    order = torch.tensor([tensors.rows.ids.index(ident) for ident in tensors.rows.ordered])
+    texts = {code: text for text, code in tensors.text_codes.items()}
+    return {
+        "ids": tensors.rows.ordered,
+        "x": tensors.x[order],
+        "v": tensors.v[order],
+        "label": tensors.label[order],
+        "labels": tensors.labels,
+        "task": tensors.task[order],
+        "tasks": tensors.tasks,
+        "text": [texts[code] for code in tensors.text[order].tolist()],
+        "mode": tensors.output_mode,
+        "by_content": {content: tensors.rows.ids[row] for content, row in tensors.rows.by_content.items()},
+        "repeats": tensors.rows.repeats,
+    }
+
+
+def check_same(changed):
+    """Against a selector of the same examples in one go, under the same calibration."""
+    ours, chosen = changed._pool, changed.settings
+    theirs = EmbeddedPool.build(Pool(ours.pool), ours.vectors, EMBEDDER, chosen, None, ours.lexical_share)
+    fresh = DistillationSelector(theirs, chosen, None, changed.calibration)
+    assert list(ours.pool) == list(theirs.pool) and torch.equal(ours.vectors, theirs.vectors)
+    assert [ours.pool.index(shown.id) for shown in ours.pool] == list(range(len(ours.pool)))
+    mine, other = describe(ours.tensors), describe(theirs.tensors)
+    for name, value in mine.items():
+        same = torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
+        assert same, name
+    torch.testing.assert_close(ours.tensors.priors, theirs.tensors.priors, rtol=1e-12, atol=1e-12)
+    assert ours.tensors.value_radius == pytest.approx(theirs.tensors.value_radius, rel=1e-12)
+    if ours.tensors.output_mode == "labels":
+        for name in ("count", "inputs", "values", "squares", "products"):
+            mine, other = (getattr(pool.tensors.ridge_sums, name) for pool in (ours, theirs))
+            torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+    for query in QUERIES:
+        assert changed.select(query).ids == fresh.select(query).ids
+        assert changed.select(query, task="a").ids == fresh.select(query, task="a").ids
+    assert changed.select_static(QUERIES).ids == fresh.select_static(QUERIES).ids
+    assert changed.select_static().ids == fresh.select_static().ids
+
+
+FIELDS = [
+    {},
+    {"outputs": "labels", "budget": 40},
+    {"outputs": "text"},
+    {"lexical_share": 0.3},
+    {"shortlist": 3},
+]
+
+
+@pytest.mark.parametrize("fields", FIELDS, ids=str)
+@settings(max_examples=8, deadline=None)
+@given(start=st.lists(records, min_size=8, max_size=14), steps=changes, keep_sums=st.booleans())
+def test_a_changed_pool_is_the_pool_built_in_one_go(fields, start, steps, keep_sums):
+    base = [{"input": f"base {i}", "output": ["red", "blue"][i % 2], "task": "a"} for i in range(4)]
+    selector = make([*base, *start], fields)
+    if keep_sums and selector._pool.tensors.output_mode == "labels":
+        assert selector._pool.tensors.ridge_sums.count
+    for change in steps:
+        apply(selector, change)
+    check_same(selector)
+
+
+def many(count, first=0):
+    return [
+        {"id": f"{(37 * i) % 1009:04d}", "input": f"text {i}", "output": ["red", "blue"][i % 2]}
+        for i in range(first, first + count)
+    ]
+
+
+def test_few_changes_of_a_large_pool_keep_its_rows():
+    selector = make(many(300), {})
+    before = selector._pool.tensors
+    assert before.ridge_sums.count == 300
+    selector.add_examples(many(3, 300))
+    added = selector._pool.tensors
+    assert added.rows.ids[:300] == before.rows.ids and len(added.x) == 303 and "ridge_sums" in vars(added)
+    selector.remove([selector.pool[5].id, selector.pool[301].id])
+    selector.update(selector.pool[7].id, {"input": "text 7 in other words", "output": "red"})
+    after = selector._pool.tensors
+    assert after.x.data_ptr() == added.x.data_ptr() and after.rows.gaps == 3 and len(after) == 301
+    check_same(selector)
+
+
+def test_many_gaps_are_closed():
+    selector = make(many(300), {})
+    for i in range(200):
+        selector.remove(selector.pool[i % 50].id)
+    tensors = selector._pool.tensors
+    assert len(tensors) == 100 and tensors.rows.gaps <= 64 + len(tensors.x) // 4
+    assert len(selector._pool.embeddings.stored.rows) <= 64 + 5 * 100 // 4
+    check_same(selector)
+
+
+def test_readers_keep_the_pool_that_they_began_with():
+    selector = make(many(60), {})
+    selector.add_examples(many(1, 60))  # from here on there is room
+    pool, x = selector._pool, selector._pool.tensors.x.clone()
+    expected = [selector.select(query).ids for query in QUERIES]
+    other = copy.copy(selector)
+    for i in range(5):
+        selector.add_example({"input": f"mine {i}", "output": "red"})
+        other.add_example({"input": f"of the other {i}", "output": "blue"})
+    assert torch.equal(pool.tensors.x, x) and len(pool.pool) == 61
+    assert [
+        DistillationSelector(pool, selector.settings, None, selector.calibration).select(q).ids for q in QUERIES
+    ] == (expected)
+    for changed, word in ((selector, "mine"), (other, "of the other")):
+        assert [shown.input for shown in changed.pool][61:] == [f"{word} {i}" for i in range(5)]
+        check_same(changed)
+
+
+def test_a_changed_selector_can_be_pickled_and_copied():
+    selector = make(many(60), {})
+    selector.add_examples(many(2, 60))
+    selector.remove(selector.pool[3].id)
+    for other in (pickle.loads(pickle.dumps(selector)), copy.deepcopy(selector)):
+        other.add_example({"input": "a new one", "output": "red"})
+        check_same(other)
+    assert len(selector.pool) == 61
+
+
+def test_a_refused_change_leaves_the_pool_as_it_was():
+    selector = make(many(4), {"budget": 100})
+    selector.add_examples(many(1, 4))
+    ids = [shown.id for shown in selector.pool]
+    with pytest.raises(PoolError, match="distinct"):
+        selector.remove(ids[:4])
+    with pytest.raises(PoolError, match="nowhere"):
+        selector.update("nowhere", many(1)[0])
+    assert [shown.id for shown in selector.pool] == ids
+    check_same(selector)
+
+
+def test_equal_inputs_with_vectors_of_their_own_keep_the_vector_of_the_lowest_id():
+    examples = [{"id": name, "input": "same", "output": "red"} for name in "bc"] + many(3)
+    vectors = torch.randn(5, 6)
+    chosen = make_settings(calibrate=False, k=2)
+    selector = DistillationSelector.from_examples(examples, EMBEDDER, settings=chosen, vectors=vectors)
+    selector.remove("b")
+    expected = EmbeddedPool.build(selector.pool, vectors[1:], EMBEDDER, chosen).tensors
+    assert torch.equal(describe(selector._pool.tensors)["x"], describe(expected)["x"])
+
+
+def test_versions_share_memory_and_see_their_own_rows():
+    first = GrowingRows(torch.arange(6.0).view(3, 2))
+    second = first.append(torch.ones(1, 2))
+    third, other = second.append(torch.full((1, 2), 2.0)), second.append(torch.full((1, 2), 3.0))
+    assert third.rows.data_ptr() == second.rows.data_ptr() != first.rows.data_ptr()
+    assert other.rows.data_ptr() != second.rows.data_ptr()
+    assert first.rows.tolist() == [[0, 1], [2, 3], [4, 5]] and second.rows.tolist()[3:] == [[1, 1]]
+    assert third.rows.tolist()[4:] == [[2, 2]] and other.rows.tolist()[4:] == [[3, 3]]
+    assert second.append(torch.ones(0, 2)) is second
