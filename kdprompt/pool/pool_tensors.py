@@ -150,11 +150,7 @@ def build_pool_tensors(
     task_codes: dict[str | None, int] = {None: -1, **{task: code for code, task in enumerate(tasks)}}
     label = _to_column((label_codes[of] for of in given), vectors.device)
     task = _to_column((task_codes[record.task] for record in records), vectors.device)
-    x, lexicon = encode_inputs(vectors, _to_column(places, vectors.device)), None
-    if lexical_share > 0:
-        inputs = [record.input for record in records]
-        lexicon = Lexicon.build(inputs, lexical_share)
-        x = lexicon.join(x, inputs)
+    x, lexicon = _join_words(encode_inputs(vectors, _to_column(places, vectors.device)), records, lexical_share)
     v = encode_values(mode, records, (label, len(labels)), (task, len(tasks)), x, embed_outputs)
     squared_norms, sums = summarise_values(v, task, len(tasks))
     return PoolTensors(
@@ -177,6 +173,15 @@ def build_pool_tensors(
 
 def _to_column(codes: Iterable[int], device: torch.device) -> Tensor:
     return torch.tensor(list(codes), dtype=torch.long, device=device)
+
+
+def _join_words(x: Tensor, records: Sequence[Demonstration], share: float) -> tuple[Tensor, Lexicon | None]:
+    """The inputs with words that have a share in them, and these words."""
+    if share == 0:
+        return x, None
+    inputs = [record.input for record in records]
+    lexicon = Lexicon.build(inputs, share)
+    return lexicon.join(x, inputs), lexicon
 
 
 def label_of(shown: Demonstration) -> Label | None:
