@@ -23,6 +23,7 @@ __all__ = [
     "Embedder",
     "TextsToVectors",
     "embed_documents",
+    "embed_outputs",
     "embed_queries",
     "embed_query_async",
     "embed_together",
@@ -228,3 +229,12 @@ def _embed_in_parts(embed: Callable[[list[str]], Tensor], texts: list[str], erro
         at_fault = [texts[place] for place in sorted(faults)]
         raise name_text(next(iter(faults.values())), at_fault)
     return torch.stack([rows[place] for place in range(len(texts))])
+
+
+def embed_outputs(known: dict[str, Tensor], embedder: Embedder, texts: Sequence[str]) -> Tensor:
+    """Embeddings of output texts ``[m, d′]``, zeros for empty ones; those that are not known yet join ``known``."""
+    new = sorted({text for text in texts if text and text not in known})
+    if new:
+        known.update(zip(new, embed_documents(embedder, new), strict=True))
+    blank = torch.zeros_like(next(iter(known.values()))) if known else torch.zeros(1)
+    return torch.stack([known[text] if text else blank for text in texts])

@@ -16,7 +16,7 @@ from kdprompt.errors import EmbeddingError, PoolError, QueryError
 from kdprompt.objective.own_knowledge import OwnEstimate, OwnKnowledge
 from kdprompt.pool.changed_tensors import change_tensors
 from kdprompt.pool.distinct_rows import DistinctRows, RowChange, content_of
-from kdprompt.pool.embedding import Embedder, embed_documents, embed_queries
+from kdprompt.pool.embedding import Embedder, embed_documents, embed_outputs, embed_queries
 from kdprompt.pool.growing_rows import GrowingRows, PoolVectors
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import PoolTensors, build_pool_tensors
@@ -96,7 +96,7 @@ class EmbeddedPool:
         check_size(pool, len(pool), settings)
         known = dict(outputs or {})
         tensors = build_pool_tensors(
-            pool, vectors, partial(_embed_outputs, known, embedder), settings.outputs, lexical_share
+            pool, vectors, partial(embed_outputs, known, embedder), settings.outputs, lexical_share
         )
         embeddings = PoolVectors(GrowingRows(vectors))
         embedded = cls(pool, embeddings, embedder, tensors, None, known, lexical_share=lexical_share)
@@ -167,7 +167,7 @@ class EmbeddedPool:
         tensors = None
         if self._keeps_vectors(before, rows, change) and not self.embeddings.has_many_gaps:
             joined = self.embeddings.at([self.pool.index(shown.id) for shown in change.joined])
-            embed = partial(_embed_outputs, known, self.embedder)
+            embed = partial(embed_outputs, known, self.embedder)
             tensors = change_tensors(before.tensors, rows, change, joined, embed, settings.outputs)
         if tensors is None:
             return self._rebuild(settings, self.lexical_share)
@@ -283,15 +283,6 @@ class EmbeddedPool:
             shown = [self.demonstration(row)]
             self.counted[row] = count_demonstration_tokens(shown, settings.template, settings.count_tokens)[0]
         return self.counted[row]
-
-
-def _embed_outputs(known: dict[str, Tensor], embedder: Embedder, texts: Sequence[str]) -> Tensor:
-    """Embeddings of output texts ``[m, d′]``, zeros for empty ones; those that are not known yet join ``known``."""
-    new = sorted({text for text in texts if text and text not in known})
-    if new:
-        known.update(zip(new, embed_documents(embedder, new), strict=True))
-    blank = torch.zeros_like(next(iter(known.values()))) if known else torch.zeros(1)
-    return torch.stack([known[text] if text else blank for text in texts])
 
 
 def check_size(pool: Pool, distinct: int, settings: Settings) -> None:
