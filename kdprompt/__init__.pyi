@@ -6,6 +6,7 @@ from .errors import MissingKeyError as MissingKeyError
 from .errors import ModelNotFoundError as ModelNotFoundError
 from .errors import PoolError as PoolError
 from .errors import QueryError as QueryError
+from .errors import TemplateError as TemplateError
 from .explanation import Explanation as Explanation
 from .measure_profile import ProfileMeasurement as ProfileMeasurement
 from .measure_profile import measure_profile as measure_profile

@@ -11,6 +11,7 @@ __all__ = [
     "ModelNotFoundError",
     "PoolError",
     "QueryError",
+    "TemplateError",
 ]
 
 
@@ -40,3 +41,7 @@ class EmbeddingError(KDPromptError, ValueError):
 
 class ModelNotFoundError(KDPromptError, OSError):
     """No weights for the default embedding model were found."""
+
+
+class TemplateError(KDPromptError, ValueError):
+    """A template of a prompt cannot be read or filled."""

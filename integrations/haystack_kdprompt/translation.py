@@ -83,7 +83,7 @@ def build_pool(examples: Examples, schema: Schema | None) -> tuple[Pool, Tensor 
         EmbeddingError: Some documents have an embedding and others have none.
     """
     if isinstance(examples, str | Path):
-        return Pool.from_jsonl(examples, schema), None
+        return Pool.from_file(examples, schema), None
     given = examples.filter_documents() if isinstance(examples, DocumentStore) else examples
     documents = [example for example in given if isinstance(example, Document)]
     if not documents:

@@ -1,17 +1,20 @@
 """Examples in prompts, whatever is in them: braces in texts, messages with tool calls in chats."""
 
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any, Literal
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
-from langchain_core.prompts import PromptTemplate
+from langchain_core.prompts import BasePromptTemplate, PromptTemplate
+from langchain_core.prompts.message import BaseMessagePromptTemplate
 
 from kdprompt.pool.records import Demonstration, Schema, render_value
 
 __all__ = ["BraceSafePromptTemplate", "chat_of"]
 
 
+MAX_CALLERS = 16  # between a few-shot template and the example prompt that it formats
 _JINJA_SIGN = re.compile(r"[{}\r]|\n\Z")  # what begins a tag, and what jinja2 changes: \r, and a newline at the end
 
 
@@ -23,13 +26,13 @@ class BraceSafePromptTemplate(PromptTemplate):
     formatting undoes. For examples alone: elsewhere the doubled braces would stay.
 
     Which formatting is undone must be right: in a jinja2 template a doubled brace begins an expression, and text of an
-    example would be executed. So an example prompt of ``template_format="jinja2"`` writes its braces as jinja2 reads
-    them. An f-string example prompt cannot know what it stands in: within a jinja2 template it needs
-    ``outer_format="jinja2"``.
+    example would be executed. So the template looks who formats it: braces are written as the ``template_format`` of
+    the few-shot template reads them, whatever the format of the example prompt, and within a chat, which does not
+    format again, values stay as they are. Called by itself it writes for an f-string template, or for jinja2 where it
+    is jinja2 itself.
 
     Attributes:
-        outer_format: ``template_format`` of the ``FewShotPromptTemplate``; None: jinja2 where this template is jinja2,
-            else f-string.
+        outer_format: What is written where no template is seen that formats it, as when you call ``format`` yourself.
 
     Example:
         >>> from langchain_core.prompts import FewShotPromptTemplate
@@ -54,10 +57,34 @@ class BraceSafePromptTemplate(PromptTemplate):
             KeyError: A variable of the template is missing.
         """
         text = super().format(**kwargs)
-        outer = self.outer_format or ("jinja2" if self.template_format == "jinja2" else "f-string")
+        outer = _find_outer_format(self)
+        if outer == "unknown":
+            outer = self.outer_format or ("jinja2" if self.template_format == "jinja2" else "f-string")
+        if outer is None:
+            return text
         if outer == "jinja2":
             return _JINJA_SIGN.sub(lambda sign: f"{{{{ {sign[0]!r} }}}}", text)
         return text.replace("{", "{{").replace("}", "}}")
+
+
+def _find_outer_format(prompt: PromptTemplate) -> str | None:
+    """How what a template writes is formatted again: by the nearest template among the callers.
+
+    LangChain does not say to an example prompt what it stands in, and only the callers know.
+
+    Returns:
+        The format, None where it is not formatted again, or ``unknown`` where no template is among the callers.
+    """
+    frame = sys._getframe(2)
+    for _ in range(MAX_CALLERS):
+        owner = frame.f_locals.get("self")
+        if owner is not prompt and isinstance(owner, BasePromptTemplate | BaseMessagePromptTemplate):
+            again = getattr(owner, "template_format", None) if hasattr(owner, "example_prompt") else None
+            return again if again in ("f-string", "jinja2") else None
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return "unknown"
 
 
 def chat_of(demonstrations: Iterable[Demonstration], schema: Schema) -> list[BaseMessage]:

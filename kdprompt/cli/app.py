@@ -1,11 +1,16 @@
 """The command ``kdprompt``."""
 
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+import kdprompt
 from kdprompt.cli.bench import bench
+from kdprompt.cli.build import build
+from kdprompt.cli.config import hoist_config, read_config
 from kdprompt.cli.demo import demo
 from kdprompt.cli.doctor import doctor
 from kdprompt.cli.profile import profile
@@ -17,13 +22,50 @@ from kdprompt.errors import KDPromptError
 
 __all__ = ["app", "main"]
 
+
+class _Commands(TyperGroup):
+    """The commands; ``--config`` may stand behind them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Arguments with ``--config`` in front."""
+        return super().parse_args(ctx, hoist_config(args))
+
+
 app = typer.Typer(
-    help="Chooses which demonstrations go into a prompt, how many, and in which order.",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"kdprompt {kdprompt.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def configure(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help='TOML file with options: pool = "…", [select] k = 4; flags win.', exists=True, dir_okay=False
+        ),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Chooses which demonstrations go into a prompt, how many, and in which order."""
+    if config is not None:
+        command: Any = context.command
+        context.default_map = read_config(config, command.commands)
+
+
 app.command()(select)
+app.command()(build)
 app.command()(demo)
 app.command()(bench)
 app.command()(tables)

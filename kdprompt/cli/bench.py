@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from kdprompt.cli.options import SeedOption
+from kdprompt.cli.checks import check_device, check_folder
+from kdprompt.cli.options import IdKeyOption, InputKeyOption, OutputKeyOption, SeedOption, TaskKeyOption
+from kdprompt.cli.pools import Keys
 from kdprompt.cli.reader import import_attribute, open_reader
 from kdprompt.cli.tables import write_results
 from kdprompt.cli.terminal import Terminal
@@ -26,12 +28,15 @@ class _Files:
     pool: Path | None
     dev: Path | None
     test: Path | None
+    keys: Keys
 
 
 PoolFile = Annotated[Path | None, Option(help="Instead of --data: the pool.", exists=True)]
 DevFile = Annotated[Path | None, Option(help="… the dev queries: the traffic.", exists=True)]
 TestFile = Annotated[Path | None, Option(help="… the labelled test queries.", exists=True)]
-Data = Annotated[list[Path] | None, Option(help="Prefix of PREFIX.pool.jsonl, .dev.jsonl and .test.jsonl; repeatable.")]
+Data = Annotated[
+    list[Path] | None, Option(help="Prefix of PREFIX.pool.jsonl (or .csv, …), .dev and .test; repeatable.")
+]
 Selectors = Annotated[
     list[str] | None,
     Option(
@@ -89,26 +94,31 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     metric: MetricName = "auto",
     embedder: Annotated[str, Option(help="'minilm', 'lsa', or a sentence-transformers model.")] = "minilm",
     seed: SeedOption = 0,
+    input_key: InputKeyOption = None,
+    output_key: OutputKeyOption = None,
+    task_key: TaskKeyOption = None,
+    id_key: IdKeyOption = None,
 ) -> None:
     """Compare selectors by what a model answers: score, log-loss, calibration, tokens, latency, paired statistics."""
+    check_folder(output)
+    check_device(device)
+    ks, how = k or [DEFAULT_K], {"limit": limit, "split": split, "seed": seed, "metric": _metric(metric)}
+    selectors, first = _selectors(selector or ["kdprompt", "nearest-last"], reference)
+    keys = Keys(input_key, output_key, task_key, id_key)
+    base = _datasets(_Files(data or [], pool, dev, test, keys), max(ks))
+    readers = _open_readers(model, Terminal(stderr=True), scoring, max_new_tokens, dtype=dtype, device=device)
+    make_plan = _prepare(base, suite or ["clean"], ks, _embed(embedder, base, output), how)
+    _run(make_plan, selectors, readers, output, first)
+
+
+def _prepare(
+    base: Sequence[Any], suites: Sequence[str], ks: list[int], embed: Any, how: dict[str, Any]
+) -> "partial[Any]":
+    """A plan but for its selectors and its reader."""
     from kdprompt.evaluate import Plan, apply_suite
 
-    log = Terminal(stderr=True)
-    selectors, first = _selectors(selector or ["kdprompt", "nearest-last"], reference)
-    scored = _metric(metric)
-    base = _datasets(_Files(data or [], pool, dev, test))
-    readers = _open_readers(model, log, scoring, max_new_tokens, dtype=dtype, device=device)
-    make_plan = partial(
-        Plan,
-        metric=scored,
-        datasets=[dataset for name in suite or ["clean"] for dataset in apply_suite(base, name, seed=seed)],
-        ks=k or [DEFAULT_K],
-        embed=_embed(embedder, base, output),
-        limit=limit,
-        split=split,
-        seed=seed,
-    )
-    _run(make_plan, selectors, readers, output, first)
+    datasets = [dataset for name in suites for dataset in apply_suite(base, name, seed=how["seed"])]
+    return partial(Plan, datasets=datasets, ks=ks, embed=embed, **how)
 
 
 def _open_readers(models: list[str] | None, log: Terminal, *scoring: Any, **how: Any) -> Iterator[Any]:
@@ -137,6 +147,7 @@ def _run(
     make_plan: "partial[Any]", selectors: Sequence[Any], readers: Iterator[Any], output: Path, reference: str
 ) -> None:
     """Runs the plan with each reader; what needs none is computed with the first."""
+    from kdprompt.cli.progress import show_tables_progress
     from kdprompt.evaluate import Predictor, Store, summarise
 
     with Store(output) as store:
@@ -158,7 +169,9 @@ def _run(
         "split": make_plan.keywords["split"],
         "seed": make_plan.keywords["seed"],
     }
-    write_results(summarise(cells, reference, about, seed=make_plan.keywords["seed"]), output)
+    with show_tables_progress() as progress:
+        results = summarise(cells, reference, about, seed=make_plan.keywords["seed"], progress=progress)
+    write_results(results, output)
 
 
 def _run_reader(plan: Any, store: Any) -> list[Any]:
@@ -170,19 +183,31 @@ def _run_reader(plan: Any, store: Any) -> list[Any]:
         return list(run(plan, store, lambda done, what: progress.update(bar, advance=done, description=what)))
 
 
-def _datasets(files: _Files) -> list[Any]:
+def _datasets(files: _Files, largest_k: int) -> list[Any]:
+    """The data sets, each with a pool of at least so many examples."""
+    datasets = _read_datasets(files)
+    small = min(datasets, key=lambda dataset: dataset.pool.distinct)
+    if largest_k > small.pool.distinct:
+        raise ValueError(
+            f"--k {largest_k} is more than the pool of {small.name!r} has: {small.pool.distinct} distinct examples"
+        )
+    return datasets
+
+
+def _read_datasets(files: _Files) -> list[Any]:
     from kdprompt.evaluate import Dataset
 
+    schema = files.keys.schema()
     single = (files.pool, files.dev, files.test)
     if any(single):
         if files.data or not all(single):
             raise ValueError("give either --data, or all of --pool, --dev and --test")
         assert files.pool and files.dev and files.test
-        name = files.pool.name.removesuffix(".jsonl").removesuffix(".pool")
-        return [Dataset.from_jsonl(files.pool, files.dev, files.test, name=name)]
+        name = files.pool.name.removesuffix(".gz").rpartition(".")[0].removesuffix(".pool") or files.pool.name
+        return [Dataset.from_files(files.pool, files.dev, files.test, name=name, schema=schema)]
     if not files.data:
         raise ValueError("nothing to run on: give --data PREFIX, or --pool, --dev and --test")
-    return [Dataset.from_prefix(prefix) for prefix in files.data]
+    return [Dataset.from_prefix(prefix, schema) for prefix in files.data]
 
 
 def _embed(name: str, datasets: Sequence[Any], output: Path) -> Any:

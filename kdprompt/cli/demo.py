@@ -1,32 +1,37 @@
 """``kdprompt demo``: the main job on the pool that the package ships."""
 
-from typing import Annotated
+from collections import Counter
+from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from kdprompt.cli.terminal import Terminal
 
 __all__ = ["demo"]
 
-QUERY = "since the last update my board takes half a minute to open, can someone look into this?"
+QUERY = "The reminder for a finished task went out anyway, in duplicate."
+TASK = "support"
 
 
 def demo(
     query: Annotated[str, typer.Argument(help="A message to the support desk.")] = QUERY,
     k: Annotated[int, typer.Option(help="Demonstrations in the prompt.", min=0)] = 6,
 ) -> None:
-    """Select demonstrations for a message to a support desk from 202 examples of two mixed tasks, and show why."""
+    """Select demonstrations for a message to a support desk, beside its nearest neighbours, and show why."""
     from kdprompt import DistillationSelector, PromptTemplate, Settings
     from kdprompt.cli.progress import ProgressEmbedder
     from kdprompt.cli.selection_view import show
     from kdprompt.resources import support_desk, support_desk_queries
 
     console = Terminal()
-    pool = support_desk()
+    pool, traffic = support_desk(), support_desk_queries()
+    right = next((message["output"] for message in traffic if message["input"] == query), None)
     console.print(
-        f"A pool of {len(pool)} messages to the support desk of an imagined product. Two tasks are mixed in it: which "
-        "desk a message goes to (support), and its tone (tone). The query is of the first.\n"
+        f"A pool of {len(pool)} messages to the support desk of an imagined product, of two tasks: the desk that a "
+        "message goes to (support), and its tone. This one is new; a language model is to say its desk:\n"
     )
+    console.print(f"    {query}\n", style="bold")
     template = PromptTemplate(
         demonstration="Message: {input}\nDesk: {output}",
         query="Message: {input}\nDesk:",
@@ -36,14 +41,39 @@ def demo(
         selector = DistillationSelector.from_examples(
             pool,
             ProgressEmbedder(),
-            queries=[message["input"] for message in support_desk_queries()],
+            queries=[message["input"] for message in traffic],
             settings=Settings(k=k, template=template),
         )
-        explanation = selector.explain(query, task="support")
+        explanation = selector.explain(query, task=TASK)
+    _compare(console, pool, explanation, right)
+    console.print("Why these:\n", style="bold")
     show(console, explanation, template.text(explanation.selection.demonstrations, query))
-    blind = selector.explain(query)
-    console.print(
-        f"\nWithout the task tag, {sum(c.other_task for c in blind.selection.chosen)} of {len(blind.selection)} "
-        f"demonstrations would be of the other task, at an interference from other tasks of "
-        f"{blind.selection.cross_task:.3f}.\nNext: kdprompt select --pool yours.jsonl --query '…'"
+    console.print("\nNext: kdprompt select --pool yours.csv --query '…'")
+
+
+def _compare(console: Terminal, pool: Any, explanation: Any, right: str | None) -> None:
+    """Prints the prompt of the nearest neighbours and kdprompt's beside each other, and what each says."""
+    nearest = [pool[pool.index(ident)] for ident in explanation.nearest_ids]
+    chosen = list(explanation.selection.demonstrations)
+    table = Table(
+        title="Two prompts for it, in reading order", title_justify="left", title_style="bold", show_lines=True
     )
+    for name in ("nearest neighbours", "desk", "kdprompt", "desk"):
+        table.add_column(name, overflow="fold", ratio=None if name == "desk" else 1)
+    for neighbour, ours in zip(nearest, chosen, strict=False):
+        table.add_row(neighbour.input, neighbour.output, ours.input, ours.output)
+    table.add_section()
+    table.add_row(_count(nearest), "", _count(chosen), "")
+    console.print(table)
+    estimate = explanation.selection.estimate
+    if estimate:
+        likeliest = max(estimate, key=lambda name: float(estimate[name]))
+        console.print(
+            f"The whole pool says {likeliest.rpartition(': ')[2]} ({estimate[likeliest]:.0%})"
+            + (f"; the right desk is {right}.\n" if right else ".\n")
+        )
+
+
+def _count(shown: list[Any]) -> str:
+    counts = Counter(demonstration.output for demonstration in shown)
+    return ", ".join(f"{count} × {output}" for output, count in counts.most_common())

@@ -1,6 +1,6 @@
 """Progress on standard error."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-__all__ = ["ProgressEmbedder", "progress_bar"]
+__all__ = ["ProgressEmbedder", "progress_bar", "show_tables_progress"]
 
 
 class _Description(ProgressColumn):
@@ -40,6 +40,14 @@ def progress_bar() -> Iterator[Progress]:
     console = Terminal(stderr=True)
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as progress:
         yield progress
+
+
+@contextmanager
+def show_tables_progress() -> Iterator[Callable[[int, int], None]]:
+    """What shows how many tables of a benchmark are summarised, of how many: bootstraps take minutes."""
+    with progress_bar() as progress:
+        bar = progress.add_task("summarising tables", total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
 class ProgressEmbedder(SentenceTransformerEmbedder):

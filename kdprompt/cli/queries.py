@@ -1,4 +1,4 @@
-"""Queries of a command: texts of an option and lines of a file, with names that errors can use."""
+"""Queries of a command: texts of an option and records of a file, with names that errors can use."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,19 +7,24 @@ from typing import Any
 __all__ = ["read_queries"]
 
 
-def read_queries(path: Path | None, texts: Sequence[str] = ()) -> tuple[list[str | Mapping[str, Any]], list[str]]:
-    """Reads queries and names each by its place, and by its line where it comes from a file.
+def read_queries(
+    path: Path | None, texts: Sequence[str] = (), schema: Any = None
+) -> tuple[list[str | Mapping[str, Any]], list[str]]:
+    """Reads queries and names each by its place, and by file and line where it comes from a file.
 
     Args:
-        path: A file with one JSON object a line; None for none.
+        path: A file with records that have the input keys, or with a text a line; None for none.
         texts: Queries that stand before those of the file.
+        schema: Which keys hold the input; None is the default.
 
     Raises:
-        PoolError: A line of the file is not a JSON object.
+        PoolError: A line of the file cannot be read.
     """
-    from kdprompt.pool.jsonl import read_jsonl_lines
+    from kdprompt import Schema
+    from kdprompt.pool.files import read_records
 
-    lines = list(read_jsonl_lines(path)) if path else []
+    inputs = (schema or Schema()).inputs
+    lines = read_records(path, text_key=inputs[0] if len(inputs) == 1 else None) if path else []
     names = [f"query {i}" for i in range(len(texts))]
-    names += [f"query {i} (line {number})" for i, (number, _) in enumerate(lines, start=len(texts))]
+    names += [f"query {i} ({path}, {where})" for i, (where, _) in enumerate(lines, start=len(texts))]
     return [*texts, *(record for _, record in lines)], names

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from kdprompt.cli.checks import check_folder
 from kdprompt.cli.options import SeedOption
 from kdprompt.cli.terminal import Terminal
 
@@ -33,6 +34,7 @@ def reproduce(
     from kdprompt.report import write_phenomena
     from kdprompt.reproduce import measure_bias_and_mmd, measure_gap_and_length
 
+    check_folder(output)
     log = Terminal(stderr=True)
     output.mkdir(parents=True, exist_ok=True)
     datasets = _datasets(data)

@@ -1,22 +1,32 @@
 """``kdprompt select``: demonstrations for queries from a pool file."""
 
-import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
 from typer import Option
 
+from kdprompt.cli.checks import check_device, check_file, check_request
 from kdprompt.cli.clock import Clock
 from kdprompt.cli.embeddings import NoCacheOption, open_embedder
-from kdprompt.cli.options import DeviceOption, EmbeddingModelOption, PoolOption, QueriesOption
+from kdprompt.cli.options import (
+    DeviceOption,
+    EmbeddingModelOption,
+    IdKeyOption,
+    InputKeyOption,
+    NoOutputsOption,
+    OutputKeyOption,
+    QueriesOption,
+    TaskKeyOption,
+)
+from kdprompt.cli.output import Written, write_selections
+from kdprompt.cli.pools import Keys, read_pool
+from kdprompt.cli.prompts import PromptOptions
 from kdprompt.cli.queries import read_queries
-from kdprompt.cli.reader import CacheOption, count_answers, keep_answers, open_reader
+from kdprompt.cli.reader import CacheOption, keep_answers, open_reader
+from kdprompt.cli.select_job import Job, Request, is_stored, load_stored, with_traffic
 from kdprompt.cli.terminal import Terminal
 from kdprompt.defaults import DEFAULT_K, DEFAULT_STATIC_ROUNDS
-from kdprompt.printable import to_json_line
 
 __all__ = ["select"]
 
@@ -24,9 +34,19 @@ QueryOption = Annotated[list[str] | None, Option(help="A query; may be given sev
 StaticOption = Annotated[
     bool, Option("--static", help="One prompt for all queries (without queries: for inputs like the pool's).")
 ]
-KOption = Annotated[str, Option(help="Demonstrations a prompt, or 'auto'.")]
+PoolOption = Annotated[
+    Path,
+    Option(
+        help="Examples: JSON lines, JSON, CSV, TSV or Parquet, also with .gz; or what kdprompt build wrote of them.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+KOption = Annotated[str | None, Option(help=f"Demonstrations a prompt, or 'auto'. Default: {DEFAULT_K}.")]
 BudgetOption = Annotated[int | None, Option(help="Most tokens that the demonstrations may take.", min=0)]
-OutputOption = Annotated[Path | None, Option(help="Write selections here, one JSON object a line.")]
+OutputOption = Annotated[
+    Path | None, Option(help="Write selections here, one JSON object a line; - is standard output.")
+]
 TaskOption = Annotated[str | None, Option(help="Choose from this task alone.")]
 PermitOption = Annotated[list[str] | None, Option(help="Choose from examples with this output; repeatable.")]
 OrderOption = Annotated[
@@ -43,7 +63,12 @@ ReaderOption = Annotated[
     ),
 ]
 RoundsOption = Annotated[
-    int, Option(help="With --reader: how often its best static prompt is changed, some 480 answers each.", min=0)
+    int | None,
+    Option(
+        help="With --reader: how often its best static prompt is changed, some 480 answers each. "
+        f"Default: {DEFAULT_STATIC_ROUNDS}.",
+        min=0,
+    ),
 ]
 MaxAnswersOption = Annotated[
     int | None,
@@ -53,27 +78,20 @@ ProfileOption = Annotated[
     Path | None,
     Option(help="The reader's profile, as kdprompt profile writes it: no answer is needed.", exists=True),
 ]
-InputKeyOption = Annotated[list[str] | None, Option(help="Key of the input; repeatable. Default: input.")]
-OutputKeyOption = Annotated[list[str] | None, Option(help="Key of the output; repeatable. Default: output.")]
-
-
-@dataclass(frozen=True)
-class _Request:
-    """What is asked of the selector.
-
-    Attributes:
-        queries: As the user gave them.
-        is_static: Whether one prompt is wanted for all of them.
-        task: The task to choose from.
-        outputs: Permitted outputs.
-        max_answers: Most answers of the reader, for single queries.
-    """
-
-    queries: list[Any]
-    is_static: bool
-    task: str | None
-    outputs: list[str] | None
-    max_answers: int | None = None
+TemplateOption = Annotated[
+    Path | None,
+    Option(
+        help="jinja2 template of the prompt: examples (each with input, output and its own keys), input, instruction.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+InstructionOption = Annotated[str | None, Option(help="What stands in front of the demonstrations.")]
+MessagesOption = Annotated[bool, Option("--messages", help="Write prompts as chats too, as OpenAI's API takes them.")]
+TokenizerOption = Annotated[
+    str | None,
+    Option(help="Counts the tokens of --budget: a tokenizer.json, its folder, or a Hugging Face model's name."),
+]
 
 
 def select(  # noqa: PLR0913 - a command's options are its interface
@@ -81,20 +99,27 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     query: QueryOption = None,
     queries: QueriesOption = None,
     static: StaticOption = False,
-    k: KOption = str(DEFAULT_K),
+    k: KOption = None,
     budget: BudgetOption = None,
+    tokenizer: TokenizerOption = None,
     output: OutputOption = None,
+    messages: MessagesOption = False,
+    template: TemplateOption = None,
+    instruction: InstructionOption = None,
     task: TaskOption = None,
     permit: PermitOption = None,
     order: OrderOption = None,
     reader: ReaderOption = None,
-    rounds: RoundsOption = DEFAULT_STATIC_ROUNDS,
+    rounds: RoundsOption = None,
     max_answers: MaxAnswersOption = None,
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
     profile: ProfileOption = None,
     input_key: InputKeyOption = None,
     output_key: OutputKeyOption = None,
+    task_key: TaskKeyOption = None,
+    id_key: IdKeyOption = None,
+    no_outputs: NoOutputsOption = False,
     model: EmbeddingModelOption = None,
     device: DeviceOption = None,
 ) -> None:
@@ -102,152 +127,131 @@ def select(  # noqa: PLR0913 - a command's options are its interface
 
     One query is explained on the terminal; several give one JSON object a line, on standard output or in --output.
     """
-    from kdprompt import Pool, Schema
-
-    log = Terminal(stderr=True)
-    schema = Schema(inputs=tuple(input_key or ("input",)), outputs=tuple(output_key or ("output",)))
-    loaded = Pool.from_jsonl(pool, schema)
-    request = _Request(
-        _check_queries(loaded, query or [], queries, may_be_empty=static), static, task, permit, max_answers
-    )
-    settings = _read_settings(k, budget, order, rounds, profile)
-    asked = open_reader(reader, log, device=device) if reader else None
-    clock = Clock(log)
-    with keep_answers(asked, cache) as kept:
-        job = _Job(request, kept, clock)
-        selector = job.build_selector(loaded, settings, open_embedder(model, device, cache, keep=not no_cache))
-        if output is None and (static or len(request.queries) == 1):
-            job.explain(selector)
-        else:
-            _write(job.select(selector), output, log)
-
-
-def _check_queries(pool: Any, texts: list[str], path: Path | None, *, may_be_empty: bool) -> list[Any]:
-    """All queries, each checked before anything costs time, so that a bad one at the end loses nothing."""
-    from kdprompt import QueryError
-
-    queries, names = read_queries(path, texts)
-    if not queries and not may_be_empty:
-        raise QueryError("nothing to select for: give --query, --queries, or --static")
-    pool.queries(queries, names)
-    return queries
-
-
-def _read_settings(k: str, budget: int | None, order: str | None, rounds: int, profile: Path | None) -> Any:
-    from kdprompt import ObjectiveSettings, Settings, StaticSettings
-    from kdprompt.objective.reader_profile import read_profile
-    from kdprompt.search.ordering import ORDERS
-
-    if k != "auto" and not k.isdecimal():
-        raise ValueError(f"--k must be a whole number from 0 or 'auto', got {k!r}")
-    size: Any = "auto" if k == "auto" else int(k)
-    chosen = ORDERS[order]() if order else None
-    objective = ObjectiveSettings(profile=None if profile is None else read_profile(profile))
-    return Settings(k=size, budget=budget, order=chosen, objective=objective, static=StaticSettings(rounds=rounds))
+    keys = Keys(input_key, output_key, task_key, id_key, no_outputs)
+    options = PromptOptions(k, budget, order, rounds, profile, template, instruction, tokenizer)
+    source = _Source(pool, keys, model, device, cache, keep=not no_cache)
+    asked = _Asked(query or [], queries, static, task, permit, max_answers)
+    _run(source, options, asked, _Reader(reader, device), _Output(output, messages))
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A request, the reader that answers for it, and the clock that its steps are timed by."""
+class _Asked:
+    """What is asked for: queries as texts and as a file, or one prompt, and what it may show."""
 
-    request: _Request
-    reader: Any
-    clock: Clock
+    texts: list[str]
+    path: Path | None
+    is_static: bool
+    task: str | None
+    permitted: list[str] | None
+    max_answers: int | None
 
-    def build_selector(self, pool: Any, settings: Any, embedder: Any) -> Any:
-        """Embeds the pool and calibrates on it."""
-        from kdprompt import DistillationSelector
-        from kdprompt.pool.embedding import embed_documents
 
-        request = self.request
-        vectors = embed_documents(embedder, [example.input for example in pool]) if len(pool) else None
-        self.clock.print_lap(f"embedded {len(pool):,} examples")
-        traffic = request.queries if request.is_static or self.reader else None
-        with self.clock.log.status("calibrating on the pool"):
-            selector = DistillationSelector.from_examples(
-                pool, embedder, queries=traffic, settings=settings, vectors=vectors
+@dataclass(frozen=True)
+class _Reader:
+    """The model that will read the prompts, by name."""
+
+    name: str | None
+    device: str | None
+
+
+@dataclass(frozen=True)
+class _Output:
+    """Where selections go, and whether as chats too."""
+
+    path: Path | None
+    messages: bool
+
+    @property
+    def file(self) -> Path | None:
+        """The file; None for standard output."""
+        return None if self.path == Path("-") else self.path
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file of examples, or what ``kdprompt build`` made of one.
+
+    Attributes:
+        path: The file.
+        keys: Of examples and queries.
+        model: The embedding model.
+        device: Of the embedder.
+        cache: Folder that keeps embeddings and a reader's answers; None: the user's, for embeddings alone.
+        keep: Whether embeddings are kept.
+    """
+
+    path: Path
+    keys: Keys
+    model: str | None
+    device: str | None
+    cache: Path | None
+    keep: bool
+
+    def load(self, settings: Any) -> "_Loaded":
+        """The pool, and the selector where the file holds one; ``settings`` changes settings."""
+        from kdprompt import Settings
+
+        if not is_stored(self.path):
+            return _Loaded(self, read_pool(self.path, self.keys), settings(Settings()))
+        if self.model is not None or self.keys != Keys():
+            raise ValueError(
+                f"{self.path} holds its keys and its embedder already; --model and keys belong to kdprompt build"
             )
-        self.clock.print_lap("prepared the pool and calibrated")
-        if self.reader and not request.is_static:
-            plan = selector.plan_answers(request.max_answers)
-            self.clock.log.print(f"asking {self.reader.name}: {plan}", style="dim", soft_wrap=True)
-            with count_answers(self.reader, total=plan.answers) as reader:
-                selector.calibrate(reader, max_answers=request.max_answers)
-            self.clock.print_lap(f"calibrated by the answers of {self.reader.name}")
-        return selector
-
-    def explain(self, selector: Any) -> None:
-        """Prints one selection with its reasons and the finished prompt."""
-        from kdprompt.cli.selection_view import show
-
-        request = self.request
-        query = None if request.is_static else request.queries[0]
-        with count_answers(self.reader if request.is_static else None) as reader:
-            explanation = selector.explain(query, task=request.task, outputs=request.outputs, reader=reader)
-        selection = explanation.selection
-        text = selection.query.text if selection.query else "{the query}"
-        show(Terminal(), explanation, selector.settings.template.text(selection.demonstrations, text))
-
-    def select(self, selector: Any) -> list[Any]:
-        """The selections that are asked for."""
-        request = self.request
-        if request.is_static:
-            with self.clock.log.status("selecting one prompt"), count_answers(self.reader) as reader:
-                selection = selector.select_static(task=request.task, outputs=request.outputs, reader=reader)
-            self.clock.print_lap("selected one prompt")
-            return [selection]
-        return self._select_batch(selector)
-
-    def _select_batch(self, selector: Any) -> list[Any]:
-        from kdprompt.cli.progress import progress_bar
-        from kdprompt.pool.embedding import embed_queries
-
-        request = self.request
-        texts = [query.text for query in selector.pool.queries(request.queries)]
-        vectors = embed_queries(selector.embedder, texts)
-        self.clock.print_lap(f"embedded {len(texts):,} queries")
-        with progress_bar() as progress:
-            bar = progress.add_task("selecting", total=len(texts))
-            selections: list[Any] = selector.select_batch(
-                request.queries,
-                task=request.task,
-                outputs=request.outputs,
-                vectors=vectors,
-                progress=lambda done: progress.advance(bar, done),
-            )
-        self.clock.print_lap(f"selected for {len(texts):,} queries")
-        return selections
+        selector = load_stored(self.path, settings, self.device)
+        return _Loaded(self, selector.pool, selector.settings, selector)
 
 
-def _write(selections: Iterable[Any], output: Path | None, log: Terminal) -> None:
-    from kdprompt.atomic_write import atomic_write
-
-    records = [_to_json(selection) for selection in selections]
-    lines = [to_json_line(record) + "\n" for record in records]
-    if output is None:
-        text = "".join(lines)
-        if not _can_print(text):  # JSON has escapes for what the console has no sign for
-            text = "".join(to_json_line(record, ascii_only=True) + "\n" for record in records)
-        typer.echo(text, nl=False)
-        return
-    atomic_write(output, "".join(lines))
-    log.print(f"wrote {len(lines):,} selections to {output}", style="dim")
-
-
-def _can_print(text: str) -> bool:
-    """Whether standard output has a sign for every sign of the text: a Windows console's code page has few."""
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def _run(source: _Source, options: PromptOptions, asked: _Asked, reader: _Reader, output: _Output) -> None:
+    """Checks everything, then works."""
+    log = Terminal(stderr=True)
+    check_file(output.file)
+    check_device(source.device)
+    loaded = source.load(options.settings())
+    request = loaded.check(asked)
+    model = open_reader(reader.name, log, device=reader.device) if reader.name else None
+    with keep_answers(model, source.cache) as kept:
+        job = Job(request, kept, Clock(log))
+        selector = loaded.open(job)
+        if output.path is None and not output.messages and (asked.is_static or len(request.queries) == 1):
+            job.explain(selector)
+            return
+        own = options.template is not None or options.instruction is not None
+        written = Written(selector.settings.template if own else None, output.messages, options.instruction or "")
+        write_selections(job.select(selector), output.file, written, log)
 
 
-def _to_json(selection: Any) -> dict[str, Any]:
-    """What is written of a selection: the query, the original examples in reading order, and the numbers."""
-    whole = selection.model_dump(mode="json", exclude={"chosen"})
-    chosen = [
-        {"id": member.demonstration.id, **member.model_dump(mode="json", exclude={"demonstration"})}
-        for member in selection.chosen
-    ]
-    return {"query": whole.pop("query"), "examples": selection.examples, "chosen": chosen, **whole}
+@dataclass(frozen=True)
+class _Loaded:
+    """A pool as it was read, with its settings, and its selector where it is stored."""
+
+    source: _Source
+    pool: Any
+    settings: Any
+    stored: Any = None
+
+    def check(self, asked: _Asked) -> Request:
+        """What is asked of the selector; whatever can be wrong is found before anything costs time."""
+        from kdprompt import QueryError
+        from kdprompt.selection.embedded_pool import check_size
+
+        check_size(self.pool, self.pool.distinct, self.settings)
+        check_request(self.pool, asked.task, asked.permitted)
+        for example in self.pool:
+            self.settings.template.render(example)
+        queries, names = read_queries(asked.path, asked.texts, self.pool.schema)
+        if not queries and not asked.is_static:
+            raise QueryError("nothing to select for: give --query, --queries, or --static")
+        for parsed, name in zip(self.pool.queries(queries, names), names, strict=True):
+            if asked.task is None and parsed.task is not None:
+                check_request(self.pool, parsed.task, None, f"the task of {name},")
+        return Request(queries, asked.is_static, asked.task, asked.permitted, asked.max_answers)
+
+    def open(self, job: Job) -> Any:
+        """The selector, ready."""
+        if self.stored is None:
+            source = self.source
+            embedder = open_embedder(source.model, source.device, source.cache, keep=source.keep)
+            return job.build_selector(self.pool, self.settings, embedder)
+        job.clock.print_lap(f"loaded {len(self.pool):,} examples")
+        queries = job.request.queries if job.request.is_static or job.reader else []
+        return job.calibrate(with_traffic(self.stored, queries) if queries else self.stored)

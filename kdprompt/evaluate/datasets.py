@@ -8,6 +8,7 @@ from pathlib import Path
 from kdprompt.errors import PoolError
 from kdprompt.evaluate.benchmark_pool import BenchmarkPool, EmbeddingFunction
 from kdprompt.evaluate.store import digest
+from kdprompt.pool.files import SUFFIXES
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Demonstration, Query, Schema
 
@@ -52,14 +53,14 @@ class Dataset:
     suite: str = "clean"
 
     @classmethod
-    def from_jsonl(cls, pool: Path, dev: Path, test: Path, *, name: str, schema: Schema | None = None) -> "Dataset":
-        """Reads three files with one JSON object a line.
+    def from_files(cls, pool: Path, dev: Path, test: Path, *, name: str, schema: Schema | None = None) -> "Dataset":
+        """Reads three files of examples: JSON lines, JSON, CSV, TSV or Parquet.
 
         Raises:
             PoolError: A file cannot be read, an example has no output, or an input stands in two of the files.
         """
         files = {"pool": pool, "dev": dev, "test": test}
-        splits = {split: Pool.from_jsonl(path, schema) for split, path in files.items()}
+        splits = {split: Pool.from_file(path, schema) for split, path in files.items()}
         for split, path in files.items():
             unlabelled = next((d for d in splits[split] if d.output is None), None)
             if unlabelled is not None:
@@ -70,18 +71,17 @@ class Dataset:
         cases = {split: tuple(_labelled_case(d) for d in splits[split]) for split in ("dev", "test")}
         return cls(name, splits["pool"], tuple(case.query for case in cases["dev"]), cases["dev"], cases["test"])
 
+    from_jsonl = from_files  # its former name
+
     @classmethod
     def from_prefix(cls, prefix: Path, schema: Schema | None = None) -> "Dataset":
-        """Reads ``prefix.pool.jsonl``, ``prefix.dev.jsonl`` and ``prefix.test.jsonl``.
+        """Reads ``prefix.pool.jsonl``, ``prefix.dev.jsonl`` and ``prefix.test.jsonl``, or other files of examples.
 
         Raises:
-            PoolError: A file does not exist, or as ``from_jsonl``.
+            PoolError: A file does not exist, or as ``from_files``.
         """
-        files = {split: prefix.with_name(f"{prefix.name}.{split}.jsonl") for split in ("pool", "dev", "test")}
-        for path in files.values():
-            if not path.is_file():
-                raise PoolError(f"no such file: {path}; a data set is three files, NAME.pool.jsonl, .dev and .test")
-        return cls.from_jsonl(**files, name=prefix.name, schema=schema)
+        files = {split: _find_file(prefix, split) for split in ("pool", "dev", "test")}
+        return cls.from_files(**files, name=prefix.name, schema=schema)
 
     @cached_property
     def labels(self) -> tuple[str, ...] | None:
@@ -118,6 +118,17 @@ class Dataset:
             embed=embed,
             seed=seed,
         )
+
+
+def _find_file(prefix: Path, split: str) -> Path:
+    names = [f"{prefix.name}.{split}{suffix}{packed}" for suffix in SUFFIXES for packed in ("", ".gz")]
+    path = next((prefix.with_name(name) for name in names if prefix.with_name(name).is_file()), None)
+    if path is None:
+        raise PoolError(
+            f"no such file: {prefix.with_name(names[0])}; a data set is three files, NAME.pool.jsonl, .dev and .test "
+            f"(or {', '.join(list(SUFFIXES)[1:])})"
+        )
+    return path
 
 
 def _labelled_case(demonstration: Demonstration) -> Case:

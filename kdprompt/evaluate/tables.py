@@ -1,7 +1,7 @@
 """From cells of a benchmark to tables: means with intervals, and paired comparisons with a reference selector."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -102,7 +102,18 @@ class Results(BaseModel):
     cells: list[Cell]
 
 
-def summarise(cells: Iterable[Cell], reference: str, about: dict[str, Any] | None = None, *, seed: int = 0) -> Results:
+Progress = Callable[[int, int], object]
+"""Is told how many tables are done, and of how many."""
+
+
+def summarise(
+    cells: Iterable[Cell],
+    reference: str,
+    about: dict[str, Any] | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Results:
     """Makes tables from cells, one for each reader, data set, suite and k.
 
     Args:
@@ -110,6 +121,7 @@ def summarise(cells: Iterable[Cell], reference: str, about: dict[str, Any] | Non
         reference: Name of the selector that is compared with all others.
         about: What was run.
         seed: Seed of the bootstrap.
+        progress: Called when a table is done.
     """
     all_cells = list(cells)
     readers = list(dict.fromkeys(cell.reader for cell in all_cells if cell.reader != NO_READER)) or [NO_READER]
@@ -118,31 +130,34 @@ def summarise(cells: Iterable[Cell], reference: str, about: dict[str, Any] | Non
     for reader, cell in ((reader, cell) for reader in readers for cell in without_last):
         if cell.reader in (reader, NO_READER):
             groups.setdefault((reader, cell.suite, cell.dataset, cell.k), []).append(cell)
-    tables = [
-        Table(
-            dataset=dataset,
-            suite=suite,
-            k=k,
-            queries=len(group[0].score),
-            reference=reference,
-            rows=_rows(group, reference, seed),
-            reader=reader,
-        )
-        for (reader, suite, dataset, k), group in groups.items()
-    ]
+    tables = []
+    for (reader, suite, dataset, k), group in groups.items():
+        about_table: dict[str, Any] = {
+            "dataset": dataset,
+            "suite": suite,
+            "k": k,
+            "queries": len(group[0].score),
+            "reader": reader,
+        }
+        tables.append(Table(**about_table, reference=reference, rows=_rows(group, reference, seed)))
+        if progress is not None:
+            progress(len(tables), len(groups))
     return Results(about=about or {}, tables=tables, cells=all_cells)
 
 
 SHARED_SETTINGS = ("embedder", "split", "seed")  # what runs must have in common to stand in one table
 
 
-def join_results(parts: Sequence[Results], reference: str | None = None, *, seed: int = 0) -> Results:
+def join_results(
+    parts: Sequence[Results], reference: str | None = None, *, seed: int = 0, progress: Progress | None = None
+) -> Results:
     """Makes one benchmark from several that asked the same queries, such as runs with several readers or on other days.
 
     Args:
         parts: At least one benchmark; where two hold the same cell, the later one counts.
         reference: Name of the selector that is compared with all others; None takes that of the first benchmark.
         seed: Seed of the bootstrap.
+        progress: Called when a table is done.
 
     Raises:
         ValueError: They differ in embedder, split, seed or the number of queries of a data set, or none of them has
@@ -160,7 +175,7 @@ def join_results(parts: Sequence[Results], reference: str | None = None, *, seed
     readers = list(dict.fromkeys(cell.reader for cell in cells if cell.reader not in ("", NO_READER)))
     shared = {name: first.get(name) for name in SHARED_SETTINGS}
     about = {"reader": ", ".join(readers), **shared, "command": "\n".join(commands)}
-    return summarise(cells, reference, about, seed=seed)
+    return summarise(cells, reference, about, seed=seed, progress=progress)
 
 
 def _check_shared_settings(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:

@@ -1,13 +1,14 @@
 """Files with one JSON object a line."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kdprompt.errors import PoolError
 
-__all__ = ["read_jsonl", "read_jsonl_lines"]
+__all__ = ["check_depth", "check_object", "parse_lines", "read_jsonl"]
+
+MAX_DEPTH = 100
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
@@ -23,25 +24,53 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
         PoolError: A line is not valid JSON or not an object; the error names the file and the line.
         FileNotFoundError: There is no such file.
     """
-    return [record for _, record in read_jsonl_lines(path)]
+    records = []
+    for where, record in parse_lines(Path(path).read_bytes(), str(path)):
+        check_object(record, f"{path}, {where}")
+        records.append(record)
+    return records
 
 
-def read_jsonl_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The same as ``read_jsonl``, each object with the number of its line from 1, for errors further on."""
-    with Path(path).open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.removeprefix(b"\xef\xbb\xbf").strip():
-                yield number, _parse_line(line, f"{path}, line {number}")
+def check_object(value: object, where: str) -> None:
+    """Raises a ``PoolError`` that names the place where a value is no JSON object."""
+    if not isinstance(value, dict):
+        raise PoolError(f"{where} must hold a JSON object, got {type(value).__name__}: {value!r:.80}")
 
 
-def _parse_line(line: bytes, where: str) -> dict[str, Any]:
+def parse_lines(data: bytes, path: str) -> list[tuple[str, Any]]:
+    """The values of lines of JSON, each with its line, ``line 3``; ``PoolError`` names file and line."""
+    lines = enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
+    return [(f"line {number}", _parse_line(line, f"{path}, line {number}")) for number, line in lines if line.strip()]
+
+
+def _parse_line(line: bytes, where: str) -> Any:
     try:
-        record = json.loads(line.decode("utf-8-sig"))
+        text = line.decode("utf-8-sig")
+        value = json.loads(text)
+        check_depth(text, value)
     except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply
         shown = line.decode("utf-8", "backslashreplace").strip()
         raise PoolError(
             f"{where} is not valid JSON ({error}): {shown:.80}. Every line must hold one JSON object."
         ) from error
-    if not isinstance(record, dict):
-        raise PoolError(f"{where} must hold a JSON object, got {type(record).__name__}: {record!r:.80}")
-    return record
+    return value
+
+
+def check_depth(text: str, value: object) -> None:
+    """Refuses JSON that is nested more deeply than what works with it further on can follow.
+
+    Args:
+        text: The JSON.
+        value: What it is.
+
+    Raises:
+        ValueError: It is nested more than 100 levels deep.
+    """
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    level, depth = [value], 0
+    while level:
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level, depth = [item for items in inner for item in items], depth + 1

@@ -1,6 +1,6 @@
 """Records that users bring: demonstrations, pools of them, and queries. Parsing and validation happen here, once.
 
-What comes in is whatever people have (dicts with any keys, strings, JSONL files); what goes on are frozen
+What comes in is whatever people have (dicts with any keys, strings, files); what goes on are frozen
 records with rendered texts and stable ids. Every error names the example and the key, or the line.
 """
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from kdprompt.errors import PoolError, QueryError
-from kdprompt.pool.jsonl import read_jsonl_lines
+from kdprompt.pool.example_forms import list_examples, to_mapping
+from kdprompt.pool.files import read_records
 from kdprompt.pool.records import (
     Demonstration,
     Query,
@@ -61,11 +62,12 @@ class Pool:
         return copy
 
     @classmethod
-    def from_records(cls, records: Iterable[Mapping[str, Any] | Demonstration], schema: Schema | None = None) -> "Pool":
-        """Makes a pool of mappings or demonstrations.
+    def from_records(cls, records: Iterable[Any], schema: Schema | None = None) -> "Pool":
+        """Makes a pool of examples.
 
         Args:
-            records: The examples.
+            records: Mappings, demonstrations, dataclasses, pydantic models, named tuples or chats in OpenAI's form: a
+                list, a generator, a pandas or polars frame, a ``datasets.Dataset``.
             schema: Which keys hold what; defaults to ``input``, ``output``, ``task``, ``id``.
 
         Returns:
@@ -78,15 +80,26 @@ class Pool:
         return cls((), schema).with_records(records)
 
     @classmethod
-    def from_jsonl(cls, path: str | Path, schema: Schema | None = None) -> "Pool":
-        """Reads a pool from a file with one JSON object a line; errors name the line."""
-        lines = list(read_jsonl_lines(path))
-        names = [f"example {i} (line {number})" for i, (number, _) in enumerate(lines)]
+    def from_file(cls, path: str | Path, schema: Schema | None = None) -> "Pool":
+        """Reads a pool from JSON lines, JSON, CSV, TSV or Parquet, as ``read_records`` says.
+
+        Args:
+            path: The file; its suffix says what it is.
+            schema: Which keys or columns hold what.
+
+        Raises:
+            MissingKeyError, PoolError: As ``from_records``; errors name the file and the line.
+            FileNotFoundError, ImportError: There is no such file, or what reads it is not installed.
+        """
+        lines = read_records(path)
+        names = [f"example {i} ({path}, {where})" for i, (where, _) in enumerate(lines)]
         return cls((), schema)._extended([record for _, record in lines], names)
+
+    from_jsonl = from_file  # its former name
 
     def with_records(self, records: Iterable[Mapping[str, Any] | Demonstration]) -> "Pool":
         """A pool with more examples behind these; content ids of repeated examples end in ``-2``, ``-3`` and so on."""
-        listed = list(records)
+        listed = list_examples(records)
         return self._extended(listed, [f"example {i}" for i in range(len(listed))])
 
     def _extended(self, records: Sequence[Mapping[str, Any] | Demonstration], names: Sequence[str]) -> "Pool":
@@ -147,6 +160,7 @@ class Pool:
     def _parse(self, record: Mapping[str, Any] | Demonstration, where: str, taken: Container[str]) -> Demonstration:
         if isinstance(record, Demonstration):
             return record
+        record = self._to_mapping(record)
         if not isinstance(record, Mapping):
             raise PoolError(f"{where} must be a mapping, got {type(record).__name__}: {record!r:.80}")
         text = self.schema.input_text(record, where)
@@ -154,9 +168,10 @@ class Pool:
             raise PoolError(f"{where} has an empty input ({list(self.schema.inputs)}); give it text or leave it out")
         output = self.schema.output_text(record, where)
         tag = self._task_of(record)
-        check_text("\n".join((text, output or "", tag or "")), where, PoolError)
         given_id = record.get(self.schema.id) if self.schema.id else None
-        ident = _fresh(make_content_id(text, output, tag), taken) if is_missing(given_id) else render_value(given_id)
+        rendered_id = "" if is_missing(given_id) else render_value(given_id)
+        check_text("\n".join((text, output or "", tag or "", rendered_id)), where, PoolError)
+        ident = _fresh(make_content_id(text, output, tag), taken) if is_missing(given_id) else rendered_id
         return Demonstration(id=ident, input=text, output=output, task=tag, fields=copy_fields(record))
 
     def query(self, query: "str | Mapping[str, Any] | Query", where: str = "the query") -> Query:
@@ -172,14 +187,18 @@ class Pool:
         """
         if isinstance(query, str):
             query = Query(text=query)
-        elif isinstance(query, Mapping):
+        elif isinstance(query := self._to_mapping(query), Mapping):
             query = Query(text=self.schema.input_text(query, where), task=self._task_of(query))
         elif not isinstance(query, Query):
             raise QueryError(f"{where} must be text, a mapping or a Query, got {type(query).__name__}: {query!r:.80}")
         if not query.text.strip():
             raise QueryError(f"{where} is empty; give it text")
-        check_text(query.text, where, QueryError)
+        check_text(f"{query.text}\n{query.task or ''}", where, QueryError)
         return query
+
+    def _to_mapping(self, example: Any) -> Any:
+        keys = (self.schema.inputs or ("input",))[0], (self.schema.outputs or ("output",))[0]
+        return example if isinstance(example, Query) else to_mapping(example, *keys)
 
     def _task_of(self, record: Mapping[str, Any]) -> str | None:
         task = record.get(self.schema.task) if self.schema.task else None

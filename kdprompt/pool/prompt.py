@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
+from kdprompt.errors import TemplateError
 from kdprompt.pool.records import Demonstration
 
 __all__ = ["PromptTemplate", "approximate_tokens", "to_messages"]
 
 CountTokens = Callable[[str], int]
 _PLACE = re.compile(r"\{(input|output)\}")
+_NAME = re.compile(r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})")
 _PIECE = re.compile(
     r"(?=[A-Za-z+/=_-]*\d)[A-Za-z0-9+/=_-]{16,}"  # hexadecimal, base64, ids
     r"|(?<=\d)[A-Za-z]|[A-Z]?[a-z]+|[A-Z]+|[\r\n]+|[ \t\f\v]{2,}| (?=\d|\Z)|[^ \t\f\v]"
@@ -37,6 +39,9 @@ class PromptTemplate:
         separator: Between them.
         instruction: In front of everything, where not empty.
 
+    Raises:
+        TemplateError: Demonstration or query show no ``{input}`` but another name in braces, ``{question}`` say.
+
     Example:
         >>> from kdprompt.pool.pool import Demonstration
         >>> shown = Demonstration(id="1", input='{"a": 1}', output="json")
@@ -51,6 +56,16 @@ class PromptTemplate:
     query: str = "Input: {input}\nOutput:"
     separator: str = "\n\n"
     instruction: str = ""
+
+    def __post_init__(self) -> None:
+        for part in ("demonstration", "query"):
+            text = getattr(self, part)
+            other = _NAME.search(text)
+            if "{input}" not in text and other and other[1] != "output":
+                raise TemplateError(
+                    f"the template of a {part} would print {other[0]} as it stands and never show the input: write "
+                    f"{{input}} there (and {{output}}), got {text!r:.80}"
+                )
 
     def render(self, demonstration: Demonstration) -> str:
         """One demonstration as text."""

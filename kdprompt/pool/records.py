@@ -7,14 +7,15 @@ texts and stable ids. Every error names the example and the key.
 import copy
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdprompt.errors import MissingKeyError
 
-__all__ = ["Demonstration", "Query", "Schema", "copy_fields", "normalise_text", "render_value"]
+__all__ = ["Demonstration", "Query", "Schema", "copy_fields", "normalise_text", "render_value", "suggest"]
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)  # made once: ``json.dumps`` would make one for each id
 FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -185,16 +186,41 @@ class Schema(BaseModel):
             known = {*self.inputs, self.task, self.id}
             keys = tuple(key for key in record if key not in known)
         if not keys or all(is_missing(record.get(key)) for key in keys):
+            self._refuse_misspelt(record, keys, where)
             return None
         return _join(record, keys, where, "output")
+
+    def _refuse_misspelt(self, record: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+        """Tells a record without an output from one whose key of the output is written otherwise."""
+        others = [str(key) for key in record if key not in {*self.inputs, *keys, self.task, self.id}]
+        for key in keys:
+            near = suggest(key, others) if key not in record else None
+            if near and abs(len(near) - len(key)) <= 2:
+                raise MissingKeyError(
+                    f"{where} has no output: it has no key {key!r}, but {near!r}. Rename it, or name it in the schema "
+                    f"(output keys are {list(keys)})."
+                )
+
+
+def suggest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a misspelt one is likely to be, or None.
+
+    Example:
+        >>> suggest("lable", ["label", "text"]), suggest("output", ["input"])
+        ('label', None)
+    """
+    near = get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return near[0] if near else None
 
 
 def _join(record: Mapping[str, Any], keys: Sequence[str], where: str, role: str) -> str:
     for key in keys:
         if key not in record:
+            near = suggest(key, map(str, record))
             raise MissingKeyError(
-                f"{where} has no {role} key {key!r}; it has {sorted(map(str, record))}. Add the key, or name "
-                f"the right one in the schema ({role} keys are {list(keys)})."
+                f"{where} has no {role} key {key!r}; it has {sorted(map(str, record))}. "
+                + (f"Did you mean {near!r}? " if near else "")
+                + f"Add the key, or name the right one in the schema ({role} keys are {list(keys)})."
             )
     if len(keys) == 1:
         return render_value(record[keys[0]])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdprompt.objective.candidate_outputs import CandidateOutputs
 from kdprompt.objective.objective import Objective
+from kdprompt.pool.records import suggest
 from kdprompt.search.position_profiles import PositionProfile, Recency, Uniform
 from kdprompt.search.search import first_minimum
 from kdprompt.tagged_union import TaggedUnion
@@ -27,6 +28,7 @@ __all__ = [
     "NearestLast",
     "Order",
     "OrderingProblem",
+    "order_by_name",
 ]
 
 EXACT = 7
@@ -211,6 +213,22 @@ ORDERS: dict[str, type[Order]] = {  # by the names of commands
     "nearest-first": NearestFirst,
     "by-objective": ByObjective,
 }
+
+
+def order_by_name(name: object) -> object:
+    """The order of a name, as commands and settings have it, and what is no text as it is.
+
+    Raises:
+        ValueError: There is no order of this name; the message suggests one.
+    """
+    if not isinstance(name, str):
+        return name
+    if name not in ORDERS:
+        near = suggest(name, ORDERS)
+        raise ValueError(
+            f"order must be one of {list(ORDERS)}, got {name!r}" + (f"; did you mean {near!r}?" if near else "")
+        )
+    return ORDERS[name]()
 
 
 def _position_weights(orders: Tensor, profile: PositionProfile, like: Tensor) -> Tensor:

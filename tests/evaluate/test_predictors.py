@@ -140,7 +140,9 @@ def test_differences_of_losses_are_the_reference_less_the_row(dataset, embed, tm
         cell.model_copy(update={"reader": "x", "selector": name, "log_loss": [value] * QUERIES})
         for name, value in (("better", 0.2), ("worse", 0.7))
     )
-    (table,) = summarise([better, worse], "better").tables
+    told = []
+    (table,) = summarise([better, worse], "better", progress=lambda done, total: told.append((done, total))).tables
+    assert told == [(1, 1)]
     assert table.rows[1].loss_against.difference == pytest.approx(-0.5) and table.rows[0].loss_against is None
     assert table.rows[1].loss_against.nats == "-0.50 [-0.50, -0.50]"
 

@@ -10,11 +10,14 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.prompts import (
+    AIMessagePromptTemplate,
     ChatPromptTemplate,
     FewShotChatMessagePromptTemplate,
     FewShotPromptTemplate,
+    HumanMessagePromptTemplate,
     MessagesPlaceholder,
     PromptTemplate,
+    SystemMessagePromptTemplate,
 )
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 
@@ -96,10 +99,7 @@ HOSTILE = [
 @pytest.mark.parametrize("outer", ["f-string", "jinja2"])
 def test_no_value_changes_or_is_executed_in_any_template_format(inner, outer):
     template = {"f-string": "{q}: {a}", "jinja2": "{{q}}: {{a}}", "mustache": "{{{q}}}: {{{a}}}"}[inner]
-    same = (inner == "jinja2") == (outer == "jinja2")
-    example = BraceSafePromptTemplate.from_template(
-        template, template_format=inner, **({} if same else {"outer_format": outer})
-    )
+    example = BraceSafePromptTemplate.from_template(template, template_format=inner)
     for value in HOSTILE:
         prompt = FewShotPromptTemplate(
             examples=[{"q": "x", "a": value}],
@@ -110,6 +110,33 @@ def test_no_value_changes_or_is_executed_in_any_template_format(inner, outer):
             example_separator="\n",
         )
         assert prompt.format(q="{?}") == f"x: {value}\n{{?}}:"
+        chat = ChatPromptTemplate([SystemMessagePromptTemplate(prompt=prompt), ("human", "{q}")])
+        assert [m.content for m in chat.format_messages(q="{?}")] == [f"x: {value}\n{{?}}:", "{?}"]
+    assert asyncio.run(prompt.aformat(q="{?}")) == asyncio.run(chat.aformat_messages(q="{?}"))[0].content
+    assert prompt.invoke({"q": "{?}"}).to_string() == f"x: {value}\n{{?}}:"
+
+
+@pytest.mark.parametrize("inner", ["f-string", "jinja2", "mustache"])
+def test_no_value_changes_in_a_chat_of_examples(inner):
+    """A chat is not formatted again: an example prompt made for few-shot text leaves values there as they are."""
+    templates = {"f-string": ("{q}", "{a}"), "jinja2": ("{{q}}", "{{a}}"), "mustache": ("{{{q}}}", "{{{a}}}")}[inner]
+    human, ai = (BraceSafePromptTemplate.from_template(text, template_format=inner) for text in templates)
+    example = ChatPromptTemplate([HumanMessagePromptTemplate(prompt=human), AIMessagePromptTemplate(prompt=ai)])
+    shots = FewShotChatMessagePromptTemplate(
+        examples=[{"q": "x", "a": value} for value in HOSTILE], example_prompt=example, input_variables=[]
+    )
+    chat = ChatPromptTemplate([("system", "Be {kind}."), shots, ("human", "{q}")])
+    messages = chat.format_messages(kind="{k}", q="{?}")
+    assert [message.content for message in messages[2:-1:2]] == HOSTILE
+    assert [message.content for message in asyncio.run(shots.aformat_messages())[1::2]] == HOSTILE
+
+
+def test_by_itself_an_example_prompt_writes_for_the_format_that_it_is_told():
+    said = {"f-string": "{{7*7}}", "jinja2": "{{ '{' }}7*7{{ '}' }}"}
+    for outer, text in said.items():
+        prompt = BraceSafePromptTemplate.from_template("{q}", outer_format=outer)
+        assert prompt.format(q="{7*7}") == text
+    assert BraceSafePromptTemplate.from_template("{q}").format(q="{7*7}") == said["f-string"]
 
 
 def test_a_missing_variable_is_still_named():

@@ -203,7 +203,7 @@ def test_a_missing_key_among_several_is_the_one_that_is_named():
 
 def test_from_a_file_the_line_is_named_too(tmp_path):
     path = write(tmp_path, '{"input": "a"}\n\n\n{"inputs": "b"}\n')
-    with pytest.raises(MissingKeyError, match=r"^example 1 \(line 4\) has no input key 'input'"):
+    with pytest.raises(MissingKeyError, match=r"^example 1 \(.*pool\.jsonl, line 4\) has no input key 'input'"):
         Pool.from_jsonl(path)
 
 

@@ -13,8 +13,17 @@ from hypothesis import strategies as st
 
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.target import Target
-from kdprompt.search.ordering import ByObjective, EvidenceLast, LikeliestLast, NearestFirst, NearestLast
+from kdprompt.search.ordering import ORDERS as ORDERS_BY_NAME
+from kdprompt.search.ordering import (
+    ByObjective,
+    EvidenceLast,
+    LikeliestLast,
+    NearestFirst,
+    NearestLast,
+    order_by_name,
+)
 from kdprompt.search.position_profiles import MeasuredProfile, PrimacyRecency, Recency, Uniform
+from kdprompt.settings import Settings
 from kdprompt.theory.kernels import Gaussian
 from support import RandomProblems, at_most, build_ordering_problem, kappa
 
@@ -378,3 +387,12 @@ def test_a_custom_profile_gives_its_end_to_short_prompts_and_repeats_its_front_f
 def test_invalid_profiles_raise_with_the_value(make, value):
     with pytest.raises(ValueError, match=f"got {re.escape(str(value))}"):
         make(value)
+
+
+def test_settings_take_an_order_by_name():
+    for name, kind in ORDERS_BY_NAME.items():
+        assert Settings(order=name).order == kind() == order_by_name(name)
+    with pytest.raises(ValueError, match="did you mean 'nearest-last'"):
+        Settings(order="nearest_last")
+    restored = Settings.model_validate_json(Settings(order="nearest-first").model_dump_json())
+    assert restored.order == ORDERS_BY_NAME["nearest-first"]()

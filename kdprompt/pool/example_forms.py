@@ -1,0 +1,81 @@
+"""Examples in the forms in which people have them: frames, data sets, dataclasses, pydantic models, chats."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from kdprompt.errors import PoolError
+
+__all__ = ["list_examples", "to_mapping"]
+
+
+def list_examples(examples: Iterable[Any]) -> list[Any]:
+    """Examples one by one, from a list, a generator, a pandas or polars frame, or a ``datasets.Dataset``.
+
+    Raises:
+        PoolError: They are one example, a text or a column rather than several examples.
+    """
+    if isinstance(examples, str | bytes | Mapping):
+        raise PoolError(f"examples must be several, got one {type(examples).__name__}; wrap it in a list")
+    to_dicts = getattr(examples, "to_dicts", None)  # polars
+    if callable(to_dicts):
+        return list(to_dicts())
+    if hasattr(examples, "columns") and callable(to_dict := getattr(examples, "to_dict", None)):  # pandas
+        return list(to_dict("records"))
+    return list(examples)
+
+
+def to_mapping(example: Any, input_key: str = "input", output_key: str = "output") -> Any:
+    """An example as a mapping where it can be one, else as it is.
+
+    Dataclasses, named tuples and pydantic models give their fields. A chat in OpenAI's form, ``{"messages": [...]}``,
+    without an input of its own, gives its last answer as the output and what stands before it as the input: the user's
+    text where that is one message, else a line ``role: text`` each.
+
+    Args:
+        example: The example.
+        input_key: Where the input of a chat goes.
+        output_key: Where its output goes.
+
+    Example:
+        >>> chat = [{"role": "user", "content": "2 + 2"}, {"role": "assistant", "content": "4"}]
+        >>> mapping = to_mapping({"messages": chat})
+        >>> mapping["input"], mapping["output"]
+        ('2 + 2', '4')
+    """
+    if isinstance(example, BaseModel):
+        example = {name: getattr(example, name) for name in type(example).model_fields}
+    elif dataclasses.is_dataclass(example) and not isinstance(example, type):
+        example = {field.name: getattr(example, field.name) for field in dataclasses.fields(example)}
+    elif isinstance(example, tuple) and hasattr(example, "_asdict"):
+        example = example._asdict()
+    if isinstance(example, Mapping) and input_key not in example and _is_chat(example.get("messages")):
+        return {**example, **_split_chat(example["messages"], input_key, output_key)}
+    return example
+
+
+def _is_chat(messages: object) -> bool:
+    return (
+        isinstance(messages, Sequence)
+        and not isinstance(messages, str)
+        and len(messages) > 0
+        and all(isinstance(message, Mapping) and {"role", "content"} <= message.keys() for message in messages)
+    )
+
+
+def _split_chat(messages: Sequence[Mapping[str, Any]], input_key: str, output_key: str) -> dict[str, str]:
+    said = [(str(message["role"]), _text(message["content"])) for message in messages]
+    answer = said.pop()[1] if said[-1][0] == "assistant" else None
+    asked = [(role, text) for role, text in said if role not in ("system", "developer")]
+    whole = asked[0][1] if len(asked) == 1 else "\n".join(f"{role}: {text}" for role, text in asked)
+    return {input_key: whole} | ({} if answer is None else {output_key: answer})
+
+
+def _text(content: object) -> str:
+    """A message's text; of content in parts, the parts that are text."""
+    if isinstance(content, str) or content is None:
+        return content or ""
+    parts = content if isinstance(content, Sequence) else [content]
+    return "\n".join(str(part["text"]) for part in parts if isinstance(part, Mapping) and "text" in part)
