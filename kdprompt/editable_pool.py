@@ -10,6 +10,7 @@ from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.pool import Pool
 from kdprompt.selection.embedded_pool import EmbeddedPool, Record
 from kdprompt.settings import Settings
+from kdprompt.short_repr import shorten
 
 __all__ = ["EditablePool"]
 
@@ -28,6 +29,10 @@ class EditablePool:
         self.settings = settings
         self._pool = pool
         self._change_lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        embedder = shorten(repr(self.embedder), 80)
+        return f"{type(self).__name__}({len(self.pool)} demonstrations, {embedder}, {self.settings!r})"
 
     @property
     def pool(self) -> Pool:

@@ -23,9 +23,9 @@ from kdprompt.tuning.static_choice import StaticChoice
 __all__ = ["Explanation", "explain_query", "explain_static"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
-    """Why these demonstrations; ``str()`` is the page.
+    """Why these demonstrations; ``str()``, or ``print``, gives all of it as text.
 
     Attributes:
         selection: The selection.
@@ -65,6 +65,9 @@ class Explanation:
             *(f"note: {note}" for note in selection.notes),
         ]
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"Explanation({self.selection!r}, J of the nearest: {self.nearest.total:.3f}; print() shows all)"
 
     def _support(self) -> list[str]:
         guess = ", ".join(f"{name} {value:.2f}" for name, value in self.selection.estimate.items())

@@ -15,6 +15,7 @@ from kdprompt.objective.parameters import ObjectiveSettings
 from kdprompt.pool.prompt import CountTokens, PromptTemplate, approximate_tokens
 from kdprompt.search import ordering
 from kdprompt.search.ordering import ByObjective, LikeliestLast, Order
+from kdprompt.short_repr import ChangedFields
 
 __all__ = ["FLAT_NAMES", "Quota", "SearchSettings", "Settings", "StaticSettings"]
 
@@ -33,7 +34,7 @@ FLAT_NAMES = {  # former fields of Settings, and the group and field that they a
 }
 
 
-class Quota(BaseModel):
+class Quota(ChangedFields):
     """How often an output may and must occur among the demonstrations of a prompt.
 
     Attributes:
@@ -69,7 +70,7 @@ def _read_count(value: Any) -> Any:
 StoredCountTokens = Annotated[CountTokens, BeforeValidator(_read_count), PlainSerializer(_write_count)]
 
 
-class SearchSettings(BaseModel):
+class SearchSettings(ChangedFields):
     """Which demonstrations may stand in a prompt for one query.
 
     Attributes:
@@ -89,7 +90,7 @@ class SearchSettings(BaseModel):
     lexical_share: float | None = Field(default=None, ge=0, le=1)
 
 
-class StaticSettings(BaseModel):
+class StaticSettings(ChangedFields):
     """How one prompt for the whole query distribution is searched.
 
     Attributes:
@@ -106,7 +107,7 @@ class StaticSettings(BaseModel):
     rounds: int = Field(default=DEFAULT_STATIC_ROUNDS, ge=0)
 
 
-class Settings(BaseModel):
+class Settings(ChangedFields):
     """Settings of a selector. What is None in ``objective`` is calibrated from the pool, without an LLM.
 
     Attributes:

@@ -24,6 +24,7 @@ ROOMS = (
     "atomic_write",
     "tagged_union",
     "fault_search",
+    "short_repr",
     "theory",
     "pool",
     "objective",

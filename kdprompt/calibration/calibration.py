@@ -24,7 +24,7 @@ where a reader prefers one output as it gained elsewhere.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TypeVar
 
@@ -88,12 +88,12 @@ class Calibration:
     chosen: Trial
     static_parameters: ObjectiveParameters
     regression: KernelRegression
-    trials: tuple[Trial, ...]
+    trials: tuple[Trial, ...] = field(repr=False)
     pseudo_queries: int
     source: str
     order: Order | None = None
     prefix: tuple[str, ...] = ()
-    own: OwnKnowledge | None = None
+    own: OwnKnowledge | None = field(default=None, repr=False)
     lexical_share: float = 0.0
 
     @property

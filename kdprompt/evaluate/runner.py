@@ -3,7 +3,6 @@
 Answers and selections are kept in a ``Store``, so that a run that was killed continues where it stopped.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from kdprompt.evaluate.answer_table import AnswerRecord, AnswerTable
 from kdprompt.evaluate.benchmark_pool import BenchmarkPool, EmbeddingFunction, QueryBatch
 from kdprompt.evaluate.cell import NO_READER, Cell, Latency
 from kdprompt.evaluate.datasets import Case, Dataset
+from kdprompt.evaluate.description import describe
 from kdprompt.evaluate.metrics import Metric, choose_metric
 from kdprompt.evaluate.predictors import Predictor
 from kdprompt.evaluate.selectors import BenchmarkSelector, Demonstrations, ShuffledSelector
@@ -126,9 +126,8 @@ class _Context:
     def selection_key(self, selector: BenchmarkSelector, k: int, seed: int) -> str:
         """A hash of everything that a selection depends on."""
         queries = [[c.query.text, c.query.task, sorted(c.query.outputs or ())] for c in self.cases]
-        description = re.sub(r" at 0x[0-9a-f]+", "", repr(selector))  # its settings, without addresses of functions
         environment = (self.plan.embed.name, self.plan.reader.name, code_fingerprint())
-        return digest(self.dataset.fingerprint, queries, description, k, seed, *environment)
+        return digest(self.dataset.fingerprint, queries, describe(selector), k, seed, *environment)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kdprompt.deprecation import keep_attributes
 from kdprompt.objective.reader_profile import CAPABLE_READER, ReaderProfile
+from kdprompt.short_repr import ChangedFields
 from kdprompt.theory.kernels import Kernel
 
 __all__ = ["ObjectiveParameters", "ObjectiveSettings", "ObjectiveWeights"]
@@ -61,7 +62,7 @@ class ObjectiveParameters(BaseModel):
 keep_attributes(ObjectiveParameters, {"share": "output_share", "penalties": "weights"})  # as in Calibration.static
 
 
-class ObjectiveSettings(BaseModel):
+class ObjectiveSettings(ChangedFields):
     """The parameters of J that a user fixes; the attributes are those of ``ObjectiveParameters``, None where open.
 
     Attributes:

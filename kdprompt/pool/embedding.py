@@ -62,6 +62,9 @@ class CallableEmbedder:
     def __init__(self, function: TextsToVectors) -> None:
         self.function = function
 
+    def __repr__(self) -> str:
+        return f"CallableEmbedder({getattr(self.function, '__qualname__', None) or repr(self.function)})"
+
     def embed_documents(self, texts: list[str]) -> Any:
         """The function's answer, ``[n, d]``."""
         return self.function(texts)

@@ -1,6 +1,8 @@
 """What a selector answers: records, nothing but numbers and texts."""
 
 import copy
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -10,11 +12,13 @@ from kdprompt.errors import QueryError
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.pool.prompt import PromptTemplate, to_messages
 from kdprompt.pool.records import Demonstration, Query
+from kdprompt.short_repr import OneLine, shorten
 from kdprompt.theory.bounds import Bound
 
 __all__ = ["ChosenDemonstration", "OutputEvidence", "Selection", "TermValues"]
 
 FROZEN = ConfigDict(frozen=True, extra="forbid")
+MOST_OUTPUTS = 5  # that are named where a selection is printed
 
 
 FORMER_NAMES = {
@@ -73,7 +77,7 @@ class OutputEvidence(BaseModel):
     expected: float
 
 
-class ChosenDemonstration(BaseModel):
+class ChosenDemonstration(OneLine):
     """One demonstration of a prompt and its part in J.
 
     Attributes:
@@ -97,8 +101,13 @@ class ChosenDemonstration(BaseModel):
     interference: float
     other_task: bool
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        shown = self.demonstration
+        yield from (("id", shown.id), ("input", shorten(shown.input)), ("marginal", round(self.marginal, 4)))
+        yield "output", None if shown.output is None else shorten(shown.output, 30)
 
-class Selection(BaseModel):
+
+class Selection(OneLine):
     """A prompt's demonstrations in reading order, and why.
 
     Attributes:
@@ -193,6 +202,17 @@ class Selection(BaseModel):
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """For whom it is, how many demonstrations of which outputs, and J of the empty prompt and of this one."""
+        yield "query", None if self.query is None else shorten(self.query.text)
+        yield "demonstrations", len(self)
+        shown = Counter(member.demonstration.output for member in self.chosen).most_common()
+        if any(count > 1 for _, count in shown):
+            yield "outputs", {shorten(str(output), 30): count for output, count in shown[:MOST_OUTPUTS]}
+        yield from (("tokens", self.tokens), ("J", f"{self.empty_terms.total:.3f} → {self.terms.total:.3f}"))
+        if self.notes:
+            yield "notes", len(self.notes)
 
 
 keep_attributes(Selection, FORMER_NAMES)
