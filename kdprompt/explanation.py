@@ -1,12 +1,15 @@
 """A selection explained: its numbers in words and beside them those of the nearest neighbours."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.objective.parameters import ObjectiveParameters
 from kdprompt.objective.reader_profile import ReaderProfile
+from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.pool.records import Query
 from kdprompt.selection.accounting import Prompts, account
@@ -68,6 +71,17 @@ class Explanation:
 
     def __repr__(self) -> str:
         return f"Explanation({self.selection!r}, J of the nearest: {self.nearest.total:.3f}; print() shows all)"
+
+    def to_html(self, path: str | Path, template: PromptTemplate | None = None) -> None:
+        """Writes the page of the selection, see ``Selection.to_html``."""
+        self.selection.to_html(path, template)
+
+    def plot(self) -> Any:
+        """Draws the selection, see ``Selection.plot``."""
+        return self.selection.plot()
+
+    def _repr_html_(self) -> str:
+        return self.selection._repr_html_()
 
     def _support(self) -> list[str]:
         guess = ", ".join(f"{name} {value:.2f}" for name, value in self.selection.estimate.items())

@@ -25,6 +25,7 @@ ROOMS = (
     "tagged_union",
     "fault_search",
     "short_repr",
+    "pages",
     "theory",
     "pool",
     "objective",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdprompt.evaluate import Results
 from kdprompt.evaluate.tables import Row, Table
-from kdprompt.report.page import figure_to_svg, make_axes, write_template
+from kdprompt.report.page import figure_to_image, make_axes, write_template
 
 __all__ = ["write_page"]
 
@@ -73,7 +73,7 @@ def _plot_scores(rows: Sequence[Row], reference: str) -> str:
         axes.plot([row.score], [y], "o", color=colour, markersize=5)
     axes.set_yticks(range(len(rows)), [row.selector for row in reversed(rows)])
     axes.set(xlabel="mean score, 95 % interval", ylim=(-0.6, len(rows) - 0.4))
-    return figure_to_svg(figure)
+    return figure_to_image(figure)
 
 
 def _plot_differences(tables: Sequence[Table]) -> str:
@@ -97,4 +97,4 @@ def _plot_differences(tables: Sequence[Table]) -> str:
     axes.set_yticks(range(len(others)), list(reversed(others)))
     axes.set_xlabel("points")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8)
-    return figure_to_svg(figure)
+    return figure_to_image(figure)

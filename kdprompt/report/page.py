@@ -1,19 +1,22 @@
-"""What the HTML pages share: templates that escape what they are given, and figures inside the page.
+"""What the HTML pages share: templates that escape what they are given, one style, and a policy that forbids the rest.
 
-Pages are rendered by jinja2 from ``kdprompt/report/templates``. They load nothing from elsewhere.
+Pages are rendered by jinja2 from ``kdprompt/report/templates``. They load nothing from elsewhere and run nothing: their
+content security policy permits the page's own style, known by its hash, and pictures inside the page.
 """
 
+import base64
+import hashlib
 import io
-import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from kdprompt.atomic_write import atomic_write
 
-__all__ = ["figure_to_svg", "make_axes", "write_template"]
+__all__ = ["figure_to_image", "make_axes", "render_template", "write_template"]
 
 
 @lru_cache(maxsize=1)
@@ -35,7 +38,23 @@ def write_template(path: Path, template: str, **context: object) -> None:
         template: Name of the template without ``.html.jinja``.
         context: The template's variables.
     """
-    atomic_write(path, _environment().get_template(f"{template}.html.jinja").render(**context))
+    atomic_write(path, render_template(template, **context))
+
+
+def render_template(template: str, **context: object) -> str:
+    """A template as text, with the pages' style and policy; arguments as ``write_template``."""
+    style, policy = _style()
+    page = _environment().get_template(f"{template}.html.jinja")
+    return page.render(**context, style=style, policy=policy)
+
+
+@lru_cache(maxsize=1)
+def _style() -> tuple[Markup, str]:
+    """The style of all pages, and the policy that permits it and nothing else."""
+    style = _environment().get_template("style.css.jinja").render()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    return Markup(style), policy
 
 
 def make_axes(height: float, *, width: float = 9) -> tuple[Any, Any]:
@@ -62,11 +81,10 @@ def make_axes(height: float, *, width: float = 9) -> tuple[Any, Any]:
     return figure, axes
 
 
-def figure_to_svg(figure: Any) -> str:
-    """A figure as an SVG element that scales with the page; the same figure gives the same bytes.
+def figure_to_image(figure: Any) -> str:
+    """A figure as the address of a picture inside the page; the same figure gives the same bytes.
 
-    Texts of the figure are escaped by matplotlib: templates insert the element as it is. Names are no formulas, so a
-    dollar sign in a legend, a title or the label of an axis or a tick is one.
+    Names are no formulas, so a dollar sign in a legend, a title or the label of an axis or a tick is one.
     """
     from matplotlib import rc_context
     from matplotlib.ticker import FixedFormatter, FuncFormatter
@@ -78,8 +96,7 @@ def figure_to_svg(figure: Any) -> str:
         ticks = [label for axis in named for label in axis.get_ticklabels()]
         for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *ticks, *(legend.get_texts() if legend else ())):
             text.set_parse_math(False)
-    file = io.StringIO()
+    file = io.BytesIO()
     with rc_context({"svg.hashsalt": "kdprompt"}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    text = file.getvalue()
-    return re.sub(r"\s+(width|height)=\"[\d.]+pt\"", "", text[text.index("<svg") :], count=2)
+    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()

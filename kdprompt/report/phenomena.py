@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from kdprompt.report.page import figure_to_svg, make_axes, write_template
+from kdprompt.report.page import figure_to_image, make_axes, write_template
 from kdprompt.reproduce import Phenomenon
 
 __all__ = ["write_phenomena"]
@@ -55,7 +55,7 @@ def _plot(phenomenon: Phenomenon) -> str:
     if phenomenon.name == "generalisation gap":
         axes.set(xscale="log", yscale="log")
     axes.set(xlabel=phenomenon.x_name, ylabel=phenomenon.y_name)
-    return figure_to_svg(figure)
+    return figure_to_image(figure)
 
 
 def _find_means(phenomenon: Phenomenon) -> list[tuple[float, float, float]]:

@@ -14,17 +14,18 @@ from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective, Terms
 from kdprompt.objective.target import Target
 from kdprompt.pool.pool_tensors import PoolTensors
+from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.pool.records import Demonstration, Query, normalise_text
 from kdprompt.search.ordering import Order
 from kdprompt.selection.context import SelectionContext
+from kdprompt.selection.origin import EXACT_DEVICE, SelectionOrigin
 from kdprompt.selection.report_bounds import PromptNumbers, report_bounds
 from kdprompt.selection.report_evidence import note_one_output, report_evidence
 from kdprompt.selection.result import ChosenDemonstration, OutputEvidence, Selection, TermValues
 from kdprompt.theory.bounds import generalisation_gap, interference
 
-__all__ = ["EXACT_DEVICE", "EXACT_DTYPE", "Prompts", "account"]
+__all__ = ["Prompts", "account"]
 
-EXACT_DEVICE, EXACT_DTYPE = torch.device("cpu"), torch.float64
 UNSUPPORTED = 1e-3  # support below which the estimate of the output says nothing
 
 
@@ -36,7 +37,8 @@ class Prompts:
         queries: The query of each prompt, ``b`` of them; None for a static prompt.
         rows: Rows of the pool in reading order ``[b, K]``, −1 pads last.
         target: The targets, in float64 on the CPU, ``b`` of them.
-        tasks: Task codes that the queries were given ``[b, q]``, −1 where none was.
+        encoded: The queries as tensors: ``b`` of them, or the sample that a static prompt serves.
+        texts: Their texts.
         prefix_length: How many of the first demonstrations every prompt shares.
         sampled: Number of queries drawn from the query distribution, 0 where the target is no sample (R5).
     """
@@ -44,9 +46,22 @@ class Prompts:
     queries: tuple[Query | None, ...]
     rows: Tensor
     target: Target
-    tasks: Tensor
+    encoded: QueryTensors
+    texts: tuple[str, ...]
     prefix_length: int = 0
     sampled: int = 0
+
+    @property
+    def tasks(self) -> Tensor:
+        """Task codes that the queries were given ``[b, q]``, −1 where none was."""
+        return self.encoded.task.reshape(len(self.queries), -1)
+
+    def origin(self, context: SelectionContext, prompt: int) -> SelectionOrigin:
+        """What one of the prompts was chosen from."""
+        if self.queries[prompt] is None:
+            return SelectionOrigin(context, self.encoded, self.texts, is_static=True)
+        one = slice(prompt, prompt + 1)
+        return SelectionOrigin(context, self.encoded.part(one), self.texts[one])
 
 
 @dataclass(frozen=True)
@@ -120,7 +135,7 @@ def account(context: SelectionContext, prompts: Prompts) -> list[Selection]:
                 prefix_length=prompts.prefix_length,
                 prefix_tokens=sum(tokens[: prompts.prefix_length]),
                 notes=(*_notes(context, query, shown, prompts.prefix_length, support[b]), *one_output[b]),
-            )
+            ).with_origin(prompts.origin(context, b))
         )
     return selections
 

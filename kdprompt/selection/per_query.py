@@ -8,9 +8,10 @@ from kdprompt.objective.target import estimate_target
 from kdprompt.pool.neighbours import Neighbours, find_neighbours
 from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.pool.records import Query
-from kdprompt.selection.accounting import EXACT_DEVICE, EXACT_DTYPE, Prompts, account
+from kdprompt.selection.accounting import Prompts, account
 from kdprompt.selection.candidates import find_query_candidates
 from kdprompt.selection.context import SelectionContext
+from kdprompt.selection.origin import EXACT_DEVICE, EXACT_DTYPE
 from kdprompt.selection.prefix import PrefixGroup
 from kdprompt.selection.problem import SelectionProblem
 from kdprompt.selection.result import Selection
@@ -72,7 +73,8 @@ def choose_query_prompts(
     rows = solve_queries(context, encoded, neighbours, prefix)
     exact = neighbours.to(EXACT_DEVICE, EXACT_DTYPE)
     target = estimate_target(context.tensors, exact, context.regression, context.parameters.neighbourhood)
-    return Prompts(tuple(queries), rows, target, encoded.task[:, None], prefix_length=len(prefix))
+    texts = tuple(query.text for query in queries)
+    return Prompts(tuple(queries), rows, target, encoded, texts, prefix_length=len(prefix))
 
 
 def solve_queries(context: SelectionContext, encoded: QueryTensors, neighbours: Neighbours, prefix: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.quota import output_limits
 from kdprompt.settings import Settings
 
-__all__ = ["SelectionProblem"]
+__all__ = ["SelectionProblem", "build_constraints"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class SelectionProblem:
         reader = context.reader_loss(target) if parameters.weights.reader > 0 else None
         objective = Objective.build(blocks, parameters.output_share, parameters.weights, reader)
         ordering = OrderingProblem(objective, compare_outputs(v, target, pool.value_radius))
-        constraints = _build_constraints(context, candidates)
+        constraints = build_constraints(context, candidates)
         return cls(candidates, ordering, constraints, parameters.tolerance, context.settings)
 
     @property
@@ -105,7 +105,8 @@ class SelectionProblem:
         return torch.where(chosen >= 0, self.candidates.index.gather(-1, chosen.clamp_min(0)), -1)
 
 
-def _build_constraints(context: SelectionContext, candidates: Candidates) -> Constraints:
+def build_constraints(context: SelectionContext, candidates: Candidates) -> Constraints:
+    """The limits of the settings over some candidates: budget, quota, no two duplicates."""
     settings, pool, index = context.settings, context.tensors, candidates.index
     group, most, least = None, None, None
     if settings.quota is not None:

@@ -3,15 +3,17 @@
 import copy
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from kdprompt.deprecation import keep_attributes
 from kdprompt.errors import QueryError
 from kdprompt.objective.parameters import ObjectiveWeights
+from kdprompt.pages import HasPage
 from kdprompt.pool.prompt import PromptTemplate, to_messages
 from kdprompt.pool.records import Demonstration, Query
+from kdprompt.selection.origin import SelectionOrigin
 from kdprompt.short_repr import OneLine, shorten
 from kdprompt.theory.bounds import Bound
 
@@ -107,7 +109,7 @@ class ChosenDemonstration(OneLine):
         yield "output", None if shown.output is None else shorten(shown.output, 30)
 
 
-class Selection(OneLine):
+class Selection(HasPage, OneLine):
     """A prompt's demonstrations in reading order, and why.
 
     Attributes:
@@ -146,6 +148,7 @@ class Selection(OneLine):
     prefix_length: int = 0
     prefix_tokens: int = 0
     notes: tuple[str, ...] = ()
+    _origin: SelectionOrigin | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -192,6 +195,16 @@ class Selection(OneLine):
     def to_messages(self, query: str | None = None, *, system: str = "") -> list[dict[str, str]]:
         """The finished prompt as an OpenAI-style chat, see ``kdprompt.to_messages``; arguments as ``to_text``."""
         return to_messages(self.demonstrations, self._asked(query), system=system)
+
+    @property
+    def origin(self) -> SelectionOrigin | None:
+        """What it was chosen from; None where the selection was read from JSON or unpickled."""
+        return self._origin
+
+    def with_origin(self, origin: SelectionOrigin) -> Self:
+        """The same selection, which knows what it was chosen from."""
+        self._origin = origin
+        return self
 
     def _asked(self, query: str | None) -> str:
         if query is not None:

@@ -4,9 +4,10 @@ from torch import Tensor
 
 from kdprompt.objective.target import estimate_sample_target
 from kdprompt.pool.neighbours import Neighbours, find_neighbours
-from kdprompt.selection.accounting import EXACT_DEVICE, EXACT_DTYPE, Prompts
+from kdprompt.selection.accounting import Prompts
 from kdprompt.selection.candidates import find_static_candidates
 from kdprompt.selection.context import SelectionContext
+from kdprompt.selection.origin import EXACT_DEVICE, EXACT_DTYPE
 from kdprompt.selection.problem import SelectionProblem
 from kdprompt.selection.traffic import QuerySample
 
@@ -30,4 +31,4 @@ def account_for_sample(context: SelectionContext, sample: QuerySample, neighbour
     """A prompt's rows with the exact target by which they are accounted for."""
     exact = neighbours.to(EXACT_DEVICE, EXACT_DTYPE)
     target = estimate_sample_target(context.tensors, exact, context.regression)
-    return Prompts((None,), rows, target, sample.encoded.task[None], sampled=sample.drawn)
+    return Prompts((None,), rows, target, sample.encoded, sample.texts, sampled=sample.drawn)

@@ -46,11 +46,13 @@ class QuerySample:
 
     Attributes:
         encoded: The queries as tensors.
+        texts: Their texts.
         from_pool: Whether the pool's own inputs stand for them.
         notes: What the caller should know about them.
     """
 
     encoded: QueryTensors
+    texts: tuple[str, ...]
     from_pool: bool
     notes: tuple[str, ...]
 
@@ -91,5 +93,5 @@ def sample_queries(
         generator = torch.Generator().manual_seed(settings.seed)
         keep = torch.randperm(len(parsed), generator=generator)[: settings.static.queries].sort().values
         notes.append(f"a sample of {len(keep)} of the {len(parsed)} queries stands for all (static_queries)")
-        encoded = encoded.part(keep.to(encoded.q.device))
-    return QuerySample(encoded, from_pool, tuple(notes))
+        encoded, parsed = encoded.part(keep.to(encoded.q.device)), tuple(parsed[i] for i in keep.tolist())
+    return QuerySample(encoded, tuple(query.text for query in parsed), from_pool, tuple(notes))

@@ -1,0 +1,86 @@
+"""What a selection was chosen from: what its page draws, and its records do not hold."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from kdprompt.objective.target import Target, estimate_sample_target, estimate_target
+from kdprompt.pool.neighbours import Neighbours, find_neighbours
+from kdprompt.pool.query_tensors import QueryTensors
+from kdprompt.search.exchange import draw_sets
+from kdprompt.selection.candidates import Candidates, find_query_candidates, find_static_candidates
+from kdprompt.selection.context import SelectionContext
+from kdprompt.selection.problem import build_constraints
+
+__all__ = ["EXACT_DEVICE", "EXACT_DTYPE", "SelectionOrigin"]
+
+EXACT_DEVICE, EXACT_DTYPE = torch.device("cpu"), torch.float64
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SelectionOrigin:
+    """The pool, the settings and the queries of one selection.
+
+    It is no part of the selection's value: all origins are equal, and none is stored, pickled or copied.
+
+    Attributes:
+        context: The pool, the settings and J's parameters.
+        encoded: The query, or the sample that a static prompt serves, ``m`` of them.
+        texts: Their texts.
+        is_static: Whether the prompt serves a sample.
+    """
+
+    context: SelectionContext
+    encoded: QueryTensors
+    texts: tuple[str, ...]
+    is_static: bool = False
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
+
+    def estimate_target(self) -> Target:
+        """What the prompt is to come near to, in float64 on the CPU, as it is accounted for."""
+        exact = self._neighbours().to(EXACT_DEVICE, EXACT_DTYPE)
+        context = self.context
+        if self.is_static:
+            return estimate_sample_target(context.tensors, exact, context.regression)
+        return estimate_target(context.tensors, exact, context.regression, context.parameters.neighbourhood)
+
+    def find_nearest_prompt(self, size: int) -> Tensor:
+        """What nearest neighbours would be under the same limits: task, outputs, budget, quota, no two duplicates.
+
+        Args:
+            size: Most demonstrations.
+
+        Returns:
+            Rows of the pool, nearest last ``[1, ≤ size]``.
+        """
+        candidates, similarity = self.find_candidates()
+        chosen = draw_sets(build_constraints(self.context, candidates), size, similarity)
+        chosen = chosen[:, chosen[0] >= 0]
+        nearest_last = similarity.gather(-1, chosen).argsort(dim=-1)
+        return candidates.index.gather(-1, chosen.gather(-1, nearest_last))
+
+    def find_candidates(self) -> tuple[Candidates, Tensor]:
+        """What J was searched over, ``L`` rows of the pool, and their mean cosine to the queries ``[1, L]``."""
+        context, pool = self.context, self.context.tensors
+        candidates = (
+            find_static_candidates(pool, self.encoded, context.settings.static.shortlist)
+            if self.is_static
+            else find_query_candidates(pool, self.encoded, self._neighbours(), context.settings.quota)
+        )
+        return candidates, (self.encoded.q @ pool.x.T).mean(0)[candidates.index]
+
+    def _neighbours(self) -> Neighbours:
+        return find_neighbours(self.context.tensors, self.encoded, self.context.settings.search.shortlist)
