@@ -1,6 +1,8 @@
 """The pages: whole in themselves, with every name escaped, and readable from the benchmark files of the repository."""
 
 import json
+import re
+from base64 import b64decode
 from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise
@@ -168,5 +170,6 @@ def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path, name):
     phenomenon = Phenomenon(name, name, name, name, [1.0, 2.0], [3.0, 4.0], {name: 0.1})
     write_phenomena([phenomenon], tmp_path / "phenomena.html", {})
     for page in ("page.html", "phenomena.html"):
-        drawn = (tmp_path / page).read_text(encoding="utf-8")
-        assert name in Page(tmp_path / page).text and "<!-- " in drawn
+        source = (tmp_path / page).read_text(encoding="utf-8")
+        drawn = [b64decode(picture).decode() for picture in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", source)]
+        assert name in Page(tmp_path / page).text and drawn and all("<!-- " in picture for picture in drawn)
