@@ -7,7 +7,7 @@ from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.pool.records import Demonstration
 from kdprompt.report.charts import Scale, Tick, format_number, witness_class
 from kdprompt.report.page import render_template, write_template
-from kdprompt.selection.portrait import DrawnDemonstration, Portrait, draw_portrait
+from kdprompt.selection.portrait import DrawnDemonstration, DrawnPoint, Portrait, draw_portrait
 from kdprompt.selection.result import ChosenDemonstration, OutputEvidence, Selection, TermValues
 from kdprompt.short_repr import shorten
 
@@ -145,7 +145,7 @@ def _describe(shown: Demonstration) -> str:
 
 
 def _draw_map(portrait: Portrait) -> _Map:
-    everything = [*portrait.points, *portrait.queries]
+    everything: list[DrawnPoint] = [*portrait.points, *portrait.queries]
     x = Scale.over([point.x for point in everything], 12, WIDTH - 12)
     y = Scale.over([point.y for point in everything], HEIGHT - 12, 12)
     largest = max((abs(point.witness) for point in everything), default=0.0)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from kdprompt.report.selection import sum_gains
-from kdprompt.selection.portrait import Portrait, draw_portrait
+from kdprompt.selection.portrait import DrawnPoint, Portrait, draw_portrait
 from kdprompt.selection.result import Selection
 from kdprompt.short_repr import shorten
 
@@ -30,7 +30,8 @@ def plot_selection(selection: Selection) -> Any:
     except ImportError as error:
         raise ImportError("a plot needs matplotlib: pip install 'kdprompt[bench]'; to_html does not") from error
     figure = Figure(figsize=(11, 8), layout="constrained")
-    above, below = figure.subfigures(2, 1)
+    parts: Any = figure.subfigures(2, 1)
+    above, below = parts
     place, outputs = above.subplots(1, 2, width_ratios=(3, 2))
     members, falls = below.subplots(1, 2)
     portrait = None if selection.origin is None else draw_portrait(selection, selection.origin)
@@ -54,7 +55,8 @@ def _plot_map(axes: Any, portrait: Portrait | None) -> None:
         axes.text(0.5, 0.5, "stored selection: its pool is not at hand", ha="center", transform=axes.transAxes)
         return
     points, queries = portrait.points, portrait.queries
-    largest = max((abs(point.witness) for point in (*points, *queries)), default=0.0) or 1.0
+    everything: list[DrawnPoint] = [*points, *queries]
+    largest = max((abs(point.witness) for point in everything), default=0.0) or 1.0
     style = {"cmap": "coolwarm", "vmin": -(largest**0.5), "vmax": largest**0.5}
     for drawn, marker, size in ((points, "o", 22), (queries, "D", 55)):
         roots = [abs(point.witness) ** 0.5 * (1 if point.witness > 0 else -1) for point in drawn]

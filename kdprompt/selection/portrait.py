@@ -16,49 +16,52 @@ from kdprompt.theory.kernels import JointKernel
 from kdprompt.theory.mmd import witness
 from kdprompt.theory.samples import JointSample, join_inputs_and_values
 
-__all__ = ["DrawnDemonstration", "DrawnQuery", "Portrait", "draw_portrait"]
+__all__ = ["DrawnDemonstration", "DrawnPoint", "DrawnQuery", "Portrait", "draw_portrait"]
 
 MOST_POINTS = 300  # of the pool on the map, those that are chosen or near among them
 MOST_QUERIES = 60  # of a sample on the map
 MOST_UNCOVERED = 5
-Point = TypeVar("Point", "DrawnDemonstration", "DrawnQuery")
+Point = TypeVar("Point", bound="DrawnPoint")
 
 
 @dataclass(frozen=True)
-class DrawnDemonstration:
+class DrawnPoint:
+    """A place on the map.
+
+    Attributes:
+        x: First principal component of the pool's inputs.
+        y: Second.
+        witness: μ_Q − μ_D (R2): above 0 the target has more mass here than the prompt.
+    """
+
+    x: float
+    y: float
+    witness: float
+
+
+@dataclass(frozen=True)
+class DrawnDemonstration(DrawnPoint):
     """A demonstration on the map.
 
     Attributes:
         demonstration: The demonstration.
-        x: First principal component of its input.
-        y: Second.
-        witness: μ_Q − μ_D at it (R2): above 0 the target has more mass here than the prompt.
         place: Its place in the prompt, from 1; 0 where it is not chosen.
     """
 
     demonstration: Demonstration
-    x: float
-    y: float
-    witness: float
     place: int
 
 
 @dataclass(frozen=True)
-class DrawnQuery:
-    """A query on the map.
+class DrawnQuery(DrawnPoint):
+    """A query on the map, the witness with its estimated output.
 
     Attributes:
         text: The query.
-        x: First principal component of the pool's inputs at it.
-        y: Second.
-        witness: μ_Q − μ_D at it and its estimated output.
         nearest: Cosine to the nearest demonstration of the prompt; 0 where the prompt is empty.
     """
 
     text: str
-    x: float
-    y: float
-    witness: float
     nearest: float
 
 
@@ -177,14 +180,14 @@ class _Scene:
         place = {row: number for number, row in enumerate(chosen, 1)}
         columns = zip(self.rows, self.positions.tolist(), self.excess.tolist(), strict=True)
         return {
-            row: DrawnDemonstration(self.origin.context.pool.demonstration(row), *xy, value, place.get(row, 0))
-            for row, xy, value in columns
+            row: DrawnDemonstration(x, y, value, self.origin.context.pool.demonstration(row), place.get(row, 0))
+            for row, (x, y), value in columns
         }
 
     def draw_queries(self, texts: Sequence[str]) -> list[DrawnQuery]:
         """Each query on the map."""
-        columns = (texts, self.query_positions.tolist(), self.query_excess.tolist(), self.cosine.tolist())
-        return [DrawnQuery(text, *xy, value, cosine) for text, xy, value, cosine in zip(*columns, strict=True)]
+        columns = (self.query_positions.tolist(), self.query_excess.tolist(), texts, self.cosine.tolist())
+        return [DrawnQuery(x, y, value, text, cosine) for (x, y), value, text, cosine in zip(*columns, strict=True)]
 
 
 def _find_axes(x: Tensor) -> tuple[Tensor, Tensor, float]:
