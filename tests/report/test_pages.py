@@ -44,6 +44,12 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
+def read_pictures(path):
+    """The figures inside a page, as SVG."""
+    source = path.read_text(encoding="utf-8")
+    return [b64decode(data).decode() for data in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", source)]
+
+
 def results_of(selectors, dataset="desk"):
     cells = [
         Cell(
@@ -99,7 +105,8 @@ def test_every_claim_has_its_verdict_on_the_page_of_phenomena(tmp_path):
 )
 def test_means_are_drawn_only_where_each_has_several_points(tmp_path, x, drawn):
     write_phenomena([Phenomenon("name", "why", "x", "y", x, [float(i) for i in range(10)])], tmp_path / "page.html")
-    assert ("mean, 95 % interval" in (tmp_path / "page.html").read_text(encoding="utf-8")) is drawn
+    (picture,) = read_pictures(tmp_path / "page.html")
+    assert ("mean, 95 % interval" in picture) is drawn
 
 
 def test_a_row_holds_its_numbers(tmp_path):
@@ -170,6 +177,5 @@ def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path, name):
     phenomenon = Phenomenon(name, name, name, name, [1.0, 2.0], [3.0, 4.0], {name: 0.1})
     write_phenomena([phenomenon], tmp_path / "phenomena.html", {})
     for page in ("page.html", "phenomena.html"):
-        source = (tmp_path / page).read_text(encoding="utf-8")
-        drawn = [b64decode(picture).decode() for picture in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", source)]
+        drawn = read_pictures(tmp_path / page)
         assert name in Page(tmp_path / page).text and drawn and all("<!-- " in picture for picture in drawn)

@@ -134,7 +134,7 @@ def test_reproduce_writes_a_page_with_numbers_beside_it(tmp_path, small_lm, embe
         assert item["verdicts"] and all(verdict["word"] in page for verdict in item["verdicts"])
     pulled = next(item for item in found["phenomena"] if item["name"] == "interference, support")
     assert pulled["figures"]["correlation of R6 on the heads with the share"] > 0.5
-    assert page.count("<svg") == len(names) and not re.search(r"(src|href)=.https?:|<script|<link", page)
+    assert page.count("data:image/svg+xml") == len(names) and not re.search(r"(src|href)=.https?:|<script|<link", page)
 
 
 @pytest.mark.llm
