@@ -1,8 +1,8 @@
 """``kdprompt doctor``: what is wrong with a pool, before it costs answers."""
 
-from collections import Counter
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -12,68 +12,137 @@ from kdprompt.cli.queries import read_queries
 from kdprompt.cli.terminal import Terminal
 from kdprompt.defaults import DEFAULT_K
 
+if TYPE_CHECKING:
+    from kdprompt import Pool, SentenceTransformerEmbedder
+    from kdprompt.diagnose import Diagnosis, EmbeddedTexts, Finding, TokenLimit
+
 __all__ = ["doctor"]
 
 Option = typer.Option
-SHOWN = 20
+SHOWN = 20  # outputs
+CASES = 5  # of a finding
+STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 TrafficOption = Annotated[
     Path | None, Option(help="A sample of the traffic, one JSON object a line.", exists=True, dir_okay=False)
 ]
+EvaluationOption = Annotated[
+    Path | None, Option(help="Inputs of an evaluation set, one JSON object a line.", exists=True, dir_okay=False)
+]
 
 
-def doctor(
+class Level(StrEnum):
+    """From which severity on a finding makes the command fail."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+    NEVER = "never"
+
+
+def doctor(  # noqa: PLR0913
     pool: PoolOption,
     queries: TrafficOption = None,
+    evaluation: EvaluationOption = None,
     k: Annotated[int, Option(help="Nearest neighbours that a prompt would show.", min=1)] = DEFAULT_K,
+    cosine: Annotated[float, Option(help="From this cosine on inputs are nearly the same.", min=0.01, max=1)] = 0.95,
+    injection: Annotated[bool, Option("--injection", help="Look for text that reads like an order.")] = False,
     ignore_tags: Annotated[bool, Option("--ignore-tags", help="Look at the outputs alone.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print all findings as JSON.")] = False,
+    fail_on: Annotated[Level, Option(help="Exit with 1 on a finding of this severity or a worse one.")] = Level.ERROR,
     model: EmbeddingModelOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Say what a pool holds, whether it mixes tasks that conflict, and whether it covers the traffic."""
+    """Look for what is wrong with a pool: repeats, conflicts, wrong outputs, leakage, gaps, mixed tasks."""
     from kdprompt import Pool, PoolError
     from kdprompt.cli.progress import ProgressEmbedder
-    from kdprompt.diagnose import find_task_mixture
+    from kdprompt.diagnose import DoctorSettings, diagnose_pool
     from kdprompt.pool.embedding import embed_documents
 
     loaded = Pool.from_jsonl(pool)
     if not len(loaded):
         raise PoolError(f"{pool} holds no examples")
-    asked = loaded.queries(*read_queries(queries))
+    asked, held_out = _read(loaded, queries), _read(loaded, evaluation)
     if ignore_tags:
         loaded = Pool((d.model_copy(update={"task": None}) for d in loaded), loaded.schema)
-    console, embedder = Terminal(), ProgressEmbedder(model, device=device)
-    console.print(_contents(loaded))
-    vectors = embed_documents(embedder, [d.input for d in loaded])
-    if len({(d.task, d.output) for d in loaded if d.output is not None}) > 1:
-        console.print(str(find_task_mixture(loaded, vectors, k=k)))
-    if asked:
-        _traffic(console, embedder, vectors, [query.text for query in asked])
+    embedder = ProgressEmbedder(model, device=device)
+    diagnosis = diagnose_pool(
+        loaded,
+        embed_documents(embedder, [d.input for d in loaded]),
+        traffic=_embed(embedder, asked),
+        evaluation=_embed(embedder, held_out),
+        tokens=_token_limit(embedder),
+        settings=DoctorSettings(k=k, cosine=cosine, injection=injection),
+    )
+    if as_json:
+        typer.echo(diagnosis.model_dump_json(indent=2))
+    else:
+        show_diagnosis(Terminal(), diagnosis)
+    if diagnosis.fails(fail_on):
+        raise typer.Exit(1)
 
 
-def _contents(pool: Any) -> Table:
-    counts = Counter((d.task or "", d.output or "") for d in pool)
-    table = Table(title=f"{len(pool):,} examples, {len(counts):,} outputs", title_justify="left", title_style="bold")
+def _read(pool: "Pool", path: Path | None) -> list[str]:
+    """The input texts of a file, rendered as the pool's are."""
+    return [query.text for query in pool.queries(*read_queries(path))]
+
+
+def _embed(embedder: "SentenceTransformerEmbedder", texts: list[str]) -> "EmbeddedTexts | None":
+    from kdprompt.diagnose import EmbeddedTexts
+    from kdprompt.pool.embedding import embed_queries
+
+    return EmbeddedTexts(texts, embed_queries(embedder, texts)) if texts else None
+
+
+def _token_limit(embedder: "SentenceTransformerEmbedder") -> "TokenLimit | None":
+    """What the model reads; None where it has no limit, or no tokenizer of the usual kind."""
+    from kdprompt.diagnose import TokenLimit
+
+    limit, tokenizer = embedder.model.max_seq_length, embedder.model.tokenizer
+    if limit is None or not callable(tokenizer):
+        return None
+
+    def count(texts: list[str]) -> list[int]:
+        return [len(ids) for ids in tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
+
+    return TokenLimit(int(limit), count)
+
+
+def show_diagnosis(console: Terminal, diagnosis: "Diagnosis") -> None:
+    """Prints a diagnosis: the outputs, each finding with its first cases, what the other checks say, and a count."""
+    console.print(_contents(diagnosis))
+    for finding in diagnosis.findings:
+        _show_finding(console, finding)
+    for sentence in diagnosis.said.values():
+        console.print(sentence)
+    counts = [f"{sum(f.severity == name for f in diagnosis.findings)} {name}s" for name in STYLES]
+    console.print(", ".join(counts) if diagnosis.findings else "Nothing found.", style="bold")
+
+
+def _show_finding(console: Terminal, finding: "Finding") -> None:
+    from rich.padding import Padding
+
+    from kdprompt.cli.terminal import plain
+
+    console.print(plain(f"{finding.severity} {finding.check}", STYLES[finding.severity]), end=": ")
+    console.print(finding.summary)
+    for case in finding.instances[:CASES]:
+        names = f" ({', '.join(case.ids[:3])}{', …' if len(case.ids) > 3 else ''})" if case.ids else ""
+        score = "" if case.score is None else f"{case.score:.2f}  "
+        other = "" if case.other is None or case.other == case.text else f"\n{case.other:.160}"
+        console.print(Padding(plain(f"{score}{case.text:.160}{other}\n{case.detail}{names}"), (0, 0, 0, 4)))
+    if len(finding.instances) > CASES:
+        console.print(f"    and {len(finding.instances) - CASES:,} more; --json has all", style="dim")
+    console.print(f"  → {finding.remedy}", style="dim")
+
+
+def _contents(diagnosis: "Diagnosis") -> Table:
+    title = f"{diagnosis.examples:,} examples, {len(diagnosis.outputs):,} outputs"
+    table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("task")
     table.add_column("output")
     table.add_column("examples", justify="right")
-    for (task, output), count in counts.most_common(SHOWN):
-        table.add_row(task, output, f"{count:,}")
-    if len(counts) > SHOWN:
-        table.caption = f"and {len(counts) - SHOWN:,} more outputs"
+    for task, output, count in diagnosis.outputs[:SHOWN]:
+        table.add_row(task, f"{output:.80}", f"{count:,}")
+    if len(diagnosis.outputs) > SHOWN:
+        table.caption = f"and {len(diagnosis.outputs) - SHOWN:,} more outputs"
     return table
-
-
-def _traffic(console: Terminal, embedder: Any, vectors: Any, texts: list[str]) -> None:
-    from kdprompt.diagnose import measure_coverage
-    from kdprompt.pool.embedding import embed_queries
-
-    coverage = measure_coverage(vectors, embed_queries(embedder, texts))
-    console.print(str(coverage))
-    table = Table(title="Worst covered queries", title_justify="left", title_style="bold")
-    table.add_column("witness", justify="right")
-    table.add_column("nearest", justify="right")
-    table.add_column("query", overflow="fold")
-    for i in coverage.worst(5):
-        table.add_row(f"{float(coverage.witness[i]):+.3f}", f"{float(coverage.similarity[i]):.2f}", texts[i])
-    console.print(table)
-    console.print("witness: the pool's mass there less that of the other queries; nearest: cosine", style="dim")

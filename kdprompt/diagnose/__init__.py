@@ -4,15 +4,26 @@ import sys
 from typing import TYPE_CHECKING
 
 from kdprompt.deprecation import resolve_renamed
+from kdprompt.diagnose.diagnosis import Diagnosis, Finding, Instance
+from kdprompt.diagnose.doctor import DoctorSettings, diagnose_pool
+from kdprompt.diagnose.examined_pool import EmbeddedTexts
+from kdprompt.diagnose.input_checks import TokenLimit
 from kdprompt.diagnose.pool_coverage import PoolCoverage, measure_coverage
 from kdprompt.diagnose.task_mixture import TaskMixture, find_task_mixture
 from kdprompt.diagnose.wrong_outputs import SuspectedOutput, WrongOutputs, find_wrong_outputs
 
 __all__ = [
+    "Diagnosis",
+    "DoctorSettings",
+    "EmbeddedTexts",
+    "Finding",
+    "Instance",
     "PoolCoverage",
     "SuspectedOutput",
     "TaskMixture",
+    "TokenLimit",
     "WrongOutputs",
+    "diagnose_pool",
     "find_task_mixture",
     "find_wrong_outputs",
     "measure_coverage",

@@ -14,6 +14,8 @@ from kdprompt.theory.two_sample import TwoSampleResult, two_sample_test
 __all__ = ["PoolCoverage", "measure_coverage"]
 
 LEVEL = 0.05  # of the two-sample test
+SAMPLE = 2048  # examples that stand for the pool in the test, whose cost is quadratic
+CHUNK = 1024  # queries whose similarities to the whole pool are held at a time
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,19 @@ class PoolCoverage:
 
 
 def measure_coverage(pool: Tensor, queries: Tensor, *, permutations: int = 1000, seed: int = 0) -> PoolCoverage:
-    """Compares a pool's inputs with a sample of the traffic.
+    """Compares a pool's inputs with a sample of the traffic; of a pool of more than 2,048 a random sample is tested.
 
     Args:
         pool: Embeddings of the pool's inputs ``[n, d]``, n ≥ 2.
         queries: Embeddings of the queries ``[m, d]``, m ≥ 2.
         permutations: Number of permutations of the test, for samples that are not too large for it.
-        seed: Seed of the permutations.
+        seed: Seed of the permutations, and of the sample of the pool.
 
     Raises:
         ValueError: A sample has fewer than two points.
     """
-    x, q = (normalise_rows(vectors.float().cpu()) for vectors in (pool, queries))
+    whole, q = (normalise_rows(vectors.float().cpu()) for vectors in (pool, queries))
+    x = whole[torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))[:SAMPLE]]
     for name, sample in (("pool", x), ("queries", q)):
         if len(sample) < 2:
             raise ValueError(f"coverage needs at least 2 {name}, got {len(sample)}")
@@ -79,6 +82,6 @@ def measure_coverage(pool: Tensor, queries: Tensor, *, permutations: int = 1000,
         test=two_sample_test(kernel, x, q, permutations=permutations, seed=seed),
         bias=float(mmd(kernel, x, q)),
         witness=mean_embedding(kernel, q, x) - others,
-        similarity=(q @ x.T).amax(-1),
+        similarity=torch.cat([(part @ whole.T).amax(-1) for part in q.split(CHUNK)]),
         temperature=kernel.temperature,
     )

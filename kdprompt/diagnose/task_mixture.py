@@ -21,7 +21,7 @@ from kdprompt.theory.bandwidth import fit_by_leave_one_out
 
 __all__ = ["TaskMixture", "find_task_mixture"]
 
-SAMPLE = 2000  # most examples that are queries
+SAMPLE = 1000  # most examples that are queries
 NEIGHBOURS = 64  # neighbours of ``confusion``, ``within`` and the votes
 MAX_OUTPUTS = 12  # up to so many outputs, every split into two groups is examined
 MIN_EXAMPLES_UNTAGGED = 1000  # with fewer examples neighbours are far, and a single task looks mixed too

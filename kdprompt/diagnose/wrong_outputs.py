@@ -8,10 +8,11 @@ from torch import Tensor
 
 from kdprompt.diagnose.label_noise import estimate_label_noise
 from kdprompt.diagnose.left_out_evidence import LabelledInputs
+from kdprompt.diagnose.nearest_inputs import NearestInputs
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import normalise_text
 
-__all__ = ["SuspectedOutput", "WrongOutputs", "find_wrong_outputs"]
+__all__ = ["EXAMPLES_PER_LABEL", "MAX_LABELS", "SuspectedOutput", "WrongOutputs", "find_wrong_outputs"]
 
 MAX_LABELS = 512  # outputs of a task; with more, or with few examples each, outputs are texts and no labels
 EXAMPLES_PER_LABEL = 4
@@ -49,7 +50,7 @@ class WrongOutputs:
     judged: int
 
 
-def find_wrong_outputs(pool: Pool, vectors: Tensor) -> WrongOutputs:
+def find_wrong_outputs(pool: Pool, vectors: Tensor, *, nearest: NearestInputs | None = None) -> WrongOutputs:
     """Looks for wrong outputs in each task of a pool by itself.
 
     Only labels can be judged: at most 512 outputs in a task, with four examples each at the mean. The method is that
@@ -58,6 +59,8 @@ def find_wrong_outputs(pool: Pool, vectors: Tensor) -> WrongOutputs:
     Args:
         pool: The pool.
         vectors: Embeddings of its inputs ``[n, d]``.
+        nearest: The nearest other inputs of each distinct input of the whole pool, where they are known; serves a pool
+            of one task.
 
     Returns:
         The suspects of all tasks.
@@ -84,7 +87,8 @@ def find_wrong_outputs(pool: Pool, vectors: Tensor) -> WrongOutputs:
         if not 2 <= len(labels) <= min(MAX_LABELS, len(rows) // EXAMPLES_PER_LABEL):
             continue
         inputs, pair = _label_inputs(pool, x, rows, labels)
-        found = estimate_label_noise(inputs)
+        known = nearest is not None and len(nearest.index) == len(inputs.x)
+        found = estimate_label_noise(inputs, nearest=nearest if known else None)
         suggested = dict(zip(found.rows.tolist(), found.suggested.tolist(), strict=True))
         for i, its in zip(rows, pair, strict=True):
             if its in suggested:

@@ -136,6 +136,6 @@ def test_doctor_on_the_command_line(embedder):
     pool = str(resources.__path__[0]) + "/support_desk.jsonl"
     command = ["doctor", "--pool", pool, "--queries", pool.replace("desk", "desk_queries")]
     result = CliRunner().invoke(app, command, env={"COLUMNS": "120"})
-    assert "Worst covered queries" in result.output and "30 queries" in " ".join(result.output.split())
     assert result.exit_code == 0, result.output
-    assert "202 examples" in result.output and "falls on outputs of another task" in " ".join(result.output.split())
+    words = " ".join(result.output.split())
+    assert "202 examples" in words and "falls on outputs of another task" in words and "30 queries" in words
