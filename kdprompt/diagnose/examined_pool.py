@@ -10,6 +10,7 @@ from torch import Tensor
 from kdprompt.diagnose.nearest_inputs import NearestInputs, find_nearest_inputs
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import normalise_text
+from kdprompt.pool.vectors import normalise_rows
 
 __all__ = ["EmbeddedTexts", "ExaminedPool"]
 
@@ -55,7 +56,7 @@ class ExaminedPool:
     @cached_property
     def x(self) -> Tensor:
         """Unit-norm embeddings of the distinct inputs ``[m, d]``, float32 on the CPU, in the order of the pool."""
-        return torch.nn.functional.normalize(self.vectors.float().cpu()[self.first], dim=-1)
+        return normalise_rows(self.vectors.float().cpu()[self.first])
 
     @cached_property
     def nearest(self) -> NearestInputs:
@@ -73,6 +74,6 @@ class ExaminedPool:
 
     def find_nearest(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """The example nearest to each of other texts: cosines and rows of the pool ``[m]`` each."""
-        q = torch.nn.functional.normalize(vectors.float().cpu(), dim=-1)
+        q = normalise_rows(vectors.float().cpu())
         best = [(part @ self.x.T).max(-1) for part in q.split(CHUNK)]
         return torch.cat([part.values for part in best]), self.first[torch.cat([part.indices for part in best])]

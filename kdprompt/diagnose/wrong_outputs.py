@@ -11,6 +11,7 @@ from kdprompt.diagnose.left_out_evidence import LabelledInputs
 from kdprompt.diagnose.nearest_inputs import NearestInputs
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import normalise_text
+from kdprompt.pool.vectors import normalise_rows
 
 __all__ = ["EXAMPLES_PER_LABEL", "MAX_LABELS", "SuspectedOutput", "WrongOutputs", "find_wrong_outputs"]
 
@@ -75,7 +76,7 @@ def find_wrong_outputs(pool: Pool, vectors: Tensor, *, nearest: NearestInputs | 
         >>> sorted((suspect.example, suspect.suggested) for suspect in suspects)
         [(4, 'a'), (8, 'a'), (16, 'a')]
     """
-    x = torch.nn.functional.normalize(vectors.float().cpu(), dim=-1)
+    x = normalise_rows(vectors.float().cpu())
     rows_by_task: dict[str | None, list[int]] = defaultdict(list)
     for i, demonstration in enumerate(pool):
         if demonstration.output is not None:
