@@ -1,5 +1,6 @@
 from .calibration.calibration import Calibration as Calibration
 from .calibration.calibration import calibrate as calibrate
+from .errors import DamagedFileError as DamagedFileError
 from .errors import EmbeddingError as EmbeddingError
 from .errors import KDPromptError as KDPromptError
 from .errors import MissingKeyError as MissingKeyError

@@ -6,8 +6,6 @@ import os
 import stat
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 __all__ = ["atomic_write"]
@@ -27,29 +25,42 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
 
     Raises:
         OSError: The folder cannot be written, the disk is full, or the path is a folder. The old file is left as it was
-            and no temporary file remains. One that a killed process left is removed by the next write of the file.
+            and no temporary file remains; the error names the path. A temporary file that a killed process left is
+            removed by the next write of the file.
     """
     path = Path(path).expanduser()
     data = content.encode("utf-8") if isinstance(content, str) else content
-    if _is_special(path):
-        with path.open("wb") as device:
-            device.write(data)
-        return
-    target = path.resolve()
+    try:
+        if _is_special(path):
+            with path.open("wb") as device:
+                device.write(data)
+        else:
+            _replace(path.resolve(), data)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # A full disk names no file, and other errors name the temporary one.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _replace(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_orphans(target)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=".part")
+    descriptor, temporary = _create_temporary(target)
+    lock = os.dup(descriptor) if sys.platform != "win32" else None  # holds until the file has its name
     try:
-        with _held(temporary):
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, _permissions(target))
-            os.replace(temporary, target)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, _permissions(target))
+        os.replace(temporary, target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    finally:
+        if lock is not None:
+            os.close(lock)
     _flush_folder(target.parent)
 
 
@@ -67,32 +78,41 @@ def _prefix(target: Path) -> str:
     return f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}."
 
 
+def _create_temporary(target: Path) -> tuple[int, str]:
+    """A temporary file beside the target, locked, so that it is nobody's orphan while this process lives."""
+    while True:
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=".part")
+        _lock(descriptor, wait=True)  # for one who takes it for an orphan in this instant
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(temporary)):
+                return descriptor, temporary
+        os.close(descriptor)  # it was removed before it was locked
+
+
 def _remove_orphans(target: Path) -> None:
-    """Removes temporary files of this file that no living process holds and that are older than a second."""
+    """Removes the temporary files of this file that killed processes left: those that nobody holds.
+
+    On Windows, where a file that is open can neither be removed nor replaced, they stay.
+    """
+    if sys.platform == "win32":
+        return
     for orphan in target.parent.glob(f"{_prefix(target)}*.part"):
-        with contextlib.suppress(OSError), _held(orphan) as held:
-            if held and time.time() - orphan.stat().st_mtime > 1:
+        with contextlib.suppress(OSError), orphan.open("rb") as file:
+            if _lock(file.fileno()):
                 orphan.unlink()
 
 
-@contextlib.contextmanager
-def _held(temporary: str | Path) -> Iterator[bool]:
-    """Locks a temporary file, so that it is nobody's orphan; gives False where another process or thread holds it.
-
-    On Windows, where a file that is open can neither be removed nor replaced, nothing is held and no orphan removed.
-    """
+def _lock(descriptor: int, *, wait: bool = False) -> bool:
+    """Locks an open file for this process alone, where the system can; whether it is locked now."""
     if sys.platform == "win32":
-        yield False
-        return
+        return False
     import fcntl
 
-    with open(temporary, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = True
-        except OSError:
-            held = False
-        yield held
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _flush_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ Each class also derives from the built-in class that fits, so that ``except Valu
 """
 
 __all__ = [
+    "DamagedFileError",
     "EmbeddingError",
     "KDPromptError",
     "MissingKeyError",
@@ -21,6 +22,10 @@ class KDPromptError(Exception):
 
 class PoolError(KDPromptError, ValueError):
     """A pool, or one example of it, cannot be used."""
+
+
+class DamagedFileError(KDPromptError, ValueError):
+    """A file that kdprompt wrote is no longer what was written, or another file stands in its place."""
 
 
 class QueryError(KDPromptError, ValueError):

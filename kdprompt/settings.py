@@ -32,6 +32,7 @@ FLAT_NAMES = {  # former fields of Settings, and the group and field that they a
     "static_queries": ("static", "queries"),
     "static_rounds": ("static", "rounds"),
 }
+MOST = 2**31 - 1  # of whatever is counted: more cannot be meant
 
 
 class Quota(ChangedFields):
@@ -52,8 +53,8 @@ class Quota(ChangedFields):
         for name in ("most", "least"):
             value = getattr(self, name)
             numbers = value.values() if isinstance(value, Mapping) else [value]
-            if any(number is not None and number < 0 for number in numbers):
-                raise ValueError(f"{name} must be at least 0, got {value}")
+            if any(number is not None and not 0 <= number <= MOST for number in numbers):
+                raise ValueError(f"{name} must be at least 0 and at most {MOST:,}, got {value}")
         return self
 
 
@@ -84,7 +85,7 @@ class SearchSettings(ChangedFields):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
-    shortlist: int = Field(default=64, ge=1)
+    shortlist: int = Field(default=64, ge=1, le=MOST)
     near_duplicate: float = Field(default=0.95, gt=0)
     exclude_query_text: bool = True
     lexical_share: float | None = Field(default=None, ge=0, le=1)
@@ -102,9 +103,9 @@ class StaticSettings(ChangedFields):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
-    shortlist: int = Field(default=4096, ge=1)
-    queries: int = Field(default=512, ge=1)
-    rounds: int = Field(default=DEFAULT_STATIC_ROUNDS, ge=0)
+    shortlist: int = Field(default=4096, ge=1, le=MOST)
+    queries: int = Field(default=512, ge=1, le=MOST)
+    rounds: int = Field(default=DEFAULT_STATIC_ROUNDS, ge=0, le=MOST)
 
 
 class Settings(ChangedFields):
@@ -123,7 +124,7 @@ class Settings(ChangedFields):
         search: Which demonstrations may stand in a prompt for one query.
         static: How one prompt for the whole query distribution is searched.
         delta: Probability of failure δ of the bounds that are reported, in (0, 1).
-        seed: Seed of every random draw.
+        seed: Seed of every random draw, in [−2⁶³, 2⁶⁴), as torch takes it.
         calibrate: Whether to calibrate what is None in ``objective``; otherwise it takes its default.
         template: How a demonstration is written, for its length and for a reader that is asked.
         count_tokens: Length of a text in tokens; pass the model's own tokenizer where a budget is tight.
@@ -131,9 +132,9 @@ class Settings(ChangedFields):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
-    k: Annotated[int, Field(ge=0)] | Literal["auto"] = DEFAULT_K
-    k_max: int = Field(default=16, ge=1)
-    budget: int | None = Field(default=None, ge=0)
+    k: Annotated[int, Field(ge=0, le=MOST)] | Literal["auto"] = DEFAULT_K
+    k_max: int = Field(default=16, ge=1, le=MOST)
+    budget: int | None = Field(default=None, ge=0, le=2**62)
     quota: Quota | None = None
     order: Annotated[Order | None, BeforeValidator(ordering.order_by_name)] = None
     outputs: Literal["auto", "labels", "text", "none"] = "auto"
@@ -141,7 +142,7 @@ class Settings(ChangedFields):
     search: SearchSettings = Field(default_factory=SearchSettings)
     static: StaticSettings = Field(default_factory=StaticSettings)
     delta: float = Field(default=0.05, gt=0, lt=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(2**63), lt=2**64)
     calibrate: bool = True
     template: PromptTemplate = Field(default_factory=PromptTemplate)
     count_tokens: StoredCountTokens = approximate_tokens

@@ -22,6 +22,7 @@ ROOMS = (
     "deprecation",
     "moved_modules",
     "atomic_write",
+    "checksums",
     "tagged_union",
     "fault_search",
     "short_repr",

@@ -96,7 +96,6 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_write_and_a_living_one
     path = tmp_path / "file"
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     (orphan,) = tmp_path.glob("*.part")
-    os.utime(orphan, (0, 0))
     with orphan.open("rb") as held:
         fcntl = pytest.importorskip("fcntl")
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -104,6 +103,41 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_write_and_a_living_one
         assert orphan.exists()
     atomic_write(path, "two")
     assert path.read_text() == "two" and left_over(tmp_path) == []
+
+
+def test_writers_do_not_take_one_anothers_files_for_orphans(tmp_path):
+    """Many short writes by several processes: one that lost its temporary file would fail."""
+    code = (
+        "import sys; from kdprompt.atomic_write import atomic_write\n"
+        "for i in range(300): atomic_write(sys.argv[1], 'x' * i)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "file")]
+    writers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    assert [(writer.communicate()[1], writer.returncode) for writer in writers] == [(b"", 0)] * 3
+    assert left_over(tmp_path) == []
+
+
+FULL = """
+import resource, signal, sys
+from kdprompt.atomic_write import atomic_write
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    atomic_write(sys.argv[1], "n" * 5000)
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_the_old_file_and_the_error_names_it(tmp_path):
+    pytest.importorskip("resource")
+    path = tmp_path / "file"
+    atomic_write(path, "old")
+    said = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True).stdout
+    assert said.strip().endswith(f"'{path}'") and path.read_text() == "old" and left_over(tmp_path) == []
+    if os.path.exists("/dev/full"):
+        with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+            atomic_write("/dev/full", "text")
 
 
 def test_a_long_name_and_the_home_folder(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load, save, save_file
+from safetensors.torch import save
 
 from kdprompt import (
     ByObjective,
@@ -34,7 +34,9 @@ from kdprompt import (
     StaticSettings,
 )
 from kdprompt import selector as selector_room
+from kdprompt.checksums import checksum_json
 from kdprompt.search.position_profiles import MeasuredProfile, PrimacyRecency, Recency
+from kdprompt.storage.archive import pack_archive, unpack_archive
 from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial, RationalQuadratic
 
 WIDTH = 6
@@ -457,7 +459,7 @@ def test_a_file_of_another_kind_is_named(tmp_path):
         with pytest.raises(PoolError, match=f"{path.name} is no stored selector"):
             DistillationSelector.load(path, Counted())
     path.write_bytes(save({"document": torch.tensor(list(b"[1]"), dtype=torch.uint8)}))
-    with pytest.raises(PoolError, match=f"{path.name}: a stored selector of format 1 or 2 is expected, got None"):
+    with pytest.raises(PoolError, match=f"{path.name}: a stored selector of format 1 to 3 is expected, got None"):
         DistillationSelector.load(path, Counted())
 
 
@@ -465,14 +467,12 @@ def test_another_format_is_named(tmp_path):
     path = tmp_path / "selector"
     chooser = selector()
     chooser.save(path)
-    tensors = load(path.read_bytes())
-    document = json.loads(bytes(tensors["document"].tolist()))
-    tensors["document"] = torch.tensor(list(json.dumps({**document, "format": 7}).encode()), dtype=torch.uint8)
-    save_file(tensors, path)
-    with pytest.raises(PoolError, match=f"{path.name}: a stored selector of format 1 or 2 is expected, got 7"):
+    tensors, parts = unpack_archive(path.read_bytes())
+    path.write_bytes(pack_archive(tensors, {**parts, "format": 7}))
+    with pytest.raises(PoolError, match=f"{path.name}: a stored selector of format 1 to 3 is expected, got 7"):
         DistillationSelector.load(path, Counted())
     for data, said in (({**chooser.to_dict(), "format": 7}, 7), ({}, None)):
-        with pytest.raises(PoolError, match=f"format 1 or 2 is expected, got {said}"):
+        with pytest.raises(PoolError, match=f"format 1 to 3 is expected, got {said}"):
             DistillationSelector.from_dict(data, Counted())
 
 
@@ -485,6 +485,7 @@ def test_damaged_tensors_of_a_dictionary_are_an_error(tensors):
 def test_an_unknown_object_inside_is_named(tmp_path):
     data = selector().to_dict()
     data["settings"]["objective"]["kernel"] = {"kind": "tomorrow"}
+    data["checksums"]["settings"] = checksum_json(data["settings"])
     with pytest.raises(PoolError, match=r"settings of the stored selector are not ones .* knows(?s:.)*'tomorrow'"):
         DistillationSelector.from_dict(data, Counted())
 

@@ -26,10 +26,10 @@ where a reader prefers one output as it gained elsewhere.
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from kdprompt.calibration.lexical_fit import fit_lexical_share
@@ -89,12 +89,12 @@ class Calibration:
     static_parameters: ObjectiveParameters
     regression: KernelRegression
     trials: tuple[Trial, ...] = field(repr=False)
-    pseudo_queries: int
+    pseudo_queries: Annotated[int, Field(ge=0)]
     source: str
     order: Order | None = None
     prefix: tuple[str, ...] = ()
     own: OwnKnowledge | None = field(default=None, repr=False)
-    lexical_share: float = 0.0
+    lexical_share: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @property
     def parameters(self) -> ObjectiveParameters:

@@ -5,9 +5,10 @@ would answer to a query near them, and their mean to one that is far from all.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from kdprompt.theory.kernels import Gaussian
@@ -37,8 +38,14 @@ class OwnKnowledge:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     log_probs: tuple[tuple[float, ...], ...]
-    temperature: float
-    shrinkage: float
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    shrinkage: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) == len(self.inputs) == len(self.log_probs):
+            raise ValueError(f"an answer an example is needed, got {len(self.log_probs)} of {len(self.ids)}")
+        if any(len(row) != len(self.outputs) for row in self.log_probs):
+            raise ValueError(f"each answer must have {len(self.outputs)} log-probabilities, one an output")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from kdprompt.theory.kernels import Kernel
 __all__ = ["ObjectiveParameters", "ObjectiveSettings", "ObjectiveWeights"]
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 FROZEN = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
@@ -31,10 +32,10 @@ class ObjectiveWeights:
         reader: Weight of what the reader is expected to lose (R9); outputs that are labels alone.
     """
 
-    bias: float = 1.0
-    complexity: float = 0.0
-    interference: float = 0.0
-    reader: float = 0.0
+    bias: Weight = 1.0
+    complexity: Weight = 0.0
+    interference: Weight = 0.0
+    reader: Weight = 0.0
 
 
 class ObjectiveParameters(BaseModel):

@@ -35,7 +35,7 @@ class ReaderProfile(BaseModel):
     follow: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     knowledge_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     recency: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    label_bias: dict[str, float] = Field(default_factory=dict)
+    label_bias: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
     source: str = "given by the user"
 
     def bias_of(self, outputs: Sequence[str]) -> list[float]:

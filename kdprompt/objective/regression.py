@@ -5,9 +5,10 @@ directions of the embedding that matter everywhere are learnt from everywhere.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from kdprompt.theory.kernels import Kernel
@@ -15,6 +16,7 @@ from kdprompt.theory.regression import shrink_to_prior
 
 __all__ = ["SMALLEST_SHARE", "KernelRegression", "RidgePart"]
 
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 SMALLEST_SHARE = 1e-30  # of an output, before its logarithm is taken; one number, whatever the dtype
 
 
@@ -32,10 +34,10 @@ class RidgePart:
 
     __pydantic_config__ = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
-    penalty: float
-    weight: float
-    exponent: float
-    noise: float = 0.0
+    penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    weight: NotNegative
+    exponent: NotNegative
+    noise: NotNegative = 0.0
 
     def combine(self, shares: Tensor, scores: Tensor, possible: Tensor) -> Tensor:
         """Joins the shares of the kernel regression with the scores of the ridge regression.
@@ -84,7 +86,7 @@ class KernelRegression:
     __pydantic_config__ = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
     kernel: Kernel
-    shrinkage: float
+    shrinkage: NotNegative
     ridge: RidgePart | None = None
 
     def __call__(self, weights: Tensor, values: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Position profiles: how much of the attention each place of a prompt gets (R7)."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
@@ -59,8 +60,8 @@ class PrimacyRecency(PositionProfile):
     def __post_init__(self) -> None:
         if not 0 < self.decay <= 1:
             raise ValueError(f"decay must be in (0, 1], got {self.decay}")
-        if not self.primacy >= 0:
-            raise ValueError(f"primacy must be at least 0, got {self.primacy}")
+        if not 0 <= self.primacy < math.inf:
+            raise ValueError(f"primacy must be at least 0 and finite, got {self.primacy}")
 
     def raw(self, k: int) -> list[float]:
         return [self.primacy * self.decay**i + self.decay ** (k - 1 - i) for i in range(k)]
@@ -78,8 +79,8 @@ class MeasuredProfile(PositionProfile):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "measured", tuple(self.measured))  # a list may be given
-        if not all(value >= 0 for value in self.measured) or not self.measured or not self.measured[-1] > 0:
-            raise ValueError(f"measured must be weights of at least 0, the last above 0, got {self.measured}")
+        if not all(0 <= value < math.inf for value in self.measured) or not self.measured or not self.measured[-1] > 0:
+            raise ValueError(f"measured must be finite weights of at least 0, the last above 0, got {self.measured}")
 
     def raw(self, k: int) -> list[float]:
         front = [self.measured[0]] * (k - len(self.measured))

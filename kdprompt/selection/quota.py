@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdprompt.errors import PoolError
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.settings import Quota, Settings
 
@@ -35,7 +36,7 @@ def output_limits(pool: PoolTensors, quota: Quota | None) -> OutputLimits:
     """The limits that a quota sets for the outputs of a pool; None sets none.
 
     Raises:
-        ValueError: The quota names an output that the pool does not have.
+        PoolError: The quota names an output that the pool does not have.
     """
     names = sorted({output for _, output in pool.labels})
     code = {name: place for place, name in enumerate(names)}
@@ -50,16 +51,16 @@ def check_quota(pool: PoolTensors, settings: Settings) -> None:
     """Says what contradicts itself or the pool in a quota.
 
     Raises:
-        ValueError: An output is not in the pool, asks for more than it allows, or the minima exceed k together.
+        PoolError: An output is not in the pool, asks for more than it allows, or the minima exceed k together.
     """
     if settings.quota is None:
         return
     limits = output_limits(pool, settings.quota)
     for name, low, high in zip(limits.names, limits.least, limits.most, strict=True):
         if low > high:
-            raise ValueError(f"quota.least must be at most quota.most, got {low} and {high} for the output {name!r}")
+            raise PoolError(f"quota.least must be at most quota.most, got {low} and {high} for the output {name!r}")
     if sum(limits.least) > settings.largest_k:
-        raise ValueError(
+        raise PoolError(
             f"quota.least must ask for at most k = {settings.largest_k} demonstrations together, got "
             f"{sum(limits.least)}; raise k or lower the quota"
         )
@@ -69,7 +70,7 @@ def _by_output(value: int | Mapping[str, int] | None, names: list[str], default:
     if isinstance(value, Mapping):
         unknown = sorted(set(value) - set(names))
         if unknown:
-            raise ValueError(
+            raise PoolError(
                 f"quota.{field} names the output {unknown[0]!r}, which the pool does not have; it has {names[:20]}"
             )
         return [value.get(name, default) for name in names]

@@ -1,4 +1,4 @@
-"""A stored selector as a JSON document and tensors beside it.
+"""A stored selector as parts that JSON has, and tensors beside them.
 
 What JSON would change (a tuple, a key that is no string) is refused by name, so that an example comes back as it went
 in. Settings and calibration are written and checked by pydantic. Rejected: pickle (loading it runs code).
@@ -9,29 +9,30 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError
 from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.errors import PoolError
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.records import Query, Schema
+from kdprompt.pool.records import Demonstration, Query, Schema
 from kdprompt.selection.traffic import Traffic
 from kdprompt.settings import Settings
 from kdprompt.storage.format_1 import upgrade_calibration, upgrade_settings
+from kdprompt.storage.gate import REMEDY, check_description, check_rows, check_stored, explain_error, reading
 from kdprompt.storage.records import Recode, demonstration_from_record, demonstration_to_record
 from kdprompt.storage.stored import Stored
 
-__all__ = ["build_document", "read_document"]
+__all__ = ["FORMAT", "build_parts", "read_parts"]
 
-FORMAT = 2
+FORMAT = 3
 SETTINGS = TypeAdapter(Settings)
 CALIBRATION = TypeAdapter(Calibration)
 
 
-def build_document(stored: Stored, default: Recode | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The document and the tensors of a selector.
+def build_parts(stored: Stored, default: Recode | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The parts and the tensors of a selector.
 
     Args:
         stored: The selector.
@@ -46,8 +47,7 @@ def build_document(stored: Stored, default: Recode | None) -> tuple[dict[str, An
         tensors["outputs"] = torch.stack(list(stored.outputs.values()))
     if stored.traffic is not None:
         tensors["queries"] = stored.traffic.vectors
-    document = {
-        "format": FORMAT,
+    parts = {
         "schema": stored.pool.schema.model_dump(mode="json"),
         "records": records,
         "outputs": list(stored.outputs),
@@ -57,36 +57,52 @@ def build_document(stored: Stored, default: Recode | None) -> tuple[dict[str, An
         "embedder": dict(stored.embedder),
         "about": dict(stored.about),
     }
-    return document, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return parts, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def read_document(document: Mapping[str, Any], tensors: Mapping[str, Tensor], decode: Recode | None) -> Stored:
-    """What ``build_document`` made, or what format 1 held.
+def read_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor], decode: Recode | None, version: int) -> Stored:
+    """What ``build_parts`` made, or what the formats 1 and 2 held.
 
     Raises:
-        PoolError: It is of another format, or its settings or its calibration are not ones of this version.
+        PoolError: A part is missing, is not one of this version, or does not fit the others; it is named.
     """
-    version = document.get("format") if isinstance(document, Mapping) else None
-    if version not in (1, FORMAT):
-        raise PoolError(
-            f"a stored selector of format 1 or {FORMAT} is expected, got {version!r}; it was written by another "
-            "version of kdprompt, or is no stored selector"
-        )
-    settings, calibration = document["settings"], document["calibration"]
-    if version == 1:
-        settings, calibration = upgrade_settings(settings), upgrade_calibration(calibration)
-    schema = Schema.model_validate({k: tuple(v) if isinstance(v, list) else v for k, v in document["schema"].items()})
-    queries = tuple(Query.model_validate(query) for query in document["queries"])
-    return Stored(
-        pool=Pool((demonstration_from_record(record, decode) for record in document["records"]), schema),
-        vectors=tensors["vectors"],
-        outputs=dict(zip(document["outputs"], tensors["outputs"], strict=True)) if document["outputs"] else {},
-        traffic=Traffic(queries, tensors["queries"]) if queries else None,
-        settings=None if settings is None else _from_json(SETTINGS, settings, "settings"),
-        calibration=None if calibration is None else _from_json(CALIBRATION, calibration, "calibration"),
-        embedder=document["embedder"],
-        about=document["about"],
-    )
+    with reading("the schema"):
+        schema = Schema.model_validate({k: tuple(v) if isinstance(v, list) else v for k, v in parts["schema"].items()})
+    with reading("the records"):
+        pool = Pool([_read_record(record, i, decode) for i, record in enumerate(parts["records"])], schema)
+        vectors = tensors["vectors"]
+    with reading("the outputs"):
+        outputs = _read_outputs(parts["outputs"], tensors)
+    with reading("the queries"):
+        queries = tuple(Query.model_validate(query) for query in parts["queries"])
+        traffic = Traffic(queries, tensors["queries"]) if queries else None
+    settings, calibration = _read_settings(parts, version)
+    with reading("the rest"):
+        embedder, about = (check_description(parts[name], name) for name in ("embedder", "about"))
+    check_stored(pool, vectors, traffic, settings, calibration)
+    return Stored(pool, vectors, outputs, traffic, settings, calibration, embedder, about)
+
+
+def _read_record(record: Any, i: int, decode: Recode | None) -> Demonstration:
+    with reading(f"example {i}"):
+        return demonstration_from_record(check_description(record, "it"), decode)
+
+
+def _read_outputs(texts: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"they must be a list of texts, got {texts!r:.60}")
+    if not texts:
+        return {}
+    check_rows(tensors["outputs"], [f"output {text!r:.60}" for text in texts], "outputs")
+    return dict(zip(texts, tensors["outputs"], strict=True))
+
+
+def _read_settings(parts: Mapping[str, Any], version: int) -> tuple[Settings | None, Calibration | None]:
+    with reading("the settings or the calibration"):
+        settings, calibration = parts["settings"], parts["calibration"]
+        if version == 1:
+            settings, calibration = upgrade_settings(settings), upgrade_calibration(calibration)
+    return _from_json(SETTINGS, settings, "settings"), _from_json(CALIBRATION, calibration, "calibration")
 
 
 def _to_json(adapter: TypeAdapter[Any], value: Any) -> Any:
@@ -98,9 +114,12 @@ def _to_json(adapter: TypeAdapter[Any], value: Any) -> Any:
 
 
 def _from_json(adapter: TypeAdapter[Any], value: Any, name: str) -> Any:
+    if value is None:
+        return None
     try:
         return adapter.validate_python(value)
-    except ValidationError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise PoolError(
-            f"the {name} of the stored selector are not ones that this version of kdprompt knows: {error}"
+            f"the {name} of the stored selector are not ones that this version of kdprompt knows: "
+            f"{explain_error(error)}. {REMEDY.capitalize()}."
         ) from error

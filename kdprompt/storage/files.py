@@ -1,7 +1,7 @@
 """Selectors as one file, or as a dictionary that JSON has.
 
-A file is one safetensors file: the tensors as they are, and everything else as a JSON document beside them. The same
-as a dictionary, with the tensors in base64, goes where a framework wants JSON.
+A file is one safetensors file: the tensors as they are, and everything else as JSON beside them. The same as a
+dictionary, with the tensors in base64, goes where a framework wants JSON. Both hold a checksum of each part.
 """
 
 import base64
@@ -10,19 +10,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from kdprompt.atomic_write import atomic_write
-from kdprompt.errors import PoolError
-from kdprompt.storage.document import build_document, read_document
+from kdprompt.checksums import checksum_json
+from kdprompt.errors import DamagedFileError, KDPromptError, PoolError
+from kdprompt.storage.archive import is_archive, pack_archive, unpack_archive
+from kdprompt.storage.document import FORMAT, build_parts, read_parts
+from kdprompt.storage.gate import REMEDY, explain_error, reading
 from kdprompt.storage.records import Recode
 from kdprompt.storage.stored import Stored
 
 __all__ = ["from_dict", "read", "to_dict", "write"]
 
-DOCUMENT = "document"
+PARTS = {"about", "calibration", "embedder", "outputs", "queries", "records", "schema", "settings", "tensors"}
+DOCUMENT = "document"  # where formats 1 and 2 kept everything but the tensors
 
 
 def to_dict(stored: Stored, default: Recode | None = None) -> dict[str, Any]:
@@ -35,21 +38,27 @@ def to_dict(stored: Stored, default: Recode | None = None) -> dict[str, Any]:
     Raises:
         PoolError: JSON cannot keep an example as it is.
     """
-    document, tensors = build_document(stored, default)
-    return {**document, "tensors": base64.b64encode(save(tensors)).decode()}
+    parts, tensors = build_parts(stored, default)
+    parts["tensors"] = base64.b64encode(save(tensors)).decode()
+    return {"format": FORMAT, "checksums": {name: checksum_json(part) for name, part in parts.items()}, **parts}
 
 
 def from_dict(data: Mapping[str, Any], decode: Recode | None = None) -> Stored:
-    """What ``to_dict`` made; ``decode`` makes an example's values again of what ``default`` made of them.
+    """What ``to_dict`` made; ``decode`` makes an example's values again of what ``default`` made of it.
 
     Raises:
-        PoolError: It is of another format, or its tensors are damaged.
+        PoolError: It is of another format, or a part of it is damaged or does not fit the others.
     """
+    version = _read_version(data)
+    with reading("the checksums"):
+        _check_parts(data, version)
     try:
-        tensors = load(base64.b64decode(data["tensors"])) if "tensors" in data else {}
-    except (TypeError, ValueError, SafetensorError) as error:
-        raise PoolError(f"the tensors of the stored selector are damaged: {error!r:.120}") from error
-    return read_document(data, tensors, decode)
+        tensors = load(base64.b64decode(data["tensors"]))
+    except Exception as error:  # bytes that are no safetensors file may break its reader anywhere
+        raise PoolError(
+            f"the tensors of the stored selector are damaged: {explain_error(error)}. {REMEDY.capitalize()}."
+        ) from error
+    return read_parts(data, tensors, decode, version)
 
 
 def write(stored: Stored, path: str | Path, default: Recode | None = None) -> None:
@@ -58,9 +67,8 @@ def write(stored: Stored, path: str | Path, default: Recode | None = None) -> No
     Raises:
         PoolError: As ``to_dict``; nothing is written.
     """
-    document, tensors = build_document(stored, default)
-    text = json.dumps(document, ensure_ascii=False).encode(errors="surrogatepass")  # as json.loads reads it
-    atomic_write(path, save({**tensors, DOCUMENT: torch.frombuffer(bytearray(text), dtype=torch.uint8)}))
+    parts, tensors = build_parts(stored, default)
+    atomic_write(path, pack_archive(tensors, {**parts, "format": FORMAT}))
 
 
 def read(path: str | Path, decode: Recode | None = None) -> Stored:
@@ -68,15 +76,56 @@ def read(path: str | Path, decode: Recode | None = None) -> Stored:
 
     Raises:
         FileNotFoundError: There is no such file.
-        PoolError: It is no stored selector, or of another format.
+        PoolError: It is no stored selector, is of another format, or a part of it is damaged or does not fit the
+            others.
     """
-    content = Path(path).read_bytes()
+    path = Path(path).expanduser()
+    content = path.read_bytes()
     try:
-        tensors = load(content)
-        document = json.loads(tensors.pop(DOCUMENT).numpy().tobytes())
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise PoolError(f"{path} is no stored selector: {error!r:.120}") from error
+        document, tensors = _open(content)
+    except Exception as error:  # a file of any kind may be given, and break its reader anywhere
+        said = str(error) if isinstance(error, DamagedFileError) else explain_error(error)
+        raise PoolError(f"{path} is no stored selector, or is damaged: {said}. {REMEDY.capitalize()}.") from error
     try:
-        return read_document(document, tensors, decode)
-    except PoolError as error:
+        return read_parts(document, tensors, decode, _read_version(document))
+    except KDPromptError as error:
         raise PoolError(f"{path}: {error}") from error
+
+
+def _open(content: bytes) -> tuple[Any, dict[str, Tensor]]:
+    """Everything but the tensors, and the tensors."""
+    tensors = load(content)
+    if is_archive(tensors):
+        tensors, parts = unpack_archive(tensors)
+        return parts, tensors
+    return json.loads(tensors.pop(DOCUMENT).numpy().tobytes()), tensors
+
+
+def _read_version(document: Any) -> int:
+    version = document.get("format") if isinstance(document, Mapping) else None
+    if type(version) is not int or version not in range(1, FORMAT + 1):
+        raise PoolError(
+            f"a stored selector of format 1 to {FORMAT} is expected, got {version!r:.60}; it was written by another "
+            "version of kdprompt, or is no stored selector"
+        )
+    return version
+
+
+def _check_parts(data: Mapping[str, Any], version: int) -> None:
+    """Compares the parts of a dictionary with their checksums, which the formats 1 and 2 do not have.
+
+    Raises:
+        PoolError: A part is missing, or is not what was written; it is named.
+    """
+    if version < FORMAT and "checksums" not in data:
+        return
+    sums = data["checksums"]
+    if sums.keys() != PARTS:
+        raise ValueError(f"they must be of {sorted(PARTS)}, got {sorted(sums)!r:.200}")
+    for name, expected in sums.items():
+        found = checksum_json(data[name])
+        if found != expected:
+            raise PoolError(
+                f"{name} of the stored selector: the checksum is {found}, not {expected!r:.20}, so it was changed or "
+                f"damaged since it was written. {REMEDY.capitalize()}."
+            )

@@ -1,0 +1,251 @@
+"""What is loaded is refused by name where it does not fit: damaged by chance, or made by hand with right checksums."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from kdprompt import CallableEmbedder, DistillationSelector, KDPromptError, PoolError, Quota, Settings
+from kdprompt.checksums import checksum, checksum_json, seal, unseal
+from kdprompt.storage.archive import pack_archive, unpack_archive
+
+WIDTH = 5
+RNG = np.random.default_rng(0)
+
+
+def embed(texts):
+    return torch.tensor(np.array([np.random.default_rng(list(text.encode())).normal(size=WIDTH) for text in texts]))
+
+
+EMBEDDER = CallableEmbedder(embed)
+
+
+@pytest.fixture(scope="module")
+def chooser():
+    examples = [{"input": f"text {i}", "output": "ab"[i % 2], "task": "t"} for i in range(12)]
+    return DistillationSelector.from_examples(examples, EMBEDDER, queries=["one", "two"], settings=Settings(k=2))
+
+
+@pytest.fixture
+def path(chooser, tmp_path):
+    chooser.save(tmp_path / "selector.kdprompt")
+    return tmp_path / "selector.kdprompt"
+
+
+def rewrite(path, change):
+    """Changes tensors and parts of a file, and gives it right checksums again."""
+    tensors, parts = unpack_archive(path.read_bytes())
+    change(tensors, parts)
+    path.write_bytes(pack_archive(tensors, parts))
+
+
+# -- damage -------------------------------------------------------------------------------------------------------
+
+
+def test_every_bit_of_a_file_counts(path):
+    whole = path.read_bytes()
+    bits = RNG.choice(8 * len(whole), size=400, replace=False)
+    head = range(64, 8 * 64)  # names, dtypes, shapes and places
+    for bit in [*bits, *head]:
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(PoolError, match=f"{path.name}.*(?s:.)*load a copy of the file|Load a copy"):
+            DistillationSelector.load(path, EMBEDDER)
+
+
+def test_a_damaged_part_is_named(path):
+    stored = load(path.read_bytes())
+    for name in ("vectors", "queries"):
+        damaged = {**stored, name: stored[name].flip(0).contiguous()}  # vectors in another order
+        path.write_bytes(save(damaged))
+        with pytest.raises(PoolError, match=f"{path.name} .* its part '{name}' is damaged: the checksum is"):
+            DistillationSelector.load(path, EMBEDDER)
+    for lost in ("records.json", "vectors"):
+        path.write_bytes(save({name: tensor for name, tensor in stored.items() if name != lost}))
+        with pytest.raises(PoolError, match="its parts are not those that its checksums name"):
+            DistillationSelector.load(path, EMBEDDER)
+
+
+def test_a_tensor_of_another_kind_with_the_same_bytes_is_damage(path):
+    stored = load(path.read_bytes())
+    for other in (stored["vectors"].view(torch.int64), stored["vectors"].reshape(-1, 1)):
+        path.write_bytes(save({**stored, "vectors": other.contiguous()}))
+        with pytest.raises(PoolError, match="'vectors' is damaged"):
+            DistillationSelector.load(path, EMBEDDER)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("settings", lambda value: value.update(seed=1)),
+        ("calibration", lambda value: value.update(lexical_share=0.5)),
+        ("records", lambda value: value.reverse()),
+        ("schema", lambda value: value.update(task=None)),
+        ("queries", lambda value: value.pop()),
+    ],
+)
+def test_a_changed_part_of_a_dictionary_is_named(chooser, part, change):
+    data = json.loads(json.dumps(chooser.to_dict()))
+    DistillationSelector.from_dict(dict(reversed(data.items())), EMBEDDER)  # the order of keys is nothing
+    change(data[part])
+    with pytest.raises(
+        PoolError, match=f"^{part} of the stored selector: the checksum is .*, not .*changed or damaged"
+    ):
+        DistillationSelector.from_dict(data, EMBEDDER)
+
+
+def test_a_dictionary_without_all_checksums_is_refused(chooser):
+    data = chooser.to_dict()
+    for sums in ({}, None, [], {"records": data["checksums"]["records"]}):
+        with pytest.raises(PoolError, match="the checksums of the stored selector cannot be read"):
+            DistillationSelector.from_dict({**data, "checksums": sums}, EMBEDDER)
+
+
+# -- made by hand -------------------------------------------------------------------------------------------------
+
+DEEP = "x"
+for _ in range(700):
+    DEEP = [DEEP]
+
+
+def put(name, value):
+    return lambda tensors, parts: (tensors if torch.is_tensor(value) else parts).__setitem__(name, value)
+
+
+def within(*keys, value):
+    def change(tensors, parts):
+        inner = parts
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+
+    return change
+
+
+def row(name, i, value):
+    return lambda tensors, parts: tensors[name].__setitem__(i, value)
+
+
+PARTS = ("schema", "records", "outputs", "queries", "settings", "calibration", "embedder", "about")
+HOSTILE = {
+    **{f"{part} missing": (lambda tensors, parts, part=part: parts.pop(part), "lacks") for part in PARTS},
+    **{f"{part} a number": (put(part, 7), part.removesuffix("s")) for part in PARTS},
+    "nan": (row("vectors", (3, 1), float("nan")), "example 3 .* has NaN"),
+    "infinite": (row("vectors", (11, 0), float("inf")), "example 11"),
+    "zero": (row("vectors", 5, 0.0), "example 5 .* has zeros only"),
+    "nan query": (row("queries", (1, 1), float("nan")), "query 1"),
+    "too few": (
+        lambda tensors, parts: put("vectors", tensors["vectors"][:-1])(tensors, parts),
+        "row each of 12, got 11",
+    ),
+    "no vectors": (lambda tensors, parts: tensors.pop("vectors"), "lacks 'vectors'"),
+    "whole numbers": (put("vectors", torch.ones(12, WIDTH, dtype=torch.int64)), "vectors .* floating-point"),
+    "flat": (put("vectors", torch.ones(12)), r"floating-point numbers \[n, d\], got torch.float32 \[12\]"),
+    "no width": (put("vectors", torch.ones(12, 0)), "floating-point"),
+    "queries wider": (put("queries", torch.ones(2, WIDTH + 1)), "queries .* are 6 wide, its vectors 5"),
+    "id twice": (within("records", 3, "id", value="x"), None),
+    "id a number": (within("records", 3, "id", value=3), "example 3 .* id"),
+    "empty input": (within("records", 2, "input", value="  "), "example 2 .* empty input"),
+    "half a sign": (within("records", 2, "input", value="\ud83d"), "example 2 .* lone surrogate"),
+    "record a list": (within("records", 4, value=[]), "example 4"),
+    "fields a list": (within("records", 4, "fields", value=[1]), "example 4"),
+    "deep settings": (within("settings", "order", value=DEEP), "settings"),
+    "unknown setting": (within("settings", "tomorrow", value=1), "tomorrow"),
+    "k below zero": (within("settings", "k", value=-1), "k.*greater than or equal to 0"),
+    "k a text": (within("settings", "k", value="many"), "k.*many"),
+    "k beyond the pool": (within("settings", "k", value=99), "k must be at most .*12.*99"),
+    "seed": (within("settings", "seed", value=2**80), "seed"),
+    "delta": (within("settings", "delta", value=1.0), "delta"),
+    "quota": (within("settings", "quota", value={"most": {"zzz": 1}, "least": None}), "zzz"),
+    "weights": (within("calibration", "chosen", "parameters", "weights", "bias", value=-1.0), "weights.bias"),
+    "share": (within("calibration", "chosen", "parameters", "output_share", value=1.5), "output_share"),
+    "temperature": (within("calibration", "static_parameters", "kernel", "temperature", value=-2.0), "temperature"),
+    "words": (within("calibration", "lexical_share", value=7.0), "lexical_share"),
+    "no finite kernel": (
+        within(
+            "calibration",
+            "regression",
+            "kernel",
+            value={"kind": "scaled", "scale": 1e308, "kernel": {"kind": "polynomial", "degree": 900, "offset": 1e9}},
+        ),
+        "calibration|kernels",
+    ),
+    "shrinkage": (within("calibration", "regression", "shrinkage", value=-1.0), "shrinkage"),
+    "query empty": (within("queries", 0, "text", value=" "), "empty"),
+    "embedder a list": (put("embedder", []), "embedder must be an object"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_was_made_by_hand_is_refused_by_name(name, path):
+    change, said = HOSTILE[name]
+
+    def both(tensors, parts):
+        if name == "id twice":
+            parts["records"][2]["id"] = "x"
+        change(tensors, parts)
+
+    rewrite(path, both)
+    with pytest.raises(KDPromptError, match=said) as refused:
+        DistillationSelector.load(path, EMBEDDER)
+    assert isinstance(refused.value, PoolError)
+
+
+def test_the_file_is_named_too(path):
+    rewrite(path, row("vectors", (3, 1), float("nan")))
+    with pytest.raises(PoolError, match=rf"{path.name}: vectors .* Load a copy of the file, or build"):
+        DistillationSelector.load(path, EMBEDDER)
+
+
+def test_json_too_deep_for_its_reader_is_refused(path):
+    tensors = load(path.read_bytes())
+    text = b'{"format": 2, "records": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    path.write_bytes(save({"vectors": tensors["vectors"], "document": torch.tensor(list(text), dtype=torch.uint8)}))
+    with pytest.raises(PoolError, match=f"{path.name} .* nested too deeply"):
+        DistillationSelector.load(path, EMBEDDER)
+
+
+def test_files_of_format_2_still_load(chooser, path):
+    tensors, parts = unpack_archive(path.read_bytes())
+    text = json.dumps({**parts, "format": 2}).encode()
+    path.write_bytes(save({**tensors, "document": torch.tensor(list(text), dtype=torch.uint8)}))
+    other = DistillationSelector.load(path, EMBEDDER)
+    assert other.select_batch(["one", "three"]) == chooser.select_batch(["one", "three"])
+    data = {name: value for name, value in chooser.to_dict().items() if name != "checksums"}
+    assert DistillationSelector.from_dict({**data, "format": 2}, EMBEDDER).select("one") == chooser.select("one")
+    changed = copy.deepcopy(chooser.to_dict())  # whoever changes the number is not believed
+    changed["settings"]["seed"] = 9
+    with pytest.raises(PoolError, match="settings of the stored selector: the checksum"):
+        DistillationSelector.from_dict({**changed, "format": 2}, EMBEDDER)
+
+
+def test_settings_refuse_numbers_that_nothing_can_work_with():
+    for bad in ({"seed": 2**64}, {"k": 2**31}, {"k_max": 10**30}, {"budget": 2**63}, {"quota": Quota}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            Settings(**bad)
+    for count in (-1, 2**40):
+        with pytest.raises(ValueError, match="most must be at least 0 and at most"):
+            Quota(most=count)
+
+
+# -- checksums ----------------------------------------------------------------------------------------------------
+
+
+def test_a_checksum_is_crc_32():
+    """The check value of CRC-32/ISO-HDLC in the catalogue of parametrised CRC algorithms."""
+    assert checksum(b"123456789") == checksum(b"12", memoryview(b"3456789")) == "cbf43926"
+    assert checksum_json({"a": 1, "b": [1.5, None]}) == checksum_json({"b": [1.5, None], "a": 1})
+    assert checksum_json([1, 2]) != checksum_json([2, 1])
+
+
+def test_a_seal_is_checked():
+    content = {"a": [1, 2.5], "ä": "\ud800"}
+    sealed = json.loads(json.dumps(seal(content)))
+    assert unseal(sealed) == content
+    for bad in ({**sealed, "a": [1, 2.6]}, {**sealed, "more": 1}, content, [], None, {**sealed, "checksum": None}):
+        with pytest.raises(ValueError, match="checksum"):
+            unseal(bad)
