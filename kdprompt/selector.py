@@ -1,14 +1,12 @@
 """``DistillationSelector``: pool, embedder and settings in; selections out. State lives here, mathematics does not."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration, calibrate_pool
 from kdprompt.deprecation import rename_argument
-from kdprompt.editable_pool import EditablePool
 from kdprompt.explanation import Explanation, explain_query, explain_static
 from kdprompt.micro_batching import MicroBatcher
 from kdprompt.pool.embedder_faults import naming
@@ -23,7 +21,7 @@ from kdprompt.selection.prefix import Prefix, group_by_prefix
 from kdprompt.selection.result import Selection
 from kdprompt.selection.traffic import Traffic, TrafficRequest, sample_queries
 from kdprompt.settings import Settings
-from kdprompt.storage import Recode, Stored, describe_embedder, from_dict, read, restore_embedder, to_dict, write
+from kdprompt.storable_selector import StorableSelector
 from kdprompt.tuning.answer_plan import AnswerPlan, plan_answers
 from kdprompt.tuning.query_prompts import calibrate_query_prompts
 from kdprompt.tuning.static_choice import StaticChoice, choose_static
@@ -31,7 +29,7 @@ from kdprompt.tuning.static_choice import StaticChoice, choose_static
 __all__ = ["DistillationSelector"]
 
 
-class DistillationSelector(EditablePool):
+class DistillationSelector(StorableSelector):
     """Chooses which demonstrations go into a prompt, how many, and in which order, and says why.
 
     Make one with ``from_examples``. Then ``select`` serves one query, ``select_batch`` many in one pass, and
@@ -53,8 +51,7 @@ class DistillationSelector(EditablePool):
         traffic: Traffic | None = None,
         calibration: Calibration | None = None,
     ) -> None:
-        super().__init__(pool, settings)
-        self._traffic = traffic
+        super().__init__(pool, settings, traffic)
         self._together = MicroBatcher(self._answer)
         self.calibration = calibration or calibrate_pool(pool, traffic, settings)
         self._pool = pool.with_lexical_share(self.calibration.lexical_share, settings)
@@ -119,70 +116,6 @@ class DistillationSelector(EditablePool):
     def plan_answers(self, max_answers: int | None = None) -> AnswerPlan:
         """What ``calibrate`` will ask a reader for, and how often at most; ``ValueError`` as there."""
         return plan_answers(self._pool.tensors, self.settings, max_answers)
-
-    def save(self, path: str | Path, default: Recode | None = None) -> None:
-        """Writes pool, embeddings, settings and calibration to one file, for ``load``; see ``kdprompt.storage``.
-
-        Args:
-            path: The file; one that is there is replaced at once or not at all. ``PoolError``: JSON cannot keep an
-                example as it is; nothing is written.
-            default: Called for a value of an example that JSON has no form for, as ``json.dumps`` does.
-        """
-        write(self.stored(), path, default)
-
-    @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        embeddings: AnyEmbedder | None = None,
-        *,
-        settings: Settings | None = None,
-        decode: Recode | None = None,
-    ) -> "DistillationSelector":
-        """Reads what ``save`` wrote; nothing is embedded or calibrated again.
-
-        Args:
-            path: The file.
-            embeddings: The embedder, for queries; None makes one of kdprompt's own as it was.
-            settings: In place of the stored ones, which cannot hold objects of yours; new pins calibrate again.
-            decode: Makes a value again of what ``default`` made of it.
-
-        Raises:
-            FileNotFoundError, PoolError: There is none, or it is no stored selector, or settings must be given.
-            EmbeddingError: The embedder was none of kdprompt's and none is given.
-        """
-        return cls.restored(read(path, decode), embeddings, settings)
-
-    def to_dict(self, default: Recode | None = None) -> dict[str, Any]:
-        """All that ``save`` writes, as JSON has it."""
-        return to_dict(self.stored(), default)
-
-    @classmethod
-    def from_dict(
-        cls,
-        data: Mapping[str, Any],
-        embeddings: AnyEmbedder | None = None,
-        *,
-        settings: Settings | None = None,
-        decode: Recode | None = None,
-    ) -> "DistillationSelector":
-        """A selector from what ``to_dict`` made; see ``load``."""
-        return cls.restored(from_dict(data, decode), embeddings, settings)
-
-    def stored(self) -> Stored:
-        """What ``save`` and ``to_dict`` write."""
-        pool, embedder = self._pool, describe_embedder(self.embedder)
-        return Stored(pool.pool, pool.vectors, pool.outputs, self._traffic, self.settings, self.calibration, embedder)
-
-    @classmethod
-    def restored(
-        cls, stored: Stored, embeddings: AnyEmbedder | None = None, settings: Settings | None = None
-    ) -> "DistillationSelector":
-        """A selector from what ``stored`` gave; errors as ``load``."""
-        settings = settings or stored.restored_settings()
-        embedder = restore_embedder(stored.embedder, embeddings)
-        pool = EmbeddedPool.build(stored.pool, stored.vectors, embedder, settings, stored.outputs)
-        return cls(pool, settings, stored.traffic, stored.calibration_under(settings))
 
     @rename_argument("core", "prefix")
     def select(

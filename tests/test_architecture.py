@@ -39,6 +39,7 @@ ROOMS = (
     "explanation",
     "storage",
     "editable_pool",
+    "storable_selector",
     "micro_batching",
     "selector",
     "measure_profile",

@@ -121,9 +121,9 @@ def test_a_selector_comes_back_without_embedding_or_calibrating(way, tmp_path, d
     no_calibration()
     fresh = Counted(device, dtype)
     other = way(chooser, fresh, tmp_path)
-    assert fresh.documents == [] == fresh.queries
+    assert fresh.documents == ["a 0"] and fresh.queries == []  # one text, to see that it is the same embedder
     assert [s.ids for s in other.select_batch(QUERIES)] == [s.ids for s in chooser.select_batch(QUERIES)]
-    assert fresh.documents == [] and fresh.queries == QUERIES
+    assert fresh.documents == ["a 0"] and fresh.queries == QUERIES
     if device.type == "cpu":
         assert_same(chooser, other)
 
@@ -146,7 +146,7 @@ def test_a_restored_selector_grows_as_the_first_one(way, tmp_path):
         each.add_examples([{"id": "new", "input": "a new one", "output": "red"}])
         each.update(ident, {"input": "c changed", "output": "blue"})
         each.remove(each.pool[0].id)
-    assert embedder.documents == ["a new one", "c changed"]
+    assert embedder.documents == ["a 0", "a new one", "c changed"]
     assert_same(chooser, other)
     assert_same(chooser, way(other, Counted(), tmp_path))
 
@@ -159,11 +159,11 @@ def test_embedded_outputs_are_kept(way, tmp_path, no_calibration):
     no_calibration()
     fresh = Counted()
     other = way(chooser, fresh, tmp_path)
-    assert fresh.documents == []
+    assert fresh.documents == ["a 0"]
     assert_same(chooser, other)
     assert other.pool[36].output == "" and other.pool[37].output is None
     other.add_example({"input": "c more", "output": "x out 0"})  # a known output
-    assert fresh.documents == ["c more"]
+    assert fresh.documents == ["a 0", "c more"]
 
 
 @WAYS
@@ -424,6 +424,48 @@ def test_the_real_default_embedder_is_restored(embedder, tmp_path):
     assert [s.ids for s in other.select_batch(queries)] == [s.ids for s in chooser.select_batch(queries)]
     vectors = [each.embedder.embed_queries(queries) for each in (chooser, other)]
     assert torch.allclose(*vectors, atol=1e-6)
+
+
+class Another(Counted):
+    """As wide, but another model."""
+
+    def rows(self, texts):
+        return super().rows([text[::-1] for text in texts])
+
+
+@WAYS
+def test_another_embedder_is_noticed_and_embeds_anew_where_one_says_so(way, tmp_path):
+    chooser = selector(records(108), queries=["a one", "b two"])
+    with pytest.raises(EmbeddingError, match=r"Another given is another .* 'a 0' .*cosine .*load\(…, reembed=True\)"):
+        way(chooser, Another(), tmp_path)
+    with pytest.raises(EmbeddingError, match=r"returns 7 dimensions, the embedder of the pool .* 6; give the embedder"):
+        way(chooser, CallableEmbedder(lambda texts: torch.ones(len(texts), 7)), tmp_path)
+    other, anew = (
+        way(chooser, Another(), tmp_path, reembed=True),
+        selector(records(108), Another(), queries=["a one", "b two"]),
+    )
+    assert_same(anew, other)
+    with pytest.raises(EmbeddingError, match="give it again"):
+        way(chooser, None, tmp_path, reembed=True)
+
+
+def test_an_embedder_that_is_known_is_not_asked_again(tmp_path):
+    embedder = Counted()
+    chooser = selector(embedder=embedder)
+    asked = len(embedder.documents)
+    for _ in range(3):
+        chooser.save(tmp_path / "selector")
+        chooser = DistillationSelector.load(tmp_path / "selector", embedder)
+    assert embedder.documents[asked:] == ["a 0"]
+
+
+def test_an_embedder_that_fails_costs_no_selector(tmp_path, caplog):
+    embedder = Counted()
+    chooser = selector(embedder=embedder)
+    embedder.rows = None
+    chooser.save(tmp_path / "selector")
+    assert "fingerprint is not saved" in caplog.text
+    assert_same(selector(), DistillationSelector.load(tmp_path / "selector", Counted()))
 
 
 def test_an_embedder_of_another_width_is_noticed(tmp_path):

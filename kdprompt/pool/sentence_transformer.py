@@ -53,6 +53,11 @@ class SentenceTransformerEmbedder:
         self._model: Any = None if isinstance(model, str | Path) else model
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return self._model is not None
+
+    @property
     def model(self) -> "SentenceTransformer":
         """The loaded model.
 

@@ -1,6 +1,6 @@
 """Selectors on disk and as JSON: what was computed once is not computed again."""
 
-from kdprompt.storage.embedders import describe_embedder, restore_embedder
+from kdprompt.storage.embedders import describe_embedder, make_embedder, restore_embedder
 from kdprompt.storage.files import from_dict, read, to_dict, write
 from kdprompt.storage.records import Recode, demonstration_from_record, demonstration_to_record
 from kdprompt.storage.stored import Stored
@@ -12,6 +12,7 @@ __all__ = [
     "demonstration_to_record",
     "describe_embedder",
     "from_dict",
+    "make_embedder",
     "read",
     "restore_embedder",
     "to_dict",

@@ -20,7 +20,15 @@ from kdprompt.pool.records import Demonstration, Query, Schema
 from kdprompt.selection.traffic import Traffic
 from kdprompt.settings import Settings
 from kdprompt.storage.format_1 import upgrade_calibration, upgrade_settings
-from kdprompt.storage.gate import REMEDY, check_description, check_rows, check_stored, explain_error, reading
+from kdprompt.storage.gate import (
+    REMEDY,
+    check_embedder,
+    check_mapping,
+    check_rows,
+    check_stored,
+    explain_error,
+    reading,
+)
 from kdprompt.storage.records import Recode, demonstration_from_record, demonstration_to_record
 from kdprompt.storage.stored import Stored
 
@@ -77,15 +85,17 @@ def read_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor], decode: 
         queries = tuple(Query.model_validate(query) for query in parts["queries"])
         traffic = Traffic(queries, tensors["queries"]) if queries else None
     settings, calibration = _read_settings(parts, version)
-    with reading("the rest"):
-        embedder, about = (check_description(parts[name], name) for name in ("embedder", "about"))
+    with reading("the embedder"):
+        embedder = check_embedder(parts["embedder"])
+    with reading("what is stored beside them"):
+        about = check_mapping(parts["about"], "about")
     check_stored(pool, vectors, traffic, settings, calibration)
     return Stored(pool, vectors, outputs, traffic, settings, calibration, embedder, about)
 
 
 def _read_record(record: Any, i: int, decode: Recode | None) -> Demonstration:
     with reading(f"example {i}"):
-        return demonstration_from_record(check_description(record, "it"), decode)
+        return demonstration_from_record(check_mapping(record, "it"), decode)
 
 
 def _read_outputs(texts: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

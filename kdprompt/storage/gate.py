@@ -14,14 +14,15 @@ from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.errors import EmbeddingError, KDPromptError, PoolError
-from kdprompt.pool.embedding import check_vectors
+from kdprompt.pool.fingerprint import Fingerprint
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Demonstration, check_text
+from kdprompt.pool.vectors import check_vectors
 from kdprompt.selection.traffic import Traffic
 from kdprompt.settings import Settings
 from kdprompt.theory.kernels import Kernel
 
-__all__ = ["REMEDY", "check_description", "check_rows", "check_stored", "explain_error", "reading"]
+__all__ = ["REMEDY", "check_embedder", "check_mapping", "check_rows", "check_stored", "explain_error", "reading"]
 
 REMEDY = "load a copy of the file, or build the selector again and save it"
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -57,7 +58,7 @@ def explain_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error!s:.160}"
 
 
-def check_description(value: Any, name: str) -> Mapping[str, Any]:
+def check_mapping(value: Any, name: str) -> Mapping[str, Any]:
     """The value, if it is a mapping.
 
     Raises:
@@ -66,6 +67,27 @@ def check_description(value: Any, name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be an object, got {value!r:.60}")
     return value
+
+
+def check_embedder(value: Any) -> Mapping[str, Any]:
+    """The value, if it describes an embedder.
+
+    Raises:
+        TypeError, ValueError: It does not.
+    """
+    described = check_mapping(value, "embedder")
+    if not isinstance(described.get("class"), str):
+        raise TypeError(f"its class must be a text, got {described.get('class')!r:.60}")
+    if "model" in described:
+        prompts = described.get("prompts")
+        if not isinstance(prompts, list | tuple) or len(prompts) != 2:
+            raise TypeError(f"its prompts must be two names, got {prompts!r:.60}")
+        for name in (described["model"], *prompts):
+            if name is not None and not isinstance(name, str):
+                raise TypeError(f"its model and its prompts must be texts, got {name!r:.60}")
+    if described.get("fingerprint") is not None:
+        Fingerprint.read(described["fingerprint"])
+    return described
 
 
 def check_stored(

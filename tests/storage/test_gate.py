@@ -177,6 +177,11 @@ HOSTILE = {
     "shrinkage": (within("calibration", "regression", "shrinkage", value=-1.0), "shrinkage"),
     "query empty": (within("queries", 0, "text", value=" "), "empty"),
     "embedder a list": (put("embedder", []), "embedder must be an object"),
+    "no class": (within("embedder", "class", value=None), "its class must be a text"),
+    "no prompts": (within("embedder", "model", value="m"), "its prompts must be two names"),
+    "model a list": (put("embedder", {"class": "x", "model": [], "prompts": [None, None]}), "must be texts"),
+    "fingerprint a text": (within("embedder", "fingerprint", value="x"), "a text and a vector"),
+    "fingerprint of zeros": (within("embedder", "fingerprint", value={"text": "x", "vector": [0.0]}), "norm 1"),
 }
 
 
