@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from langchain_core.runnables import run_in_executor
 
+from kdprompt.errors import PoolError
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Query
@@ -222,6 +223,7 @@ class DistillationExampleSelector(ExampleSelection):
         embeddings: "Embeddings | Embedder | None" = None,
         *,
         settings: Settings | None = None,
+        reembed: bool = False,
     ) -> Self:
         """Reads what ``save`` wrote; nothing is embedded or calibrated again.
 
@@ -229,6 +231,11 @@ class DistillationExampleSelector(ExampleSelection):
             path: The file.
             embeddings: The embeddings of before, for queries; None where they were kdprompt's own.
             settings: In place of the stored ones; this and the errors as ``DistillationSelector.load``.
+            reembed: Whether to embed everything anew, by other embeddings than before, and to calibrate again.
         """
         stored = read(path, decode_value)
-        return cls(DistillationSelector.restored(stored, embeddings, settings), stored.about.get("example_keys"))
+        selector = DistillationSelector.restored(stored, embeddings, settings, reembed=reembed)
+        keys = stored.about.get("example_keys")
+        if keys is not None and not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
+            raise PoolError(f"{path}: example_keys must be texts, got {keys!r:.60}; build the selector again")
+        return cls(selector, keys)

@@ -18,26 +18,19 @@ def tables(
     ] = None,
 ) -> None:
     """Put runs of kdprompt bench side by side; of a cell that two of them hold the later one stands."""
-    from pydantic import ValidationError
+    from kdprompt.evaluate import join_results, read_results
 
-    from kdprompt.evaluate import Results, join_results
-
-    parts = []
-    for path in results:
-        try:
-            parts.append(Results.model_validate_json(path.read_text(encoding="utf-8")))
-        except ValidationError as error:
-            raise ValueError(f"{path} is no results.json of kdprompt bench: {error.errors()[0]['msg']}") from error
-    write_results(join_results(parts, reference), output)
+    write_results(join_results([read_results(path) for path in results], reference), output)
 
 
 def write_results(results: Any, output: Path) -> None:
     """Writes a benchmark as JSON, Markdown and page into a folder, and prints its tables."""
     from kdprompt.atomic_write import atomic_write
     from kdprompt.cli.bench_view import show
+    from kdprompt.evaluate import write_results_text
     from kdprompt.report import write_markdown, write_page
 
-    atomic_write(output / "results.json", results.model_dump_json())
+    atomic_write(output / "results.json", write_results_text(results))
     write_page(results, output / "report.html")
     write_markdown(results, output / "results.md")
     show(Terminal(), results)

@@ -10,6 +10,7 @@ from kdprompt.evaluate.datasets import Case, Dataset
 from kdprompt.evaluate.embedding_cache import EmbeddingCache
 from kdprompt.evaluate.metrics import exact_match, json_f1, json_match, label_accuracy, token_f1
 from kdprompt.evaluate.predictors import Predictor
+from kdprompt.evaluate.results_file import read_results, write_results_text
 from kdprompt.evaluate.runner import Plan, count_prompts, run
 from kdprompt.evaluate.selector_specs import make_selector, make_selectors
 from kdprompt.evaluate.selectors import (
@@ -59,11 +60,13 @@ __all__ = [
     "make_selector",
     "make_selectors",
     "mix_datasets",
+    "read_results",
     "run",
     "smollm2",
     "summarise",
     "token_f1",
     "unbalance_outputs",
+    "write_results_text",
 ]
 
 RENAMED = {

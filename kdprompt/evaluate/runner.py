@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import torch
 
+from kdprompt.errors import DamagedFileError
 from kdprompt.evaluate.answer_table import AnswerRecord, AnswerTable
 from kdprompt.evaluate.benchmark_pool import BenchmarkPool, EmbeddingFunction, QueryBatch
 from kdprompt.evaluate.cell import NO_READER, Cell, Latency
@@ -159,9 +161,26 @@ def _select(context: _Context, selector: BenchmarkSelector, k: int, seed: int) -
         prompt_ids = [[demonstration.id for demonstration in prompt] for prompt in selection.demonstrations]
         saved = {"ids": prompt_ids, **selection.latency.model_dump()}
         context.store.save_selection(key, saved)
+    return _read_selection(context, key, saved)
+
+
+def _read_selection(context: _Context, key: str, saved: Any) -> _TimedSelection:
+    """A selection as it is kept.
+
+    Raises:
+        DamagedFileError: It does not fit the data set.
+    """
     pool = context.dataset.pool
-    demonstrations = [tuple(pool[pool.index(identifier)] for identifier in ids) for ids in saved["ids"]]
-    return _TimedSelection(demonstrations, Latency(p50=saved["p50"], p99=saved["p99"], prepare=saved["prepare"]))
+    try:
+        demonstrations = [tuple(pool[pool.index(identifier)] for identifier in ids) for ids in saved["ids"]]
+        latency = Latency(p50=saved["p50"], p99=saved["p99"], prepare=saved["prepare"])
+        if len(demonstrations) != len(context.cases):
+            raise ValueError(f"it holds {len(demonstrations)} prompts for {len(context.cases)} queries")
+    except (ValueError, KeyError, TypeError) as error:
+        path = context.store.selection_path(key)
+        message = f"{path} does not fit the data set: {error!s:.160}. Delete it; the selection is made again."
+        raise DamagedFileError(message) from error
+    return _TimedSelection(demonstrations, latency)
 
 
 def _select_now(context: _Context, selector: BenchmarkSelector, k: int, seed: int) -> _TimedSelection:

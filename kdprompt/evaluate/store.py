@@ -2,21 +2,26 @@
 
 Answers are kept under a hash of reader, prompt and labels, one JSON object a line, written as they come. Selections are
 kept under a hash of everything that they depend on, the sources of this package included. Several runs may share a
-folder: each appends answers to a file of its own.
+folder: each writes answers to a file of its own. Lines and files hold their checksum (``kdprompt.checksums``).
 """
 
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Self
 
 from kdprompt.atomic_write import atomic_write
+from kdprompt.checksums import seal, unseal
+from kdprompt.errors import DamagedFileError
 from kdprompt.readers.reader import Answer, Reader
 
 __all__ = ["Store", "code_fingerprint", "digest"]
+
+ANSWER = {"key", "text", "log_probs"}
 
 
 def digest(*parts: object) -> str:
@@ -37,6 +42,10 @@ class Store:
 
     Args:
         folder: Made where it does not exist.
+
+    Raises:
+        DamagedFileError: A line of answers is not what was written. The last line of a file may be cut, by a run that
+            was killed: its answer is asked again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,7 +55,7 @@ class Store:
         self._answers: dict[str, Answer] = {}
         self._file: IO[str] | None = None
         for path in sorted(folder.glob("answers*.jsonl")):
-            self._read_answers(path)
+            self._answers.update(_read_answers(path))
 
     def __len__(self) -> int:
         """Number of answers that are known."""
@@ -72,14 +81,33 @@ class Store:
         length = getattr(reader, "max_new_tokens", None) if labels is None else None
         return digest(reader.name, prompt, labels, *([] if length is None else [length]))
 
+    def selection_path(self, key: str) -> Path:
+        """Where the selection under a key is kept."""
+        return self._selections / f"{key}.json"
+
     def load_selection(self, key: str) -> Any:
-        """The selection saved under a key, or None."""
-        path = self._selections / f"{key}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        """The selection saved under a key, or None.
+
+        Raises:
+            DamagedFileError: It is not what was saved.
+        """
+        path = self.selection_path(key)
+        if not path.is_file():
+            return None
+        try:
+            saved = unseal(json.loads(path.read_bytes()))
+            if saved["key"] != key:
+                raise ValueError(f"it is the selection of {saved['key']!r:.40}")
+            return saved["selection"]
+        except (ValueError, KeyError, RecursionError) as error:
+            raise DamagedFileError(
+                f"{path} is damaged, or no selection of kdprompt bench: {error!s:.160}. Delete it; the selection is "
+                "made again."
+            ) from error
 
     def save_selection(self, key: str, value: Any) -> None:
         """Saves a selection under a key; the file is written whole or not at all."""
-        atomic_write(self._selections / f"{key}.json", json.dumps(value))
+        atomic_write(self.selection_path(key), json.dumps(seal({"key": key, "selection": value})))
 
     def __enter__(self) -> Self:
         return self
@@ -94,25 +122,39 @@ class Store:
             self._file = None
 
     def _keep_answer(self, key: str, answer: Answer) -> None:
-        if self._file is None:
-            self._file = (self.folder / f"answers-{os.getpid()}.jsonl").open("a", encoding="utf-8")
+        if self._file is None:  # no file of before goes on: its last line may be cut
+            self._file = (self.folder / f"answers-{os.getpid()}-{time.time_ns()}.jsonl").open("x", encoding="utf-8")
         probs = None if answer.log_probs is None else [round(value, 5) for value in answer.log_probs]
         self._answers[key] = answer
-        self._file.write(json.dumps({"key": key, "text": answer.text, "log_probs": probs}, ensure_ascii=False) + "\n")
+        self._file.write(json.dumps(seal({"key": key, "text": answer.text, "log_probs": probs})) + "\n")
         self._file.flush()
 
-    def _read_answers(self, path: Path) -> None:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        for line in text.split("\n"):
-            try:
-                entry = json.loads(line)
-                probs = entry["log_probs"]
-                self._answers[entry["key"]] = Answer(entry["text"], None if probs is None else tuple(probs))
-            except (ValueError, KeyError, TypeError):
-                continue  # the line that a killed run was writing
-        if text and not text.endswith("\n"):
-            with path.open("a", encoding="utf-8") as file:
-                file.write("\n")
+
+def _read_answers(path: Path) -> Iterator[tuple[str, Answer]]:
+    """The answers in a file, by key."""
+    content = path.read_bytes()
+    strict = b'"checksum"' in content  # in files of before, a cut line may stand anywhere
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        if not line.strip():
+            continue
+        try:
+            yield _read_answer(line)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if strict:
+                raise DamagedFileError(
+                    f"{path}, line {number} is damaged, or no answer of kdprompt bench: {error!s:.160}. Delete the "
+                    "line; its answer is asked again."
+                ) from error
+
+
+def _read_answer(line: bytes) -> tuple[str, Answer]:
+    entry = json.loads(line)
+    if not isinstance(entry, dict) or entry.keys() != ANSWER:  # the lines of before have no checksum
+        entry = unseal(entry)
+    key, text, probs = entry["key"], entry["text"], entry["log_probs"]
+    if not isinstance(key, str) or not isinstance(text, str):
+        raise TypeError(f"key and text must be texts, got {key!r:.40} and {text!r:.40}")
+    return key, Answer(text, None if probs is None else tuple(map(float, probs)))
 
 
 class _CachedReader:

@@ -37,7 +37,7 @@ class RidgePart:
     penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     weight: NotNegative
     exponent: NotNegative
-    noise: NotNegative = 0.0
+    noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def combine(self, shares: Tensor, scores: Tensor, possible: Tensor) -> Tensor:
         """Joins the shares of the kernel regression with the scores of the ridge regression.
