@@ -323,7 +323,8 @@ def test_a_saved_selector_is_read_and_nothing_embedded(tmp_path, kind):
     saved = path if kind == "file" else expected.to_dict()
     selector = reloaded(DistillationExampleSelector(embedder=embedder, saved=saved))
     assert found(selector) == [expected.select(query).examples for query in QUERIES]
-    assert selector.embedder.documents == [] and selector.embedder.queries == QUERIES
+    assert selector.embedder.documents == [EXAMPLES[0]["question"]]  # tells that it is the embedder of before
+    assert selector.embedder.queries == QUERIES
     assert str(selector.selector.calibration) == str(expected.calibration)  # a loss may be no number
 
 
