@@ -1,22 +1,16 @@
 """SmolLM2-135M-Instruct on the CPU: a real language model for the recipes, with neither network nor key.
 
-Import this module before torch: it sets a few environment variables that are read once.
+Import this module before torch, as ``quiet`` wants it.
 """
 
-import os
-import warnings
 from functools import lru_cache
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait cost much on shared cores
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("TQDM_DISABLE", "1")
-warnings.filterwarnings("ignore", message="IProgress not found")  # no progress bars, so no ipywidgets
+import quiet  # noqa: F401  before torch
 
-from torch import Tensor  # noqa: E402
-from transformers.utils import logging  # noqa: E402
+from torch import Tensor
+from transformers.utils import logging
 
-from kdprompt.readers import CausalLM, smollm2  # noqa: E402
+from kdprompt.readers import CausalLM, smollm2
 
 __all__ = ["SmolLM2", "load"]
 
