@@ -110,6 +110,19 @@ def assert_same(chooser, other):
     assert repr(vars(other.calibration)) == repr(vars(chooser.calibration))  # NaN is no equal of itself
 
 
+def assert_chooses_alike(chooser, other):
+    """The same prompts, their numbers within rounding: sums over a pool that changed were made in another order."""
+    pairs = zip(
+        [*chooser.select_batch(QUERIES), chooser.select_static()],
+        [*other.select_batch(QUERIES), other.select_static()],
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        assert theirs.ids == ours.ids and theirs.to_text() == ours.to_text() and theirs.notes == ours.notes
+        assert theirs.terms.model_dump() == pytest.approx(ours.terms.model_dump(), abs=1e-9)
+    assert other.pool.demonstrations == chooser.pool.demonstrations
+
+
 # -- there and back -----------------------------------------------------------------------------------------------
 
 
@@ -147,8 +160,8 @@ def test_a_restored_selector_grows_as_the_first_one(way, tmp_path):
         each.update(ident, {"input": "c changed", "output": "blue"})
         each.remove(each.pool[0].id)
     assert embedder.documents == ["a 0", "a new one", "c changed"]
-    assert_same(chooser, other)
-    assert_same(chooser, way(other, Counted(), tmp_path))
+    assert_chooses_alike(chooser, other)
+    assert_chooses_alike(chooser, way(other, Counted(), tmp_path))
 
 
 @WAYS
@@ -270,7 +283,7 @@ UNSTORABLE = {
     "tuple": (1, 2),
     "key": {1: "one"},
     "deep": [{"x": [(1,)]}],
-    "object": object(),
+    "object": object,  # the class: a copy of it is itself
     "set": {1},
     "nan": float("nan"),
     "inf": [float("inf")],
@@ -520,8 +533,12 @@ def test_another_format_is_named(tmp_path):
 
 @pytest.mark.parametrize("tensors", ["", "no base64!", "AAAA", None])
 def test_damaged_tensors_of_a_dictionary_are_an_error(tensors):
+    data = {**selector().to_dict(), "tensors": tensors}
+    with pytest.raises(PoolError, match="tensors of the stored selector: the checksum is"):
+        DistillationSelector.from_dict(data, Counted())
+    data["checksums"] = {**data["checksums"], "tensors": checksum_json(tensors)}
     with pytest.raises(PoolError, match="tensors of the stored selector are damaged"):
-        DistillationSelector.from_dict({**selector().to_dict(), "tensors": tensors}, Counted())
+        DistillationSelector.from_dict(data, Counted())
 
 
 def test_an_unknown_object_inside_is_named(tmp_path):
