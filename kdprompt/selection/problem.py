@@ -81,11 +81,11 @@ class SelectionProblem:
         fixed = self.candidates.prefix_length
         path = greedy_search(self.objective, constraints, self.settings.largest_k, fixed)
         chosen = cut_path(path, self.tolerance) if self.settings.k == "auto" else path.chosen
-        return self._arrange(refine_by_swaps(self.objective, constraints, chosen, fixed))
+        return self.arrange(refine_by_swaps(self.objective, constraints, chosen, fixed))
 
     def draw(self, size: int, keys: Tensor) -> Tensor:
         """A feasible set by random ``keys`` ``[b, L]``; J decides its order at most. Rows ``[b, size]``."""
-        return self._arrange(draw_sets(self.constraints, size, keys))
+        return self.arrange(draw_sets(self.constraints, size, keys))
 
     def replace_member(self, rows: Tensor, place: int, keys: Tensor) -> Tensor:
         """A prompt ``[b, K]`` with another demonstration in one place, the feasible one with the largest key.
@@ -95,9 +95,10 @@ class SelectionProblem:
         """
         chosen = (self.candidates.index[:, None, :] == rows[..., None]).to(torch.uint8).argmax(-1)
         changed = replace_member(self.constraints, torch.where(rows >= 0, chosen, -1), place, keys)
-        return self._to_rows(changed) if self.has_free_order else self._arrange(changed)
+        return self._to_rows(changed) if self.has_free_order else self.arrange(changed)
 
-    def _arrange(self, chosen: Tensor) -> Tensor:
+    def arrange(self, chosen: Tensor) -> Tensor:
+        """Sets of candidates ``[b, K]`` (−1 pads) in reading order, as rows of the pool."""
         order = self.settings.query_order
         return self._to_rows(order.arrange(self.ordering, chosen, self.candidates.prefix_length))
 

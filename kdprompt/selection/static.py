@@ -1,17 +1,28 @@
-"""The way from a sample of the traffic to one prompt that serves all of it."""
+"""The way from a sample of the traffic to one prompt that serves all of it.
 
+Where J is the MMD alone, without limits, all rows are candidates and no Gram matrix of them is made. Otherwise the rows
+nearest to the queries are, ``settings.static.shortlist`` of them.
+"""
+
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
-from kdprompt.objective.target import estimate_sample_target
+from kdprompt.objective.target import Target, estimate_sample_target
 from kdprompt.pool.neighbours import Neighbours, find_neighbours
+from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
+from kdprompt.search.mean_search import MeanProblem, search_by_means
 from kdprompt.selection.accounting import Prompts
-from kdprompt.selection.candidates import find_static_candidates
+from kdprompt.selection.candidates import Candidates, find_static_candidates
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.origin import EXACT_DEVICE, EXACT_DTYPE
 from kdprompt.selection.problem import SelectionProblem
 from kdprompt.selection.traffic import QuerySample
 
 __all__ = ["account_for_sample", "find_sample_neighbours", "solve_sample"]
+
+CHUNK = 128  # queries whose allowed rows are held at a time
 
 
 def find_sample_neighbours(context: SelectionContext, sample: QuerySample) -> Neighbours:
@@ -22,9 +33,53 @@ def find_sample_neighbours(context: SelectionContext, sample: QuerySample) -> Ne
 def solve_sample(context: SelectionContext, sample: QuerySample, neighbours: Neighbours) -> Tensor:
     """The set of least J for the whole sample: rows of the pool in reading order ``[1, K]``."""
     pool = context.tensors
-    candidates = find_static_candidates(pool, sample.encoded, context.settings.static.shortlist)
     target = estimate_sample_target(pool, neighbours, context.regression)
+    if _weighs_means_alone(context):
+        return _solve_by_means(context, sample.encoded, target)
+    candidates = find_static_candidates(pool, sample.encoded, context.settings.static.shortlist)
     return SelectionProblem.build(context, candidates, target).solve()
+
+
+def _weighs_means_alone(context: SelectionContext) -> bool:
+    """Whether J is the MMD alone, and nothing but duplicates limits its sets."""
+    settings, weights = context.settings, context.parameters.weights
+    others = weights.complexity + weights.interference + weights.reader
+    is_free = settings.budget is None and settings.quota is None and settings.k != "auto"
+    return is_free and weights.bias > 0 and others == 0
+
+
+def _solve_by_means(context: SelectionContext, queries: QueryTensors, target: Target) -> Tensor:
+    """The set of least MMD among all rows: rows of the pool in reading order ``[1, K]``."""
+    pool, parameters, settings = context.tensors, context.parameters, context.settings
+    problem = MeanProblem(
+        x=pool.x,
+        v=pool.v,
+        kernel=parameters.kernel,
+        output_share=parameters.output_share,
+        text=pool.text,
+        near_duplicate=settings.search.near_duplicate,
+        allowed=_find_served_rows(context, queries),
+        place=pool.place(torch.arange(len(pool.x), device=pool.x.device)),
+    )
+    mean = problem.evaluate_mean(target.x[0], target.v[0], target.weights[0])
+    chosen = torch.tensor(search_by_means(problem, mean, settings.largest_k), dtype=torch.long, device=pool.x.device)
+    index = pool.sort_rows(chosen)
+    candidates = Candidates(index[None], torch.ones_like(index, dtype=torch.bool)[None])
+    places = (chosen[:, None] == index).to(torch.uint8).argmax(-1)
+    padded = torch.nn.functional.pad(places, (0, settings.largest_k - len(places)), value=-1)
+    return SelectionProblem.build(context, candidates, target).arrange(padded[None])
+
+
+def _find_served_rows(context: SelectionContext, queries: QueryTensors) -> Tensor:
+    """Rows that may serve one of the queries, whatever its own text, boolean ``[n]``."""
+    pool = context.tensors
+    everywhere = replace(queries, excluded_text=torch.full_like(queries.excluded_text, -1))
+    served = torch.zeros(len(pool.x), dtype=torch.bool, device=pool.x.device)
+    for start in range(0, len(queries), CHUNK):
+        served |= find_allowed_rows(pool, everywhere.part(slice(start, start + CHUNK))).any(0)
+        if bool(served.all()):
+            break
+    return served
 
 
 def account_for_sample(context: SelectionContext, sample: QuerySample, neighbours: Neighbours, rows: Tensor) -> Prompts:

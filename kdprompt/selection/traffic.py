@@ -76,22 +76,32 @@ def sample_queries(
     Raises:
         QueryError: There are none.
     """
-    queries, vectors, notes = request.queries, None, []
-    from_pool = queries is None and traffic is None
-    if queries is None and traffic is not None:
-        queries, vectors = traffic.queries, traffic.vectors
-    if queries is None:
-        index = [i for i, shown in enumerate(pool.pool) if request.task is None or shown.task == request.task]
-        queries = [Query(text=pool.pool[i].input, task=pool.pool[i].task) for i in index]
-        vectors = pool.vectors[torch.tensor(index, dtype=torch.long, device=pool.vectors.device)]
-        notes.append(POOL_STANDS_IN)
+    from_pool = request.queries is None and traffic is None
+    vectors, notes = None, [POOL_STANDS_IN] if from_pool else []
+    if from_pool:
+        shown = pool.pool.demonstrations
+        index = [i for i, example in enumerate(shown) if request.task is None or example.task == request.task]
+        kept = [index[i] for i in _draw(len(index), settings, notes)]
+        queries: Iterable[AnyQuery] = [Query(text=shown[i].input, task=shown[i].task) for i in kept]
+        vectors = pool.embeddings.at(kept)
+    elif request.queries is None and traffic is not None:
+        kept = _draw(len(traffic.queries), settings, notes)
+        queries, vectors = [traffic.queries[i] for i in kept], traffic.vectors[kept]
+    else:
+        given = pool.parse_queries(() if request.queries is None else request.queries)
+        queries = [given[i] for i in _draw(len(given), settings, notes)]
     parsed = pool.parse_queries(queries, request.task, request.outputs)
     if not parsed:
         raise QueryError("queries must hold at least one query; leave them out to take the pool's own inputs")
     encoded = pool.encode(parsed, settings, vectors)
-    if len(parsed) > settings.static.queries:
-        generator = torch.Generator().manual_seed(settings.seed)
-        keep = torch.randperm(len(parsed), generator=generator)[: settings.static.queries].sort().values
-        notes.append(f"a sample of {len(keep)} of the {len(parsed)} queries stands for all (static_queries)")
-        encoded, parsed = encoded.part(keep.to(encoded.q.device)), tuple(parsed[i] for i in keep.tolist())
     return QuerySample(encoded, tuple(query.text for query in parsed), from_pool, tuple(notes))
+
+
+def _draw(count: int, settings: Settings, notes: list[str]) -> list[int]:
+    """Which of ``count`` queries are looked at, ascending; a note says so where it is not all."""
+    if count <= settings.static.queries:
+        return list(range(count))
+    generator = torch.Generator().manual_seed(settings.seed)
+    drawn = torch.randperm(count, generator=generator)[: settings.static.queries].sort().values
+    notes.append(f"a sample of {len(drawn)} of the {count} queries stands for all (static_queries)")
+    return list(map(int, drawn.tolist()))

@@ -1,0 +1,171 @@
+r"""One prompt for many queries where J is the MMD alone: greedy and swaps over all rows, without their Gram matrix.
+
+MMD²(S) = Σ_ij κ⊗(z_i, z_j)/k² − 2 Σ_i μ_Q(z_i)/k + ‖μ_Q‖². The mean embedding μ_Q of the queries is evaluated once at
+every row; then each member of the set costs one column of the Gram matrix. Sums are kept in double precision, and
+equally good rows are told apart by their place in the order of ids.
+
+It is kernel herding with exact line search (Chen, Welling, Smola 2010, arXiv 1203.3472), followed by swaps, the best
+first, until none lowers the MMD.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from kdprompt.theory.kernels import Kernel, mix_output_kernel
+
+__all__ = ["MeanProblem", "search_by_means"]
+
+ROUNDING = 1e-12  # smaller gains are none
+TILE = 4096  # rows, and target points, whose kernel is held at a time
+
+
+@dataclass(frozen=True)
+class MeanProblem:
+    """The MMD of sets of rows to a target.
+
+    Attributes:
+        x: Inputs of the rows ``[n, d]``.
+        v: Their values ``[n, c]``.
+        kernel: κ of the inputs.
+        output_share: ρ in [0, 1].
+        text: Code of the input text of each row ``[n]``; rows of one text are never chosen together.
+        near_duplicate: Cosine of two inputs from which they are not either.
+        allowed: Rows that may be chosen, boolean ``[n]``.
+        place: Place of each row in the order of ids ``[n]``; ties go to the first.
+    """
+
+    x: Tensor
+    v: Tensor
+    kernel: Kernel
+    output_share: float
+    text: Tensor
+    near_duplicate: float
+    allowed: Tensor
+    place: Tensor
+
+    def evaluate_mean(self, x: Tensor, v: Tensor, weights: Tensor) -> Tensor:
+        """μ_Q at every row ``[n]``, float64, of target points ``[m, d]`` with values ``[m, c]`` and weights ``[m]``."""
+        mean = torch.zeros(len(self.x), dtype=torch.float64, device=self.x.device)
+        for start in range(0, len(self.x), TILE):
+            rows = slice(start, start + TILE)
+            for begin in range(0, len(x), TILE):
+                points = slice(begin, begin + TILE)
+                values = mix_output_kernel(self.v[rows] @ v[points].T, self.output_share)
+                mean[rows] += (self.kernel(self.x[rows], x[points]).mul_(values) @ weights[points]).double()
+        return mean
+
+    def column(self, row: int) -> Tensor:
+        """κ⊗ of every row with one of them ``[n]``."""
+        values = mix_output_kernel(self.v @ self.v[row], self.output_share)
+        return self.kernel(self.x, self.x[row : row + 1]).squeeze(-1) * values
+
+    def diagonal(self) -> Tensor:
+        """κ⊗ of every row with itself ``[n]``, float64."""
+        values = mix_output_kernel(self.v.square().sum(-1), self.output_share)
+        return (self.kernel.diagonal(self.x) * values).double()
+
+    def repeats(self, row: int) -> Tensor:
+        """Rows that are never chosen together with one of them, itself among them, boolean ``[n]``."""
+        return (self.text == self.text[row]) | (self.x @ self.x[row] >= self.near_duplicate)
+
+    def first_minimum(self, values: Tensor) -> tuple[float, int]:
+        """The smallest of ``values: [n]``, and the first row that has it; ∞ and −1 where there is none."""
+        least = values.min()
+        if not bool(least.isfinite()):
+            return float("inf"), -1
+        tied = (values == least).nonzero().squeeze(-1)
+        return float(least), int(tied[self.place[tied].argmin()])
+
+
+@dataclass
+class _Members:
+    """A set as it grows, with what its members add up to."""
+
+    problem: MeanProblem
+    mean: Tensor
+    diagonal: Tensor
+    rows: list[int] = field(default_factory=list)
+    columns: list[Tensor] = field(default_factory=list)
+    repeats: list[Tensor] = field(default_factory=list)
+
+    def overlap(self) -> Tensor:
+        """Σ_j κ⊗(z, z_j) at every row ``[n]``, float64."""
+        total = torch.zeros_like(self.mean)
+        for column in self.columns:
+            total += column
+        return total
+
+    def put(self, slot: int, row: int) -> None:
+        """Puts a row into a slot, or behind the last one."""
+        column, repeats = self.problem.column(row), self.problem.repeats(row)
+        self.rows[slot : slot + 1] = [row]
+        self.columns[slot : slot + 1] = [column]
+        self.repeats[slot : slot + 1] = [repeats]
+
+    def squared_mmd(self) -> float:
+        """MMD² but for ‖μ_Q‖²."""
+        gram, means = self.sum_up()
+        return float(gram.sum() / len(self.rows) ** 2 - 2 * means.sum() / len(self.rows))
+
+    def sum_up(self) -> tuple[Tensor, Tensor]:
+        """Gram matrix of the members ``[k, k]`` and μ_Q at them ``[k]``, float64."""
+        index = torch.tensor(self.rows, device=self.mean.device)
+        return torch.stack([column[index] for column in self.columns], -1).double(), self.mean[index]
+
+
+def search_by_means(problem: MeanProblem, mean: Tensor, k: int) -> list[int]:
+    """The set of least MMD that greedy search and swaps find.
+
+    Args:
+        problem: The rows.
+        mean: μ_Q at each of them ``[n]``, float64.
+        k: Most rows.
+
+    Returns:
+        At most k rows, in the order of choice; fewer where no more are allowed.
+    """
+    members = _Members(problem, mean, problem.diagonal())
+    overlap, barred = torch.zeros_like(mean), ~problem.allowed
+    pairs, target = 0.0, 0.0
+    for size in range(1, k + 1):
+        squared = (pairs + 2 * overlap + members.diagonal) / size**2 - 2 * (target + mean) / size
+        _, row = problem.first_minimum(squared.masked_fill(barred, torch.inf))
+        if row < 0:
+            break
+        members.put(len(members.rows), row)
+        pairs += float(2 * overlap[row] + members.diagonal[row])
+        target += float(mean[row])
+        overlap += members.columns[-1]
+        barred = barred | members.repeats[-1]
+    while members.rows and _swap_best(members):
+        pass
+    return members.rows
+
+
+def _swap_best(members: _Members) -> bool:
+    """Makes the swap that lowers the MMD most; False where none does."""
+    gram, means = members.sum_up()
+    size, problem = len(members.rows), members.problem
+    joins = (2 * members.overlap() + members.diagonal) / size**2 - 2 * members.mean / size
+    leaves = (gram.sum() - 2 * gram.sum(0) + gram.diagonal()) / size**2 - 2 * (means.sum() - means) / size
+    conflicts = torch.zeros_like(problem.place)
+    for repeats in members.repeats:
+        conflicts += repeats
+    best = (float("inf"), -1, -1)
+    for slot, (column, repeats) in enumerate(zip(members.columns, members.repeats, strict=True)):
+        squared = joins - (2 / size**2) * column + leaves[slot]
+        free = problem.allowed & (conflicts == repeats)
+        least, row = problem.first_minimum(squared.masked_fill(~free, torch.inf))
+        best = min(best, (least, slot, row))
+    _, leaves_at, joins_row = best
+    if joins_row < 0:
+        return False
+    before, leaver = members.squared_mmd(), members.rows[leaves_at]
+    members.put(leaves_at, joins_row)
+    # Both sides by the sums of the set alone: what is gained is no rounding, and the search ends.
+    if members.squared_mmd() < before - ROUNDING * max(abs(before), 1.0):
+        return True
+    members.put(leaves_at, leaver)
+    return False
