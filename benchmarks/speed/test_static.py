@@ -1,0 +1,27 @@
+"""One prompt for many queries, against the evaluation of their mean embedding at every row."""
+
+from dataclasses import replace
+
+import torch
+
+from kdprompt import ObjectiveWeights, StaticSettings
+from kdprompt.search.mean_search import MeanProblem
+from kdprompt.theory.kernels import Gaussian
+
+
+def evaluate_mean(w):
+    """The floor: μ_Q at every row, of the queries as they are."""
+    pool = w.first._pool.tensors
+    everywhere = torch.ones(len(pool), dtype=torch.bool)
+    problem = MeanProblem(pool.x, pool.v, Gaussian(0.1), 0.0, pool.text, 2.0, everywhere, torch.arange(len(pool)))
+    weights = torch.full((len(w.q),), 1 / len(w.q))
+    return problem.evaluate_mean(w.q, pool.v[: len(w.q)], weights)
+
+
+def test_static_16_of_20000_for_1000_queries(world, compare):
+    w = world(20_000, 1_000)
+    selector = w.selector(k=16, static=StaticSettings(queries=1_000))
+    former = selector.calibration
+    alone = former.static_parameters.model_copy(update={"weights": ObjectiveWeights(), "output_share": 0.0})
+    selector.calibration = replace(former, static_parameters=alone)
+    compare(lambda: selector.select_static(w.queries), lambda: evaluate_mean(w), target=2.0, rounds=3)
