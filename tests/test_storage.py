@@ -118,7 +118,8 @@ def assert_chooses_alike(chooser, other):
         strict=True,
     )
     for ours, theirs in pairs:
-        assert theirs.ids == ours.ids and theirs.to_text() == ours.to_text() and theirs.notes == ours.notes
+        assert theirs.ids == ours.ids and theirs.to_text(query="q") == ours.to_text(query="q")
+        assert theirs.notes == ours.notes
         assert theirs.terms.model_dump() == pytest.approx(ours.terms.model_dump(), abs=1e-9)
     assert other.pool.demonstrations == chooser.pool.demonstrations
 
