@@ -6,11 +6,14 @@ L takes the place of R6 where outputs are labels; calibration gives one of the t
 
 J is evaluated from Gram matrices alone. Batches of ``b`` problems with ``L`` candidates each are leading dimensions;
 sets are index tensors ``chosen: [b, K]``, padded with −1. Search, order, explanation and report ask for J in different
-ways (a set, a set with one more member, a set under given weights); all of them end in ``Objective._combine``. Which
-demonstration stands last is not part of a set: there L takes every member as equally likely to do so.
+ways (a set, a set with one more member, or another one in a place, a set under given weights); all of them end in the
+same four terms, of which the search computes those with a weight. Which demonstration stands last is not part of a set:
+there L takes every member as equally likely to do so.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,71 +21,11 @@ from torch import Tensor
 from kdprompt.objective.gram import GramBlocks
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.reader_loss import ReaderLoss
+from kdprompt.objective.set_state import SetState, SetSums, Terms
 from kdprompt.theory.bounds import complexity_of_trace
 from kdprompt.theory.kernels import mix_output_kernel
 
-__all__ = ["Objective", "SetState", "SetSums", "Terms"]
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The terms of J, unweighted, and J itself; tensors of one shape.
-
-    Attributes:
-        bias: MMD to the target (R2).
-        complexity: R3.
-        interference: R6, scaled by the support of v̂; of a prompt that nothing attends to, support·‖v̂‖.
-        reader: L of R9, in nats; 0 where no reader is modelled.
-        total: J.
-    """
-
-    bias: Tensor
-    complexity: Tensor
-    interference: Tensor
-    reader: Tensor
-    total: Tensor
-
-
-@dataclass(frozen=True)
-class SetSums:
-    """The sums over the members of a set that determine its terms; members count with weight 1 or as given.
-
-    Attributes:
-        pairs: Σ_ij κ⊗(z_i, z_j) ``[b, …]``.
-        target: Σ_i μ_Q(z_i) ``[b, …]``.
-        diagonal: Σ_i κ(x_i, x_i) ``[b, …]``.
-        conflict: Σ_i κ(x_i, q)·conflict_i(q) ``[b, …, q]``.
-        attention: Σ_i κ(x_i, q) ``[b, …, q]``.
-        shown: Σ_i v_i ``[b, …, c]``, for R9; c = 0 where no reader is modelled.
-        divisor: What turns the sums into means: the number of members, or 1 where the weights sum to 1 ``[b, …]``.
-        last: v of the last demonstration ``[b, …, c]``; None: the mean of the members'.
-    """
-
-    pairs: Tensor
-    target: Tensor
-    diagonal: Tensor
-    conflict: Tensor
-    attention: Tensor
-    shown: Tensor
-    divisor: Tensor
-    last: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class SetState:
-    """A set in each problem with the sums that J needs, for uniform weights.
-
-    Attributes:
-        chosen: Candidate indices ``[b, K]``, −1 where a slot is empty; filled slots come first.
-        count: Number of members ``[b]``.
-        overlap: Σ_i κ⊗(z, z_i) for every candidate z ``[b, L]``.
-        sums: Sums over the members.
-    """
-
-    chosen: Tensor
-    count: Tensor
-    overlap: Tensor
-    sums: SetSums
+__all__ = ["Objective", "SetState", "SetSums", "Terms", "gather_rows"]
 
 
 @dataclass(frozen=True)
@@ -132,7 +75,7 @@ class Objective:
         return cls(
             gram=blocks.inputs_ss * mix_output_kernel(blocks.values_ss, output_share),
             target_mean=(joint_st @ mass[..., None]).squeeze(-1),
-            target_norm=(mass * (joint_tt @ mass[..., None]).squeeze(-1)).sum(-1),
+            target_norm=(mass * (joint_tt @ mass[..., None]).squeeze(-1)).sum(-1, dtype=choose_sum_dtype(joint_tt)),
             diagonal=blocks.inputs_ss.diagonal(dim1=-2, dim2=-1),
             attention=attention,
             conflict=attention * blocks.conflict,
@@ -145,11 +88,16 @@ class Objective:
             reader=reader,
         )
 
+    @property
+    def sum_dtype(self) -> torch.dtype:
+        """The dtype of the sums whose difference is MMD²: float64 where the device has it."""
+        return choose_sum_dtype(self.gram)
+
     def subset(self, keep: Tensor) -> "Objective":
         """The problems ``keep`` (indices or mask ``[b]``) alone."""
-        fields = {name: value[keep] for name, value in vars(self).items() if isinstance(value, Tensor)}
-        reader = None if self.reader is None else self.reader.subset(keep)
-        return Objective(**fields, width=self.width, weights=self.weights, reader=reader)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        kept: dict[str, Any] = {name: value[keep] for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **kept, reader=None if self.reader is None else self.reader.subset(keep))
 
     def rounding(self, terms: Terms) -> Tensor:
         """How far J may be off by rounding: smaller differences are ties; shape of the terms.
@@ -162,47 +110,84 @@ class Objective:
         error = unit * size.view((-1,) + (1,) * (terms.bias.ndim - 1))
         return self.weights.bias * error / (terms.bias + error.sqrt()) + unit * terms.total.abs().clamp_min(1)
 
+    def resolution(self, sums: SetSums, bias: Tensor, total: Tensor) -> Tensor:
+        """Within which J of two sets that differ in one member is the same, by the rounding of Gram entries ``[b]``.
+
+        It is far below ``rounding``, which holds for sets and weights of any kind: the sums are taken in float64, and
+        the sets share all entries but the member's own, some 4/k in MMD².
+
+        Args:
+            sums: Of the sets; their divisor is looked at.
+            bias: MMD ``[b]``.
+            total: J ``[b]``.
+        """
+        unit = torch.finfo(self.gram.dtype).eps
+        error = self._largest * (32 * unit) / sums.divisor.view(-1)
+        return self.weights.bias * error / (bias + error.sqrt()) + 4 * unit * total.abs()
+
+    @cached_property
+    def _largest(self) -> Tensor:
+        """The largest κ⊗(z, z) of the candidates ``[b]``."""
+        return self.gram.diagonal(dim1=-2, dim2=-1).amax(-1).to(self.sum_dtype)
+
+    def evaluate(self, sums: SetSums) -> tuple[Tensor, Tensor]:
+        """J and its MMD from the sums over sets; terms of weight 0 are not computed. Both ``[b, …]``."""
+        bias, w = self._bias(sums), self.weights
+        total = bias if w.bias == 1 else w.bias * bias
+        if w.complexity:
+            total = total + w.complexity * self._complexity(sums)
+        if w.interference:
+            total = torch.add(total, self._interference(sums), alpha=w.interference)
+        if w.reader and self.reader is not None:
+            total = torch.add(total, self._reader_loss(sums), alpha=w.reader)
+        return total, bias
+
     def _combine(self, sums: SetSums) -> Terms:
-        """J from the sums over a set: the one formula."""
-        shape = (-1,) + (1,) * (sums.pairs.ndim - 1)
-        divisor = sums.divisor.clamp_min(1).to(sums.pairs.dtype)
-        squared = sums.pairs / divisor.square() - 2 * sums.target / divisor + self.target_norm.view(shape)
-        bias = squared.clamp_min(0).sqrt()
-        complexity = complexity_of_trace(sums.diagonal / divisor.square(), self.radius.view(shape), self.width)
-        by_query = (*shape, self.query_weights.shape[-1])
-        attended = sums.attention > 0
-        mean_conflict = sums.conflict / torch.where(attended, sums.attention, 1)
-        ratio = torch.where(attended, mean_conflict, self.empty_conflict.view(by_query))
-        interference = (ratio * self.query_weights.view(by_query)).sum(-1)
-        reader = self._reader_loss(sums, divisor)
+        """All terms, and J, from the sums over a set."""
+        bias, complexity, interference = self._bias(sums), self._complexity(sums), self._interference(sums)
+        reader = torch.zeros_like(interference) if self.reader is None else self._reader_loss(sums)
         w = self.weights
         total = w.bias * bias + w.complexity * complexity + w.interference * interference + w.reader * reader
-        return Terms(bias, complexity, interference, reader, total)
+        narrow = (values.to(self.gram.dtype) for values in (bias, complexity, interference, reader, total))
+        return Terms(*narrow)
 
-    def _reader_loss(self, sums: SetSums, divisor: Tensor) -> Tensor:
-        """L of R9, mean over the queries, of the shape of ``divisor``."""
-        if self.reader is None:
-            return torch.zeros_like(divisor)
-        shown = sums.shown / divisor[..., None]
+    def _bias(self, sums: SetSums) -> Tensor:
+        norm = self.target_norm.view((-1,) + (1,) * (sums.pairs.ndim - 1))
+        squared = torch.addcmul(norm, sums.pairs, 1 / sums.divisor.square())
+        return squared.addcmul_(sums.target, 1 / sums.divisor, value=-2).clamp_min_(0).sqrt_()
+
+    def _complexity(self, sums: SetSums) -> Tensor:
+        radius = self.radius.view((-1,) + (1,) * (sums.pairs.ndim - 1))
+        return complexity_of_trace(sums.diagonal / sums.divisor.square(), radius, self.width)
+
+    def _interference(self, sums: SetSums) -> Tensor:
+        """R6, mean over the queries, of the shape of ``sums.pairs``."""
+        shape = (-1,) + (1,) * (sums.pairs.ndim - 1) + (self.query_weights.shape[-1],)
+        ratio = torch.where(sums.attention > 0, sums.conflict / sums.attention, self.empty_conflict.view(shape))
+        return (ratio * self.query_weights.view(shape)).sum(-1)
+
+    def _reader_loss(self, sums: SetSums) -> Tensor:
+        """L of R9, mean over the queries, of the shape of ``sums.pairs``."""
+        assert self.reader is not None
+        shown = sums.shown / sums.divisor[..., None].to(sums.shown.dtype)
         losses = self.reader(shown, shown if sums.last is None else sums.last)
-        return (losses * self.query_weights.view(-1, *(1,) * (divisor.ndim - 1), losses.shape[-1])).sum(-1)
+        return (losses * self.query_weights.view(-1, *(1,) * (losses.ndim - 2), losses.shape[-1])).sum(-1)
 
     # -- sets under uniform weights ---------------------------------------------------------------------------------
 
     def state(self, chosen: Tensor) -> SetState:
         """The state of the sets ``chosen: [b, K]`` (−1 pads)."""
-        mask = (chosen >= 0).to(self.gram.dtype)
-        index = chosen.clamp_min(0)
-        count = (chosen >= 0).sum(-1)
-        overlap = (_gather_rows(self.gram, index) * mask[..., None]).sum(1)
+        there, index = chosen >= 0, chosen.clamp_min(0)
+        mask, count = there.to(self.gram.dtype), there.sum(-1)
+        overlap = (gather_rows(self.gram, index) * mask[..., None]).sum(1, dtype=self.sum_dtype)
         sums = SetSums(
             pairs=(overlap.gather(-1, index) * mask).sum(-1),
-            target=(self.target_mean.gather(-1, index) * mask).sum(-1),
+            target=(self.target_mean.gather(-1, index) * mask).sum(-1, dtype=self.sum_dtype),
             diagonal=(self.diagonal.gather(-1, index) * mask).sum(-1),
-            conflict=(_gather_rows(self.conflict, index) * mask[..., None]).sum(1),
-            attention=(_gather_rows(self.attention, index) * mask[..., None]).sum(1),
-            shown=(_gather_rows(self.outputs, index) * mask[..., None]).sum(1),
-            divisor=count,
+            conflict=(gather_rows(self.conflict, index) * mask[..., None]).sum(1),
+            attention=(gather_rows(self.attention, index) * mask[..., None]).sum(1),
+            shown=(gather_rows(self.outputs, index) * mask[..., None]).sum(1),
+            divisor=count.clamp_min(1).to(self.sum_dtype),
         )
         return SetState(chosen, count, overlap, sums)
 
@@ -215,37 +200,20 @@ class Objective:
 
     def terms_with_each(self, state: SetState) -> Terms:
         """The terms of S ∪ {i} for every candidate i, each ``[b, L]``."""
+        return self._combine(self.sums_with_each(state))
+
+    def sums_with_each(self, state: SetState) -> SetSums:
+        """The sums over S ∪ {i} for every candidate i, ``[b, L, …]``."""
         before = state.sums
-        sums = SetSums(
+        return SetSums(
             pairs=before.pairs[:, None] + 2 * state.overlap + self.gram.diagonal(dim1=-2, dim2=-1),
             target=before.target[:, None] + self.target_mean,
             diagonal=before.diagonal[:, None] + self.diagonal,
             conflict=before.conflict[:, None] + self.conflict,
             attention=before.attention[:, None] + self.attention,
             shown=before.shown[:, None] + self.outputs,
-            divisor=(state.count + 1)[:, None],
+            divisor=(state.count + 1)[:, None].to(self.sum_dtype),
         )
-        return self._combine(sums)
-
-    def add_member(self, state: SetState, slot: int, index: Tensor) -> SetState:
-        """The state with candidates ``index: [b]`` put into an empty slot; −1 leaves a problem as it is."""
-        joins, at = index >= 0, index.clamp_min(0)[:, None]
-        mask, before = joins.to(self.gram.dtype), state.sums
-        chosen = state.chosen.clone()
-        chosen[:, slot] = index
-        row = _gather_rows(self.gram, at).squeeze(1)
-        with_itself = row.gather(-1, at).squeeze(-1)
-        count = state.count + joins
-        sums = SetSums(
-            pairs=before.pairs + (2 * state.overlap.gather(-1, at).squeeze(-1) + with_itself) * mask,
-            target=before.target + self.target_mean.gather(-1, at).squeeze(-1) * mask,
-            diagonal=before.diagonal + self.diagonal.gather(-1, at).squeeze(-1) * mask,
-            conflict=before.conflict + _gather_rows(self.conflict, at).squeeze(1) * mask[:, None],
-            attention=before.attention + _gather_rows(self.attention, at).squeeze(1) * mask[:, None],
-            shown=before.shown + _gather_rows(self.outputs, at).squeeze(1) * mask[:, None],
-            divisor=count,
-        )
-        return SetState(chosen, count, state.overlap + row * mask[:, None], sums)
 
     def state_without(self, chosen: Tensor, slot: int) -> SetState:
         """The state of the sets ``chosen: [b, K]`` without the member in a slot."""
@@ -268,17 +236,18 @@ class Objective:
         """
         index = chosen.clamp_min(0)
         size = index.shape[-1]
-        gram = _gather_rows(self.gram, index).gather(2, index[:, None, :].expand(-1, size, -1))
-        pairs = (weights @ gram * weights).sum(-1)
-        outputs = _gather_rows(self.outputs, index)
+        gram = gather_rows(self.gram, index).gather(2, index[:, None, :].expand(-1, size, -1))
+        exact = weights.to(self.sum_dtype)
+        pairs = (exact @ gram.to(self.sum_dtype) * exact).sum(-1)
+        outputs = gather_rows(self.outputs, index)
         with_none = torch.cat([outputs.new_zeros(len(outputs), 1, outputs.shape[-1]), outputs], 1)
-        last_outputs = _gather_rows(with_none, last + 1)
+        last_outputs = gather_rows(with_none, last + 1)
         sums = SetSums(
             pairs=pairs,
-            target=(weights * self.target_mean.gather(-1, index)[:, None, :]).sum(-1),
+            target=(exact * self.target_mean.gather(-1, index)[:, None, :]).sum(-1),
             diagonal=(weights.square() * self.diagonal.gather(-1, index)[:, None, :]).sum(-1),
-            conflict=weights @ _gather_rows(self.conflict, index),
-            attention=weights @ _gather_rows(self.attention, index),
+            conflict=weights @ gather_rows(self.conflict, index),
+            attention=weights @ gather_rows(self.attention, index),
             shown=weights @ outputs,
             divisor=torch.ones_like(pairs),
             last=last_outputs,
@@ -286,6 +255,11 @@ class Objective:
         return self._combine(sums)
 
 
-def _gather_rows(matrix: Tensor, index: Tensor) -> Tensor:
+def choose_sum_dtype(values: Tensor) -> torch.dtype:
+    """The dtype in which sums are taken whose difference is small: float64 where the device of the values has it."""
+    return values.dtype if values.device.type == "mps" else torch.float64
+
+
+def gather_rows(matrix: Tensor, index: Tensor) -> Tensor:
     """Rows ``index: [b, K]`` of ``matrix: [b, L, c]``, ``[b, K, c]``."""
     return matrix.gather(1, index[..., None].expand(-1, -1, matrix.shape[-1]))

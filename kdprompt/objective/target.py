@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.objective.regression import KernelRegression
-from kdprompt.pool.neighbours import Neighbours
+from kdprompt.pool.neighbours import Neighbours, take_rows
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors
 
@@ -76,8 +76,8 @@ class _NearbyPoints:
 
 def _gather(pool: PoolTensors, neighbours: Neighbours, regression: KernelRegression) -> _NearbyPoints:
     device, dtype = neighbours.q.device, neighbours.q.dtype
-    x = pool.x.to(device)[neighbours.index].to(dtype)
-    v = pool.v.to(device)[neighbours.index].to(dtype)
+    index = neighbours.index.to(pool.x.device)  # index first, then move
+    x, v = (take_rows(values, index).to(device, dtype) for values in (pool.x, pool.v))
     kernel = regression.kernel(neighbours.q[:, None, :], x) * neighbours.valid[:, None, :].to(dtype)
     return _NearbyPoints(x, v, kernel.squeeze(1))
 
@@ -204,7 +204,7 @@ def _estimate_task(pool: PoolTensors, weights: Tensor, index: Tensor) -> Tensor:
     """The task with the largest kernel mass among the neighbours ``[b]``, −1 where there is none."""
     if not pool.tasks:
         return torch.full_like(index[:, 0], -1)
-    tasks = pool.task.to(index.device)[index]
+    tasks = pool.task[index.to(pool.task.device)].to(index.device)
     mass = torch.stack([(weights * (tasks == code)).sum(-1) for code in range(len(pool.tasks))], dim=-1)
     return torch.where(mass.sum(-1) > 0, mass.argmax(-1), -1)
 

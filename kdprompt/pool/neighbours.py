@@ -8,9 +8,12 @@ from torch import Tensor
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
 
-__all__ = ["Neighbours", "find_duplicates", "find_nearest", "find_neighbours", "take_nearest_in_turn"]
+__all__ = ["Neighbours", "find_duplicates", "find_nearest", "find_neighbours", "take_nearest_in_turn", "take_rows"]
 
-CHUNK = 128  # queries whose similarities to the whole pool are held at a time
+CHUNK = 128  # queries whose similarities to the whole pool are held at a time,
+CELLS = 1 << 26  # and how many of these numbers at most
+SPARE = 32  # rows beyond those asked for, among which ties at the edge are settled
+TIE = 8  # times the rounding of a similarity: nearer ones tie
 
 
 @dataclass(frozen=True)
@@ -54,22 +57,73 @@ def find_neighbours(
 ) -> Neighbours:
     """Looks up the nearest rows that may serve each query, some queries at a time.
 
+    Only a task, permitted outputs or ``exclude`` need a mask of the whole pool. A query's own text is dropped from some
+    more rows than are asked for; where those do not suffice, as where many rows tie, the query is looked up again with
+    all rows before the eye.
+
     Args:
         pool: ``n`` rows.
         queries: ``b`` queries.
         size: Neighbours a query.
         exclude: Rows that may serve no query, boolean ``[n]``.
     """
-    index, valid = [], []
-    for start in range(0, len(queries), CHUNK):
-        part = queries.part(slice(start, start + CHUNK))
-        allowed = find_allowed_rows(pool, part)
-        if exclude is not None:
-            allowed &= ~exclude
-        nearest, is_allowed = find_nearest(pool.x, part.q, allowed, min(size, len(pool)), pool.rank)
-        index.append(nearest)
-        valid.append(is_allowed)
-    return Neighbours(torch.cat(index), torch.cat(valid), queries)
+    restricted = exclude is not None or queries.permitted is not None or bool((queries.task >= 0).any())
+    drops_text = not restricted and bool((queries.excluded_text >= 0).any())
+    chunk = max(1, min(CHUNK, CELLS // max(len(pool), 1)))
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for start in range(0, len(queries), chunk):
+        part = queries.part(slice(start, start + chunk))
+        similarity = part.q @ pool.x.T
+        if restricted:
+            similarity.masked_fill_(~_find_allowed(pool, part, exclude), -torch.inf)
+        value, row = similarity.topk(min(size + SPARE, len(pool)), dim=-1)
+        furthest = value[:, -1]
+        if drops_text:
+            value = value.masked_fill(pool.text[row] == part.excluded_text[:, None], -torch.inf)
+        turn = row if pool.rank is None else pool.rank[row]
+        place, exact = _take_from_ranked(value, turn, furthest, min(size, len(pool)))
+        found.append((row.gather(-1, place), value.gather(-1, place) > -torch.inf, exact))
+    index, valid, exact = (torch.cat(columns) for columns in zip(*found, strict=True))
+    if size + SPARE < len(pool) and not bool(exact.all()):
+        for again in (~exact).nonzero().squeeze(-1).split(chunk):
+            part = queries.part(again)
+            index[again], valid[again] = find_nearest(
+                pool.x, part.q, _find_allowed(pool, part, exclude), size, pool.rank
+            )
+    return Neighbours(index, valid, queries)
+
+
+def _find_allowed(pool: PoolTensors, queries: QueryTensors, exclude: Tensor | None) -> Tensor:
+    allowed = find_allowed_rows(pool, queries)
+    return allowed if exclude is None else allowed & ~exclude
+
+
+def _take_from_ranked(value: Tensor, turn: Tensor, furthest: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Which of the nearest rows ``find_nearest`` takes of all rows.
+
+    Args:
+        value: The largest similarities of each query ``[b, N]``; −inf where a row may not serve it.
+        turn: Which of their rows comes first where several tie ``[b, N]``.
+        furthest: The smallest of the similarities, those that were left out among them ``[b]``.
+        size: How many to take, at most N.
+
+    Returns:
+        Places among the N in the order of their turns ``[b, size]``; whether rows further off have no part in it
+        ``[b]``.
+    """
+    rounding = TIE * torch.finfo(value.dtype).eps
+    edge = value.topk(size, dim=-1).values[:, -1:]
+    inside = value > edge + rounding
+    tied = ~inside & (value >= edge - rounding)
+    key = torch.where(inside, -1, torch.where(tied, turn, torch.iinfo(turn.dtype).max))
+    place = key.topk(size, dim=-1, largest=False).indices
+    place = place.gather(-1, turn.gather(-1, place).argsort(-1))
+    return place, (furthest < edge[:, 0] - rounding) | (furthest == -torch.inf)
+
+
+def take_rows(values: Tensor, index: Tensor) -> Tensor:
+    """Rows ``index: [b, L]`` of ``values: [n, d]``, ``[b, L, d]``; faster than indexing on a CPU."""
+    return values.index_select(0, index.flatten()).view(*index.shape, values.shape[-1])
 
 
 def find_nearest(x: Tensor, q: Tensor, allowed: Tensor, size: int, rank: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -88,7 +142,7 @@ def find_nearest(x: Tensor, q: Tensor, allowed: Tensor, size: int, rank: Tensor 
     similarity = (q @ x.T).masked_fill(~allowed, -torch.inf)
     size = min(size, x.shape[0])
     edge = similarity.topk(size, dim=-1).values[:, -1:]
-    rounding = 8 * torch.finfo(similarity.dtype).eps
+    rounding = TIE * torch.finfo(similarity.dtype).eps
     inside = similarity > edge + rounding
     tied = ~inside & (similarity >= edge - rounding)
     if rank is None:
@@ -112,7 +166,7 @@ def find_duplicates(pool: PoolTensors, index: Tensor, threshold: float) -> Tenso
     Returns:
         Boolean ``[b, L, L]``, true on the diagonal.
     """
-    x, text = pool.x[index], pool.text[index]
+    x, text = take_rows(pool.x, index), pool.text[index]
     return (text[:, :, None] == text[:, None, :]) | (x @ x.transpose(-1, -2) >= threshold)
 
 

@@ -2,40 +2,72 @@
 
 Greedy evaluates J itself for every candidate at every step; there is no surrogate. Refinement then swaps a member
 for a candidate as long as J falls, so the result is never worse than greedy's. All problems of a batch advance
-together. Ties within rounding go to the lowest candidate, whose id is the lowest.
+together. What the rounding of a Gram entry cannot tell apart goes to the lowest candidate, whose id is the lowest.
 
 Rejected: lazy greedy (J is not submodular with its penalties, so stale gains bound nothing) and a ratio of gain to
 length under a budget (it fills prompts with short demonstrations).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from kdprompt.objective.changed_sets import add_member, sum_swaps
 from kdprompt.objective.objective import Objective
+from kdprompt.objective.set_state import SetSums, Terms
 from kdprompt.search.constraints import Constraints
 
 __all__ = ["GreedyPath", "cut_path", "greedy_search", "refine_by_swaps"]
 
+PASS = 1 << 22  # numbers of one pass over places and candidates
+
 
 @dataclass(frozen=True)
 class GreedyPath:
-    """What greedy did.
+    """What greedy did. What it cost, and which quotas it meets, is computed where it is asked for.
 
     Attributes:
         chosen: The fixed members and candidates in the order of choice ``[b, K]``, −1 where nothing more was feasible.
-        totals: J of each prefix ``[b, K − fixed + 1]``, that of the fixed members alone first; +inf past the end.
-        rounding: How far each of them may be off.
-        satisfied: Whether each prefix meets the quotas' minima.
         fixed: Members that were given, 0 for an empty start.
+        objective: J.
+        constraints: What might be chosen.
     """
 
     chosen: Tensor
-    totals: Tensor
-    rounding: Tensor
-    satisfied: Tensor
-    fixed: int = 0
+    fixed: int
+    objective: Objective
+    constraints: Constraints
+
+    @cached_property
+    def _terms(self) -> list[Terms]:
+        return [self.objective.terms(self.objective.state(prefix)) for prefix in self._prefixes]
+
+    @property
+    def _prefixes(self) -> list[Tensor]:
+        place = torch.arange(self.chosen.shape[1], device=self.chosen.device)
+        sizes = range(self.fixed, self.chosen.shape[1] + 1)
+        return [torch.where(place < size, self.chosen, -1) for size in sizes]
+
+    @property
+    def totals(self) -> Tensor:
+        """J of each prefix ``[b, K − fixed + 1]``, that of the fixed members alone first; +inf past the end."""
+        totals = torch.stack([terms.total for terms in self._terms], -1)
+        past = (self.chosen[:, self.fixed :] < 0).cummax(-1).values if self.chosen.shape[1] > self.fixed else None
+        if past is not None:
+            totals[:, 1:].masked_fill_(past, torch.inf)
+        return totals
+
+    @property
+    def rounding(self) -> Tensor:
+        """How far each of them may be off."""
+        return torch.stack([self.objective.rounding(terms) for terms in self._terms], -1)
+
+    @property
+    def satisfied(self) -> Tensor:
+        """Whether each prefix meets the quotas' minima."""
+        return torch.stack([self.constraints.satisfied(prefix) for prefix in self._prefixes], -1)
 
 
 def first_minimum(values: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,23 +89,37 @@ def greedy_search(objective: Objective, constraints: Constraints, k: int, fixed:
     Returns:
         The path; ``cut_path`` chooses how many of it to keep.
     """
-    chosen = torch.full((objective.gram.shape[0], k), -1, dtype=torch.long, device=objective.gram.device)
-    chosen[:, :fixed] = torch.arange(fixed, device=chosen.device)
-    state = objective.state(chosen)
-    start = objective.terms(state)
-    totals, rounding, satisfied = [start.total], [objective.rounding(start)], [constraints.satisfied(state.chosen)]
+    b, device = objective.gram.shape[0], objective.gram.device
+    chosen = torch.full((b, k), -1, dtype=torch.long, device=device)
+    chosen[:, :fixed] = torch.arange(fixed, device=device)
+    state, problems = objective.state(chosen), torch.arange(b, device=device)
+    each, pairs, allowed = objective.sums_with_each(state), state.sums.pairs, constraints.open_to(chosen)
     for step in range(fixed, k):
-        allowed = constraints.addable(state.chosen, k - state.count)
-        terms = objective.terms_with_each(state)
-        least, index = first_minimum(terms.total.masked_fill(~allowed, torch.inf), objective.rounding(terms))
-        state = objective.add_member(state, step, torch.where(least.isfinite(), index, -1))
-        reached = objective.terms(state)
-        totals.append(torch.where(least.isfinite(), reached.total, torch.inf))
-        rounding.append(objective.rounding(reached))
-        satisfied.append(constraints.satisfied(state.chosen))
-    return GreedyPath(
-        state.chosen, torch.stack(totals, -1), torch.stack(rounding, -1), torch.stack(satisfied, -1), fixed
-    )
+        feasible = allowed
+        if constraints.has_limits:
+            left = torch.full((b, 1), k - step, device=device)
+            feasible = constraints.limit(chosen[:, None], left, allowed[:, None])[:, 0]
+        least, _, index = _find_lowest(objective, each, feasible)
+        joins = least < torch.inf  # what cannot grow now never can
+        chosen[:, step] = torch.where(joins, index, -1)
+        if step + 1 < k:
+            each, pairs = add_member(objective, each, pairs, index)
+            allowed = allowed & ~constraints.duplicate[problems, index] & joins[:, None]
+    return GreedyPath(chosen, fixed, objective, constraints)
+
+
+def _find_lowest(objective: Objective, sums: SetSums, allowed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The first of the sets, ``[b, …]`` of them, whose J is the smallest or cannot be told from it.
+
+    Returns:
+        J, MMD and the place among the sets of each problem, flattened, ``[b]``; J is +inf where none is allowed.
+    """
+    total, bias = objective.evaluate(sums)
+    total, bias = total.masked_fill_(~allowed, torch.inf).flatten(1), bias.flatten(1)
+    least, place = total.min(-1, keepdim=True)
+    limit = least + objective.resolution(sums, bias.gather(-1, place)[:, 0], least[:, 0])[:, None]
+    place = (total <= limit).to(torch.uint8).argmax(-1, keepdim=True)
+    return total.gather(-1, place)[:, 0], bias.gather(-1, place)[:, 0], place[:, 0]
 
 
 def cut_path(path: GreedyPath, tolerance: float = 0.0) -> Tensor:
@@ -108,35 +154,50 @@ def refine_by_swaps(objective: Objective, constraints: Constraints, chosen: Tens
         Sets ``[b, K]`` with J no larger.
     """
     chosen = chosen.clone()
+    reached = objective.evaluate(objective.state(chosen).sums)[0]
     active = torch.arange(chosen.shape[0], device=chosen.device)
     active = active[(chosen[:, fixed:] >= 0).any(-1)]
     while active.numel():
         part, rules, sets = objective, constraints, chosen
         if active.numel() < chosen.shape[0]:  # all of them would be a copy
             part, rules, sets = objective.subset(active), constraints.subset(active), chosen[active]
-        swapped = _best_swap(part, rules, sets, fixed)
-        # Both sides by the same sums of the set alone, so that J falls strictly and the loop ends.
-        before, after = part.terms(part.state(sets)), part.terms(part.state(swapped))
-        better = after.total < before.total - torch.maximum(part.rounding(before), part.rounding(after))
+        swap = _find_best_swap(part, rules, sets, fixed)
+        # J as it was reached falls strictly, whatever the rounding of the sums, so that the loop ends.
+        better = swap.total < reached[active] - swap.resolution
         active = active[better]
-        chosen[active] = swapped[better]
+        chosen[active, swap.leaves[better]] = swap.joins[better]
+        reached[active] = swap.total[better]
     return chosen
 
 
-def _best_swap(objective: Objective, constraints: Constraints, chosen: Tensor, fixed: int) -> Tensor:
-    """The sets ``[b, K]`` after the feasible swap with the smallest J; as they are where none is feasible."""
-    best_by_slot = []
-    for slot in range(fixed, chosen.shape[1]):
-        rest = objective.state_without(chosen, slot)
-        allowed = constraints.addable(rest.chosen, torch.ones_like(rest.count))
-        allowed &= (chosen[:, slot] >= 0)[:, None]
-        terms = objective.terms_with_each(rest)
-        rounding = objective.rounding(terms)
-        least, index = first_minimum(terms.total.masked_fill(~allowed, torch.inf), rounding)
-        best_by_slot.append((least, rounding.gather(-1, index[:, None]).squeeze(-1), index))
-    columns = [torch.stack(values, -1) for values in zip(*best_by_slot, strict=True)]
-    totals, roundings, joins = columns
-    least, leaves = first_minimum(totals, roundings)
-    place = torch.arange(chosen.shape[1], device=chosen.device)
-    swaps = (place == fixed + leaves[:, None]) & least.isfinite()[:, None]
-    return torch.where(swaps, joins.gather(-1, leaves[:, None]), chosen)
+@dataclass(frozen=True)
+class _Swap:
+    """One swap in each problem: J after it and what J resolves, the place that changes, who comes, all ``[b]``."""
+
+    total: Tensor
+    resolution: Tensor
+    leaves: Tensor
+    joins: Tensor
+
+
+def _find_best_swap(objective: Objective, constraints: Constraints, chosen: Tensor, fixed: int) -> _Swap:
+    """The feasible swap with the smallest J in each problem; J is +inf where none is feasible."""
+    b, size = chosen.shape
+    candidates = objective.gram.shape[-1]
+    width = max(objective.query_weights.shape[-1] * max(objective.outputs.shape[-1], 1), 2)
+    step = max(1, PASS // max(b * candidates * width, 1))
+    best: list[_Swap] = []
+    for start in range(fixed, size, step):
+        places = slice(start, start + step)
+        sums, allowed = sum_swaps(objective, chosen, places), constraints.replaceable(chosen, places)
+        least, bias, place = _find_lowest(objective, sums, allowed)
+        resolution = objective.resolution(sums, bias, least)
+        leaves = start + place.div(candidates, rounding_mode="floor")
+        best.append(_Swap(least, resolution, leaves, place % candidates))
+    if len(best) == 1:
+        return best[0]
+    first = torch.stack([swap.total for swap in best]).min(0).indices[None]
+    columns = (
+        torch.stack(column).gather(0, first)[0] for column in zip(*(vars(swap).values() for swap in best), strict=True)
+    )
+    return _Swap(*columns)

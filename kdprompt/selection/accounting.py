@@ -13,6 +13,7 @@ from torch import Tensor
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective, Terms
 from kdprompt.objective.target import Target
+from kdprompt.pool.neighbours import take_rows
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.pool.records import Demonstration, Query, normalise_text
@@ -143,8 +144,8 @@ def account(context: SelectionContext, prompts: Prompts) -> list[Selection]:
 def _compute(context: SelectionContext, prompts: Prompts) -> _Ledger:
     pool, parameters, order = context.tensors, context.parameters, context.settings.query_order
     rows, target = prompts.rows.to(EXACT_DEVICE), prompts.target
-    index = rows.clamp_min(0)
-    x, v = (values.to(EXACT_DEVICE)[index].to(target.x.dtype) for values in (pool.x, pool.v))
+    index = prompts.rows.to(pool.x.device).clamp_min(0)  # index first, then move
+    x, v = (take_rows(values, index).to(target.x) for values in (pool.x, pool.v))
     blocks = compute_gram_blocks(parameters.kernel, x, v, target, pool.value_radius)
     reader = context.reader_loss(target)
     objective = Objective.build(blocks, parameters.output_share, parameters.weights, reader)
@@ -201,7 +202,7 @@ def _weigh(sets: Tensor, order: Order, like: Tensor) -> Tensor:
 
 def _find_other_tasks(pool: PoolTensors, target: Target, index: Tensor, given: Tensor) -> Tensor:
     """Whether a demonstration's task differs from a query's, given or estimated, ``[b, K, q]``."""
-    shown = pool.task.to(EXACT_DEVICE)[index][..., None]
+    shown = pool.task[index].to(EXACT_DEVICE)[..., None]
     asked = torch.where(given >= 0, given, target.task)[:, None, :]
     return (shown != asked) & (shown >= 0) & (asked >= 0)
 

@@ -9,7 +9,7 @@ from kdprompt.objective.candidate_outputs import compare_outputs
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.target import Target
-from kdprompt.pool.neighbours import find_duplicates
+from kdprompt.pool.neighbours import find_duplicates, take_rows
 from kdprompt.search.constraints import Constraints
 from kdprompt.search.exchange import draw_sets, replace_member
 from kdprompt.search.ordering import ByObjective, OrderingProblem
@@ -50,7 +50,7 @@ class SelectionProblem:
             target: Their targets.
         """
         pool, parameters = context.tensors, context.parameters
-        x, v = pool.x[candidates.index], pool.v[candidates.index]
+        x, v = (take_rows(values, candidates.index) for values in (pool.x, pool.v))
         blocks = compute_gram_blocks(parameters.kernel, x, v, target, pool.value_radius)
         reader = context.reader_loss(target) if parameters.weights.reader > 0 else None
         objective = Objective.build(blocks, parameters.output_share, parameters.weights, reader)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from kdprompt.objective.changed_sets import add_member, sum_swaps
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.parameters import ObjectiveWeights
@@ -200,15 +201,31 @@ def test_without_an_empty_slot_changes_nothing(device, dtype):
 
 @every_target
 @pytest.mark.parametrize("seed", range(3))
-def test_joined_is_the_state_of_the_larger_set(queries, seed, device, dtype):
-    problem = case(seed, device, dtype, queries=queries)
-    chosen = as_index([[0, 1, -1], [5, -1, -1], [-1, -1, -1]], problem)
-    state = problem.objective.state(chosen)
-    grown = problem.objective.add_member(state, 2, as_index([4, -1, 6], problem))  # −1: the second one stays as it is
-    expected = problem.objective.state(as_index([[0, 1, 4], [5, -1, -1], [-1, -1, 6]], problem))
-    found = tensors_of(grown)
-    for name, tensor in tensors_of(expected).items():
-        assert_close(found[name].cpu(), tensor.cpu(), dtype)
+def test_joined_are_the_sums_of_the_larger_set_with_each(queries, seed, device, dtype):
+    objective = case(seed, device, dtype, queries=queries).objective
+    state = objective.state(torch.tensor([[0, 1, -1], [5, 3, -1], [2, 0, -1]], device=device))
+    grown = objective.state(torch.tensor([[0, 1, 4], [5, 3, 1], [2, 0, 6]], device=device))
+    joins = torch.tensor([4, 1, 6], device=device)
+    found, pairs = add_member(objective, objective.sums_with_each(state), state.sums.pairs, joins)
+    assert_close(pairs.cpu(), grown.sums.pairs.cpu(), dtype)
+    for name, expected in vars(objective.sums_with_each(grown)).items():
+        if expected is not None:
+            assert_close(getattr(found, name).cpu(), expected.cpu(), dtype)
+
+
+@every_target
+@pytest.mark.parametrize("places", [slice(0, 4), slice(1, 3)])
+def test_sums_with_swaps_are_those_of_the_sets_without_a_place_and_with_each(queries, places, device, dtype):
+    problem = case(3, device, dtype, queries=queries)
+    objective, chosen = problem.objective, as_index([[0, 1, -1, 4], [5, 3, 2, 1], [-1, 2, -1, 6]], problem)
+    found = sum_swaps(objective, chosen, places)
+    total, bias = objective.evaluate(found)
+    for place in range(*places.indices(4)):
+        rest = objective.state_without(chosen, place)
+        there = (chosen[:, place] >= 0).cpu()  # a pad is no place
+        terms = objective.terms_with_each(rest)
+        assert_close(total[:, place - places.start].cpu()[there], terms.total.cpu()[there], dtype)
+        assert_close(bias[:, place - places.start].cpu()[there], terms.bias.cpu()[there], dtype)
 
 
 @every_kernel

@@ -1,0 +1,72 @@
+"""Sets of demonstrations as J sees them: the sums over their members, and the terms that come of them."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["SetState", "SetSums", "Terms"]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of J, unweighted, and J itself; tensors of one shape.
+
+    Attributes:
+        bias: MMD to the target (R2).
+        complexity: R3.
+        interference: R6, scaled by the support of v̂; of a prompt that nothing attends to, support·‖v̂‖.
+        reader: L of R9, in nats; 0 where no reader is modelled.
+        total: J.
+    """
+
+    bias: Tensor
+    complexity: Tensor
+    interference: Tensor
+    reader: Tensor
+    total: Tensor
+
+
+@dataclass(frozen=True)
+class SetSums:
+    """The sums over the members of a set that determine its terms; members count with weight 1 or as given.
+
+    MMD² is a small difference of the first two: they are summed in float64 where the device has it, whatever the Gram
+    matrices are.
+
+    Attributes:
+        pairs: Σ_ij κ⊗(z_i, z_j) ``[b, …]``.
+        target: Σ_i μ_Q(z_i) ``[b, …]``.
+        diagonal: Σ_i κ(x_i, x_i) ``[b, …]``.
+        conflict: Σ_i κ(x_i, q)·conflict_i(q) ``[b, …, q]``.
+        attention: Σ_i κ(x_i, q) ``[b, …, q]``.
+        shown: Σ_i v_i ``[b, …, c]``, for R9; c = 0 where no reader is modelled.
+        divisor: What turns the sums into means: the number of members, or 1 where the weights sum to 1; broadcasts
+            to ``[b, …]``.
+        last: v of the last demonstration ``[b, …, c]``; None: the mean of the members'.
+    """
+
+    pairs: Tensor
+    target: Tensor
+    diagonal: Tensor
+    conflict: Tensor
+    attention: Tensor
+    shown: Tensor
+    divisor: Tensor
+    last: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SetState:
+    """A set in each problem with the sums that J needs, for uniform weights.
+
+    Attributes:
+        chosen: Candidate indices ``[b, K]``, −1 where a slot is empty.
+        count: Number of members ``[b]``.
+        overlap: Σ_i κ⊗(z, z_i) for every candidate z ``[b, L]``.
+        sums: Sums over the members.
+    """
+
+    chosen: Tensor
+    count: Tensor
+    overlap: Tensor
+    sums: SetSums
