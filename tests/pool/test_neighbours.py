@@ -1,0 +1,67 @@
+"""Neighbours from the nearest rows alone are those of the whole pool: with ties, own texts, tasks and exclusions."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kdprompt.pool import neighbours
+from kdprompt.pool.neighbours import find_nearest, find_neighbours, take_rows
+from kdprompt.pool.pool import Pool
+from kdprompt.pool.pool_tensors import build_pool_tensors
+from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
+
+SIZE, ROWS, QUERIES = 5, 90, 12
+
+
+def make(seed, device, dtype, *, lattice):
+    """A pool whose texts repeat, and queries; on a lattice many rows are equally near."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(ROWS + QUERIES, 3, generator=generator)
+    if lattice:
+        x = torch.randint(-1, 2, x.shape, generator=generator) + torch.tensor([0.5, 0.0, 0.0])
+    records = [{"input": f"text {i % 40}", "output": f"out {i}", "task": ("left", "right")[i % 2]} for i in range(ROWS)]
+    x = torch.nn.functional.normalize(x.to(device, dtype), dim=-1)
+    pool = build_pool_tensors(Pool.from_records(records), x[:ROWS], lambda texts: x[: len(texts)], "none")
+    anyone = torch.full((QUERIES,), -1, device=device)
+    return pool, QueryTensors(x[ROWS:], anyone, anyone)
+
+
+def expect(pool, queries, exclude=None):
+    allowed = find_allowed_rows(pool, queries)
+    return find_nearest(pool.x, queries.q, allowed if exclude is None else allowed & ~exclude, SIZE)
+
+
+@pytest.mark.parametrize("lattice", [False, True], ids=["continuous", "lattice"])
+@pytest.mark.parametrize("spare", [2, 32, 200], ids=["few to spare", "some to spare", "the whole pool"])
+@pytest.mark.parametrize("kind", ["anything", "own text", "task", "exclude"])
+def test_neighbours_are_the_nearest_allowed_rows(kind, spare, lattice, device, dtype, monkeypatch):
+    monkeypatch.setattr(neighbours, "SPARE", spare)
+    monkeypatch.setattr(neighbours, "CHUNK", 5)
+    pool, queries = make(1, device, dtype, lattice=lattice)
+    exclude = None
+    if kind == "own text":  # some of them, and the text of the very nearest row
+        nearest = pool.text[(queries.q @ pool.x.T).argmax(-1)]
+        queries = replace(queries, excluded_text=torch.where(torch.arange(QUERIES, device=device) % 3 > 0, nearest, -1))
+    elif kind == "task":
+        queries = replace(queries, task=torch.arange(QUERIES, device=device) % 3 - 1)
+    elif kind == "exclude":
+        exclude = torch.arange(ROWS, device=device) % 4 > 0
+    found = find_neighbours(pool, queries, SIZE, exclude=exclude)
+    index, valid = expect(pool, queries, exclude)
+    assert found.valid.tolist() == valid.tolist() and bool(valid.all())
+    assert found.index.tolist() == index.tolist()
+
+
+def test_where_too_few_rows_may_serve_a_query_the_rest_is_not_valid(device, dtype):
+    pool, queries = make(2, device, dtype, lattice=False)
+    exclude = torch.arange(ROWS, device=device) >= 3
+    found = find_neighbours(pool, queries, SIZE, exclude=exclude)
+    assert found.valid.sum(-1).tolist() == [3] * QUERIES
+    assert [row[ok].tolist() for row, ok in zip(found.index, found.valid, strict=True)] == [[0, 1, 2]] * QUERIES
+
+
+def test_rows_are_taken_as_indexing_takes_them(device, dtype):
+    values = torch.arange(12.0, device=device).to(dtype).view(4, 3)
+    index = torch.tensor([[3, 0], [1, 1]], device=device)
+    assert (take_rows(values, index) == values[index]).all()
