@@ -13,6 +13,7 @@ from kdprompt.cli.build import build
 from kdprompt.cli.config import hoist_config, read_config
 from kdprompt.cli.demo import demo
 from kdprompt.cli.doctor import doctor
+from kdprompt.cli.drift import drift
 from kdprompt.cli.profile import profile
 from kdprompt.cli.reproduce import reproduce
 from kdprompt.cli.select import select
@@ -71,6 +72,7 @@ app.command()(bench)
 app.command()(tables)
 app.command()(profile)
 app.command()(doctor)
+app.command()(drift)
 app.command()(reproduce)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from kdprompt.deprecation import resolve_renamed
 from kdprompt.diagnose.diagnosis import Diagnosis, Finding, Instance
 from kdprompt.diagnose.doctor import DoctorSettings, diagnose_pool
+from kdprompt.diagnose.drift import Drift, measure_drift
 from kdprompt.diagnose.examined_pool import EmbeddedTexts
 from kdprompt.diagnose.input_checks import TokenLimit
 from kdprompt.diagnose.pool_coverage import PoolCoverage, measure_coverage
@@ -15,6 +16,7 @@ from kdprompt.diagnose.wrong_outputs import SuspectedOutput, WrongOutputs, find_
 __all__ = [
     "Diagnosis",
     "DoctorSettings",
+    "Drift",
     "EmbeddedTexts",
     "Finding",
     "Instance",
@@ -27,6 +29,7 @@ __all__ = [
     "find_task_mixture",
     "find_wrong_outputs",
     "measure_coverage",
+    "measure_drift",
 ]
 
 RENAMED = {
