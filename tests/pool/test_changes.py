@@ -46,9 +46,15 @@ changes = st.lists(
 )
 
 
+CALIBRATIONS = {}  # made once for each kind of settings: what is tested here does not depend on it
+
+
 def make(examples, fields):
     chosen = make_settings(calibrate=False, k=2, near_duplicate=2.0, **fields)
-    return DistillationSelector.from_examples(examples, EMBEDDER, settings=chosen)
+    if str(fields) not in CALIBRATIONS:
+        CALIBRATIONS[str(fields)] = DistillationSelector.from_examples(many(40), EMBEDDER, settings=chosen).calibration
+    pool = EmbeddedPool.embed(Pool.from_records(examples), EMBEDDER, chosen)
+    return DistillationSelector(pool, chosen, None, CALIBRATIONS[str(fields)])
 
 
 def apply(selector, change):
