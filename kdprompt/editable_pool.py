@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from kdprompt.forked_workers import guard_forks
 from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.pool import Pool
@@ -29,6 +30,7 @@ class EditablePool:
         self.settings = settings
         self._pool = pool
         self._change_lock = threading.Lock()
+        guard_forks()
 
     def __repr__(self) -> str:
         embedder = shorten(repr(self.embedder), 80)

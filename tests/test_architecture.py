@@ -25,6 +25,7 @@ ROOMS = (
     "checksums",
     "tagged_union",
     "fault_search",
+    "forked_workers",
     "short_repr",
     "pages",
     "theory",

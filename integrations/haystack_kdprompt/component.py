@@ -89,6 +89,14 @@ class DistillationExampleSelector:
         self.selector: DistillationSelector | None = None
         self._warming = Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles keep: all but the lock, which belongs to this process."""
+        return {name: value for name, value in vars(self).items() if name != "_warming"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._warming = Lock()
+
     def warm_up(self) -> None:
         """Reads, embeds and calibrates, once; later calls do nothing.
 

@@ -6,7 +6,7 @@ in a vector store (``stores.py``): then the store gives the shortlist, and J is 
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from langchain_core.example_selectors import BaseExampleSelector
 from langchain_core.messages import BaseMessage
@@ -14,6 +14,7 @@ from langchain_core.runnables import run_in_executor
 
 from kdprompt.explanation import Explanation
 from kdprompt.pool.records import Demonstration, Schema
+from kdprompt.selection.result import Selection
 from kdprompt.selector import DistillationSelector
 from langchain_kdprompt.prompts import chat_of
 from langchain_kdprompt.runnable import SelectExamples
@@ -23,6 +24,7 @@ from langchain_kdprompt.translation import (
     check_example_keys,
     copy_example,
     keep_original,
+    limit_k,
     parse_example,
     to_key_tuple,
     to_record,
@@ -38,7 +40,12 @@ class ExampleSelection(BaseExampleSelector):
     Attributes:
         selector: The kdprompt selector (pool, settings, calibration, static prompts), or the pool in a vector store.
         example_keys: Keys that selected examples are filtered to, or None.
+        last_selection: The last selection with its numbers and notes; None before the first, and where the pool is in
+            a vector store. Of concurrent calls, that of any.
     """
+
+    last_selection: Selection | None = None
+    _asked_k: int | Literal["auto"] | None = None
 
     def __init__(self, selector: DistillationSelector | StorePool, example_keys: Sequence[str] | None = None) -> None:
         """Wraps a kdprompt selector, or a pool in a vector store.
@@ -58,8 +65,25 @@ class ExampleSelection(BaseExampleSelector):
 
     @property
     def k(self) -> int | Literal["auto"]:
-        """Examples to select."""
-        return self.selector.settings.k
+        """Examples to select, as asked for; a pool may hold fewer."""
+        return self.selector.settings.k if self._asked_k is None else self._asked_k
+
+    def _ask_for(self, k: int | Literal["auto"]) -> Self:
+        """Selects k examples as soon as there are so many, until then all."""
+        self._asked_k = k
+        if isinstance(self.selector, DistillationSelector):
+            wanted = self.selector.settings.model_copy(update={"k": k})
+            self.selector.settings = limit_k(wanted, self.selector.pool)
+        return self
+
+    def _note(self, selection: Selection) -> Selection:
+        """Keeps a selection as the last one, with a note where the pool is smaller than k."""
+        asked, possible = self.k, self.selector.settings.k
+        if asked != "auto" and possible != "auto" and asked > possible:
+            note = f"{len(selection)} of {asked} examples: the pool has no more"
+            selection = selection.model_copy(update={"notes": (note, *selection.notes)})
+        self.last_selection = selection
+        return selection
 
     @property
     def schema(self) -> Schema:
@@ -117,12 +141,12 @@ class ExampleSelection(BaseExampleSelector):
         records = [to_record(variables, self.schema) for variables in inputs]
         if isinstance(self.selector, StorePool):
             return self.selector.select_demonstrations(records)
-        return [selection.demonstrations for selection in self.selector.select_batch(records)]
+        return [self._note(selection).demonstrations for selection in self.selector.select_batch(records)]
 
     async def _achoose(self, input_variables: Example) -> tuple[Demonstration, ...]:
         if isinstance(self.selector, StorePool):
             return (await run_in_executor(None, self._choose, [input_variables]))[0]
-        return (await self.selector.aselect(to_record(input_variables, self.schema))).demonstrations
+        return self._note(await self.selector.aselect(to_record(input_variables, self.schema))).demonstrations
 
     def _examples(self, shown: Sequence[Demonstration]) -> list[dict[str, Any]]:
         examples = [copy.deepcopy(dict(demonstration.fields)) for demonstration in shown]
@@ -153,7 +177,9 @@ class ExampleSelection(BaseExampleSelector):
             return shown.id
         pool = self.selector.pool
         demonstration = pool.with_records([to_record(original, pool.schema)])[len(pool)]
-        return self.selector.add_example(keep_original(demonstration, original))
+        ident = self.selector.add_example(keep_original(demonstration, original))
+        self._ask_for(self.k)
+        return ident
 
     def update(self, ident: str, example: Example) -> None:
         """Puts another example in the place of one, under the same id; on an error nothing has changed.

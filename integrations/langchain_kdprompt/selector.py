@@ -33,6 +33,7 @@ from langchain_kdprompt.translation import (
     check_example_keys,
     check_store,
     copy_example,
+    limit_k,
     to_key_tuple,
     to_records,
 )
@@ -76,6 +77,7 @@ class DistillationExampleSelector(ExampleSelection):
         vectorstore_kwargs: Mapping[str, Any] | None = None,
         output_keys: Sequence[str] | None = None,
         task_key: str | None = None,
+        id_key: str | None = "id",
         queries: Sequence[str | Mapping[str, Any] | Query] | None = None,
         settings: Settings | None = None,
         **vectorstore_cls_kwargs: Any,
@@ -85,12 +87,12 @@ class DistillationExampleSelector(ExampleSelection):
         Names and positions are those of ``SemanticSimilarityExampleSelector.from_examples``.
 
         Args:
-            examples: The examples; values need not be strings. An ``id`` key, where there is one, is the example's id.
+            examples: The examples; values need not be strings.
             embeddings: Any LangChain ``Embeddings`` or kdprompt ``Embedder``; None takes kdprompt's default model.
             vectorstore_cls: A vector store to keep the examples in: it embeds them and gives the shortlist
                 (``settings.search.shortlist``) nearest to a query; J is searched over these. None keeps all in memory.
-            k: Examples to select, or ``"auto"``. None takes the settings' k; without settings 4, or as many distinct
-                examples as there are.
+            k: Examples to select, or ``"auto"``; all where there are fewer, which ``last_selection`` notes. None takes
+                the settings' k; without settings 4.
             input_keys: Keys of the input. None or none: all values of an example, in the order of its keys, are its
                 text and outputs are unknown; a warning says so.
             example_keys: Keys to filter selected examples to.
@@ -98,6 +100,7 @@ class DistillationExampleSelector(ExampleSelection):
             output_keys: Keys of the output. None takes all keys that are no input, task or id. Without
                 ``input_keys``, the inputs are the remaining keys.
             task_key: Key of the task tag; a query that has it chooses from that task alone.
+            id_key: Key of an example's id, where it has one; None where ``id`` is something else and may repeat.
             queries: A sample of the traffic, texts or mappings with the input keys; calibration uses it.
             settings: Everything else that kdprompt lets one set.
             **vectorstore_cls_kwargs: Passed to ``vectorstore_cls.from_texts``.
@@ -106,33 +109,32 @@ class DistillationExampleSelector(ExampleSelection):
             TypeError: ``embeddings`` has not LangChain's two methods, or keys are given as one string.
             ValueError: The keys contradict each other, or a store's arguments are given without a store.
             MissingKeyError: An example or a query lacks a key.
-            PoolError: There is no example, there are fewer than k, or one cannot be used.
+            PoolError: There is no example, or one cannot be used.
             EmbeddingError: The embeddings do not fit.
         """
         check_store(vectorstore_cls, vectorstore_kwargs, vectorstore_cls_kwargs)
         check_embeddings(embeddings)
         shown = to_key_tuple(example_keys, "example_keys")
         originals = [copy_example(example, f"example {i}") for i, example in enumerate(examples)]
-        schema = build_schema(originals, input_keys, output_keys, task_key)
+        schema = build_schema(originals, input_keys, output_keys, task_key, id_key)
         pool = build_pool(originals, schema)
         for i, example in enumerate(originals):
             check_example_keys(example, shown, f"example {i}")
+        given = to_records(queries, schema)
         if vectorstore_cls is not None:
-            size = k if k is not None or settings else DEFAULT_K
             store = StorePool.create(
                 vectorstore_cls,
                 vectorstore_cls_kwargs,
                 pool,
                 embeddings,
-                build_settings(pool, size, settings or Settings()),
+                build_settings(pool, k if k is not None or settings else DEFAULT_K, settings or Settings()),
                 vectorstore_kwargs,
             )
-            store.calibrate(pool, to_records(queries, schema))
+            store.calibrate(pool, given)
             return cls(store, shown)
-        selector = DistillationSelector.from_examples(
-            pool, embeddings, queries=to_records(queries, schema), settings=build_settings(pool, k, settings)
-        )
-        return cls(selector, shown)
+        asked = build_settings(pool, k, settings)
+        selector = DistillationSelector.from_examples(pool, embeddings, queries=given, settings=limit_k(asked, pool))
+        return cls(selector, shown)._ask_for(asked.k)
 
     @classmethod
     async def afrom_examples(  # noqa: PLR0913 -- as above
@@ -147,13 +149,15 @@ class DistillationExampleSelector(ExampleSelection):
         vectorstore_kwargs: Mapping[str, Any] | None = None,
         output_keys: Sequence[str] | None = None,
         task_key: str | None = None,
+        id_key: str | None = "id",
         queries: Sequence[str | Mapping[str, Any] | Query] | None = None,
         settings: Settings | None = None,
         **vectorstore_cls_kwargs: Any,
     ) -> Self:
         """As ``from_examples``, which it runs in an executor."""
-        named = dict(example_keys=example_keys, output_keys=output_keys, task_key=task_key, queries=queries)
-        extra = {**named, "settings": settings, "vectorstore_kwargs": vectorstore_kwargs, **vectorstore_cls_kwargs}
+        named = dict(example_keys=example_keys, output_keys=output_keys, task_key=task_key, id_key=id_key)
+        more = dict(queries=queries, settings=settings, vectorstore_kwargs=vectorstore_kwargs)
+        extra: dict[str, Any] = {**named, **more, **vectorstore_cls_kwargs}
         build: partial[Self] = partial(cls.from_examples, examples, embeddings, vectorstore_cls, k, input_keys, **extra)
         return await run_in_executor(None, build)
 
@@ -169,6 +173,7 @@ class DistillationExampleSelector(ExampleSelection):
         vectorstore_kwargs: Mapping[str, Any] | None = None,
         output_keys: Sequence[str] | None = None,
         task_key: str | None = None,
+        id_key: str | None = "id",
         queries: Sequence[str | Mapping[str, Any] | Query] | None = None,
         settings: Settings | None = None,
         read_vectors: ReadVectors | None = None,
@@ -184,6 +189,7 @@ class DistillationExampleSelector(ExampleSelection):
             vectorstore_kwargs: Passed to the store's search.
             output_keys: Keys of the output; None takes all that are no input, task or id.
             task_key: Key of the task tag.
+            id_key: Key of an example's id, where it has one.
             queries: A sample of the traffic: calibration looks at what the store finds for it. Without one, every
                 shortlist gets its own temperature.
             settings: Everything else; ``shortlist`` is what the store is asked for.
@@ -197,7 +203,7 @@ class DistillationExampleSelector(ExampleSelection):
         if embeddings is None:
             raise TypeError(f"the {type(vectorstore).__name__} has no embeddings of its own; give them: embeddings=…")
         check_embeddings(embeddings)
-        schema = build_schema([], input_keys, output_keys, task_key)
+        schema = build_schema([], input_keys, output_keys, task_key, id_key)
         limits = Settings.model_validate({**dict(settings or Settings()), "k": k})
         pool = StorePool(vectorstore, embeddings, schema, limits, search=vectorstore_kwargs, read_vectors=read_vectors)
         if queries:
@@ -213,7 +219,7 @@ class DistillationExampleSelector(ExampleSelection):
         """
         if isinstance(self.selector, StorePool):
             raise ValueError("the examples are in a vector store, which keeps them: open it with from_vectorstore")
-        stored = replace(self.selector.stored(), about={"example_keys": self.example_keys})
+        stored = replace(self.selector.stored(), about={"example_keys": self.example_keys, "k": self.k})
         write(stored, path, encode_value)
 
     @classmethod
@@ -235,7 +241,11 @@ class DistillationExampleSelector(ExampleSelection):
         """
         stored = read(path, decode_value)
         selector = DistillationSelector.restored(stored, embeddings, settings, reembed=reembed)
-        keys = stored.about.get("example_keys")
+        keys, k = stored.about.get("example_keys"), stored.about.get("k", selector.settings.k)
         if keys is not None and not (isinstance(keys, list) and all(isinstance(key, str) for key in keys)):
             raise PoolError(f"{path}: example_keys must be texts, got {keys!r:.60}; build the selector again")
-        return cls(selector, keys)
+        if k != "auto" and (type(k) is not int or k < 0):
+            raise PoolError(
+                f"{path}: k must be a whole number from 0 or 'auto', got {k!r:.60}; build the selector again"
+            )
+        return cls(selector, keys) if settings else cls(selector, keys)._ask_for(k)

@@ -33,7 +33,7 @@ from kdprompt.storage import demonstration_from_record, demonstration_to_record
 from langchain_kdprompt.serialization import decode_value, encode_value
 from langchain_kdprompt.store_embeddings import StoreEmbeddings
 from langchain_kdprompt.store_vectors import ReadVectors, find_vector_reader
-from langchain_kdprompt.translation import parse_example
+from langchain_kdprompt.translation import limit_k, parse_example
 
 if TYPE_CHECKING:
     from langchain_core.vectorstores import VectorStore
@@ -149,7 +149,7 @@ class StorePool:
             self._calibrate(pool, torch.stack([vector for _, vector in members.values()]), None)
 
     def _calibrate(self, pool: Pool, vectors: Tensor, queries: Sequence[Query] | None) -> None:
-        settings = _limit_k(self.settings, pool)
+        settings = limit_k(self.settings, pool)
         selector = DistillationSelector.from_examples(
             pool, self.embedder, vectors=vectors, queries=queries, settings=settings
         )
@@ -212,7 +212,7 @@ class StorePool:
     def _build_selector(self, members: Sequence[tuple[Demonstration, Tensor]]) -> DistillationSelector:
         """A selector of the shortlist alone, with the calibration that is in force."""
         pool = Pool([shown for shown, _ in members], self.schema)
-        settings = _limit_k(self.settings, pool)
+        settings = limit_k(self.settings, pool)
         vectors = torch.stack([row for _, row in members]) if members else torch.empty(0, 1)
         return DistillationSelector(
             EmbeddedPool.build(pool, vectors, self.embedder, settings), settings, calibration=self.calibration
@@ -249,11 +249,16 @@ def _build_metadata(shown: Demonstration) -> dict[str, Any]:
 
 
 def _name_collection(store_cls: "type[VectorStore]", options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with the collection's name, where the store has collections."""
+    """The options with the collection's name, where the store has collections.
+
+    A store that keeps its default collection in the process (Chroma without options) would mix two selectors there:
+    each gets a collection of its own. With options, a folder say, the default is the one that a later process opens.
+    """
     parameter = signature(store_cls.from_texts).parameters.get("collection_name")
     if parameter is None:
         return dict(options)
-    return {**options, "collection_name": options.get("collection_name") or parameter.default or uuid.uuid4().hex}
+    default = parameter.default if options else None
+    return {**options, "collection_name": options.get("collection_name") or default or uuid.uuid4().hex}
 
 
 def _store_id(collection: str, ident: str) -> str:
@@ -263,10 +268,3 @@ def _store_id(collection: str, ident: str) -> str:
 
 def _id_of(document: Document) -> str:
     return str(document.id or document.metadata.get("_id") or document.page_content)
-
-
-def _limit_k(settings: Settings, pool: Pool) -> Settings:
-    """The settings with k no larger than what there is: a store may find fewer, and they are shown."""
-    if settings.k == "auto" or settings.k <= pool.distinct:
-        return settings
-    return settings.model_copy(update={"k": pool.distinct})

@@ -34,6 +34,7 @@ __all__ = [
     "check_store",
     "copy_example",
     "keep_original",
+    "limit_k",
     "parse_example",
     "to_key_tuple",
     "to_record",
@@ -122,11 +123,19 @@ def build_settings(pool: Pool, k: int | Literal["auto"] | None, settings: Settin
     return settings if k is None else Settings.model_validate({**dict(settings), "k": k})
 
 
+def limit_k(settings: Settings, pool: Pool) -> Settings:
+    """The settings with k no larger than what there is: then all of it is shown, as LangChain's selectors do."""
+    if settings.k == "auto" or settings.k <= pool.distinct or not len(pool):
+        return settings
+    return settings.model_copy(update={"k": pool.distinct})
+
+
 def build_schema(
     examples: Sequence[Example],
     input_keys: Sequence[str] | None,
     output_keys: Sequence[str] | None,
     task_key: str | None,
+    id_key: str | None = "id",
 ) -> Schema:
     """Which keys hold what; warns where none is named.
 
@@ -135,6 +144,7 @@ def build_schema(
         input_keys: Keys of the input; None or none: the keys that ``output_keys`` leaves, or all values.
         output_keys: Keys of the output; None: all that are no input, task or id.
         task_key: Key of the task tag.
+        id_key: Key of the id, where an example has it and it holds nothing else; None: there is none.
 
     Raises:
         TypeError: Keys are given as one string.
@@ -146,18 +156,15 @@ def build_schema(
     _check_keys(inputs, outputs or (), task_key, keys_of_examples)
     if not inputs and outputs is None:
         _warn_all_values()
-        return Schema(inputs=(ALL_VALUES,), outputs=(), task=task_key)
+        return Schema(inputs=(ALL_VALUES,), outputs=(), task=task_key, id=id_key)
     if not inputs:
-        inputs = tuple(key for key in keys_of_examples if key not in {*(outputs or ()), task_key, "id"})
+        inputs = tuple(key for key in keys_of_examples if key not in {*(outputs or ()), task_key, id_key})
         if keys_of_examples and not inputs:
             raise ValueError(
                 f"output_keys must leave at least one key for the input, got {outputs} of {list(keys_of_examples)}"
             )
-    return Schema(inputs=inputs, outputs=outputs, task=task_key, id=_id_key((*inputs, *(outputs or ()), task_key)))
-
-
-def _id_key(used: Sequence[str | None]) -> str | None:
-    return None if "id" in used else "id"
+    is_used = id_key in (*inputs, *(outputs or ()), task_key)
+    return Schema(inputs=inputs, outputs=outputs, task=task_key, id=None if is_used else id_key)
 
 
 def to_key_tuple(keys: Sequence[str] | None, name: str) -> tuple[str, ...] | None:

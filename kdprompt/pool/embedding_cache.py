@@ -25,6 +25,7 @@ from kdprompt.errors import EmbeddingError
 from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.sentence_transformer import DEFAULT_MODEL, SentenceTransformerEmbedder
+from kdprompt.pool.unread import find_unread
 from kdprompt.pool.vectors import check_vectors
 
 __all__ = ["CachedEmbedder", "identify_embedder"]
@@ -82,6 +83,10 @@ class CachedEmbedder:
         """Many queries to ``[m, d]``."""
         many = getattr(self.embedder, "embed_queries", None) or self._one_by_one
         return self._look_up(texts, "query", many)
+
+    def find_unread(self, texts: list[str]) -> list[str]:
+        """As the embedder's own, where it has one: the ends of texts that it does not read."""
+        return find_unread(self.embedder, texts)
 
     def _one_by_one(self, texts: list[str]) -> Any:
         return [check_vectors([self.embedder.embed_query(text)], [text], "embed_query")[0] for text in texts]

@@ -40,7 +40,7 @@ class Neighbours:
         """Task code of each query ``[b]``, −1 for any; says which prior v̄ holds."""
         return self.queries.task
 
-    def part(self, rows: slice) -> "Neighbours":
+    def part(self, rows: slice | Tensor) -> "Neighbours":
         """Those of some of the queries."""
         return Neighbours(self.index[rows], self.valid[rows], self.queries.part(rows))
 

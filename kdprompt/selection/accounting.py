@@ -4,8 +4,8 @@ The search may run in float32 on an accelerator. What is reported is computed ag
 were chosen, in float64 on the CPU and by the same objective. So a report carries no rounding of the search.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,9 +16,10 @@ from kdprompt.objective.target import Target
 from kdprompt.pool.neighbours import take_rows
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors
-from kdprompt.pool.records import Demonstration, Query, normalise_text
+from kdprompt.pool.records import Query
 from kdprompt.search.ordering import Order
 from kdprompt.selection.context import SelectionContext
+from kdprompt.selection.notes import list_notes
 from kdprompt.selection.origin import EXACT_DEVICE, SelectionOrigin
 from kdprompt.selection.report_bounds import PromptNumbers, report_bounds
 from kdprompt.selection.report_evidence import note_one_output, report_evidence
@@ -26,8 +27,6 @@ from kdprompt.selection.result import ChosenDemonstration, OutputEvidence, Selec
 from kdprompt.theory.bounds import generalisation_gap, interference
 
 __all__ = ["Prompts", "account"]
-
-UNSUPPORTED = 1e-3  # support below which the estimate of the output says nothing
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Prompts:
         texts: Their texts.
         prefix_length: How many of the first demonstrations every prompt shares.
         sampled: Number of queries drawn from the query distribution, 0 where the target is no sample (R5).
+        shortages: Why a prompt holds fewer than k demonstrations, by its place.
     """
 
     queries: tuple[Query | None, ...]
@@ -51,6 +51,7 @@ class Prompts:
     texts: tuple[str, ...]
     prefix_length: int = 0
     sampled: int = 0
+    shortages: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def tasks(self) -> Tensor:
@@ -108,16 +109,12 @@ def account(context: SelectionContext, prompts: Prompts) -> list[Selection]:
     estimates, members = _estimate_outputs(context.tensors, target), _list_members(context, prompts, ledger)
     before, after = _term_values(ledger.terms, 0), _term_values(ledger.terms, 1)
     gap = ledger.gap.tolist()
-    profile = context.parameters.profile
-    most = profile.follow + profile.recency
-    one_output = [
-        tuple(note_one_output(report, most)) if len(shown) > 1 else ()
-        for report, shown in zip(ledger.evidence, members, strict=True)
-    ]
+    one_output = _list_one_output_notes(context, ledger, members)
     selections = []
     for b, query in enumerate(prompts.queries):
-        shown = [member.demonstration for member in members[b]]
-        tokens = [context.pool.count_tokens(row, context.settings) for row in prompts.rows[b].tolist() if row >= 0]
+        rows = [row for row in prompts.rows[b].tolist() if row >= 0]
+        reason = prompts.shortages.get(b, "")
+        tokens = [context.pool.count_tokens(row, context.settings) for row in rows]
         numbers = PromptNumbers(after[b], gap[b], ledger.kernel_max, context.tensors.value_radius, prompts.sampled)
         selections.append(
             Selection(
@@ -135,10 +132,22 @@ def account(context: SelectionContext, prompts: Prompts) -> list[Selection]:
                 tokens=sum(tokens),
                 prefix_length=prompts.prefix_length,
                 prefix_tokens=sum(tokens[: prompts.prefix_length]),
-                notes=(*_notes(context, query, shown, prompts.prefix_length, support[b]), *one_output[b]),
+                notes=(*list_notes(context, query, rows, prompts.prefix_length, support[b], reason), *one_output[b]),
             ).with_origin(prompts.origin(context, b))
         )
     return selections
+
+
+def _list_one_output_notes(
+    context: SelectionContext, ledger: _Ledger, members: list[tuple[ChosenDemonstration, ...]]
+) -> list[tuple[str, ...]]:
+    """What each prompt has to say where it shows one output alone."""
+    profile = context.parameters.profile
+    most = profile.follow + profile.recency
+    return [
+        tuple(note_one_output(report, most)) if len(shown) > 1 else ()
+        for report, shown in zip(ledger.evidence, members, strict=True)
+    ]
 
 
 def _compute(context: SelectionContext, prompts: Prompts) -> _Ledger:
@@ -257,25 +266,3 @@ def _name_labels(pool: PoolTensors) -> list[str]:
     """The outputs, each with its task before it where there are several tasks."""
     several_tasks = len({task for task, _ in pool.labels}) > 1
     return [f"{task}: {output}" if several_tasks and task else output for task, output in pool.labels]
-
-
-def _notes(
-    context: SelectionContext, query: Query | None, shown: Sequence[Demonstration], prefix_length: int, support: float
-) -> Iterator[str]:
-    settings = context.settings
-    if settings.k != "auto" and len(shown) < settings.k:
-        yield (
-            f"{len(shown)} of {settings.k} demonstrations: no more fit the budget, the quotas, the task and the "
-            "permitted outputs without showing a duplicate or the query itself"
-        )
-    without = sum(member.output is None for member in shown)
-    if without and context.pool.pool.schema.outputs != ():
-        yield (
-            f"no output in {without} of the demonstrations shown: the model sees their inputs alone; name the key of "
-            "the output (Schema(outputs=…), --output-key), or Schema(outputs=()) where there are none"
-        )
-    if support < UNSUPPORTED:
-        yield "nothing in the pool supports an estimate of the output: no interference is charged"
-    prefix = shown[:prefix_length]
-    if query is not None and any(normalise_text(query.text) == normalise_text(member.input) for member in prefix):
-        yield "the prefix shows the query itself with its output: do not measure accuracy on such queries"

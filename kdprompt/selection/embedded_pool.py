@@ -56,6 +56,7 @@ class EmbeddedPool:
     outputs: dict[str, Tensor] = field(repr=False)
     counted: dict[int, int] = field(default_factory=dict, repr=False)
     lexical_share: float = 0.0
+    unread: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def embed(cls, pool: Pool, embedder: Embedder, settings: Settings, vectors: Any | None = None) -> "EmbeddedPool":

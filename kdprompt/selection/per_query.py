@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from kdprompt.objective.target import estimate_target
@@ -15,10 +16,12 @@ from kdprompt.selection.origin import EXACT_DEVICE, EXACT_DTYPE
 from kdprompt.selection.prefix import PrefixGroup
 from kdprompt.selection.problem import SelectionProblem
 from kdprompt.selection.result import Selection
+from kdprompt.selection.shortage import LONGEST, describe_shortage, find_shortage
 
 __all__ = ["choose_query_prompts", "select_in_groups", "select_per_query", "solve_queries"]
 
 CHUNK = 128  # queries of one pass
+FEW = 16  # the same with long shortlists
 
 
 def select_in_groups(
@@ -69,17 +72,62 @@ def choose_query_prompts(
     context: SelectionContext, queries: Sequence[Query], encoded: QueryTensors, prefix: Tensor
 ) -> Prompts:
     """The rows of each query's prompt, with the exact target by which they are accounted for."""
-    neighbours = find_neighbours(context.tensors, encoded, context.settings.search.shortlist)
+    settings = context.settings
+    least = 0 if settings.k == "auto" else settings.k
+    neighbours = find_neighbours(context.tensors, encoded, max(settings.search.shortlist, least))
     rows = solve_queries(context, encoded, neighbours, prefix)
+    shortages = _fill_short_prompts(context, neighbours, rows, prefix)
     exact = neighbours.to(EXACT_DEVICE, EXACT_DTYPE)
     target = estimate_target(context.tensors, exact, context.regression, context.parameters.neighbourhood)
     texts = tuple(query.text for query in queries)
-    return Prompts(tuple(queries), rows, target, encoded, texts, prefix_length=len(prefix))
+    return Prompts(tuple(queries), rows, target, encoded, texts, len(prefix), shortages=shortages)
 
 
-def solve_queries(context: SelectionContext, encoded: QueryTensors, neighbours: Neighbours, prefix: Tensor) -> Tensor:
-    """The set of least J for each of ``b`` queries, behind the prefix: rows of the pool in reading order ``[b, K]``."""
+def _fill_short_prompts(
+    context: SelectionContext, neighbours: Neighbours, rows: Tensor, prefix: Tensor
+) -> dict[int, str]:
+    """Why prompts ``rows: [b, K]`` hold fewer than k, after longer shortlists where the first held repeats alone.
+
+    The rows change in place. Targets stay those of the first neighbours.
+    """
+    settings = context.settings
+    if settings.k == "auto":
+        return {}
+    short = ((rows >= 0).sum(-1) < settings.k).nonzero().squeeze(-1).tolist()
+    shortages = {b: find_shortage(context, neighbours.part(slice(b, b + 1)), rows[b]) for b in short}
+    size = neighbours.index.shape[1]
+    while (size := 4 * size) <= LONGEST:
+        ended = [b for b, shortage in shortages.items() if shortage.ends_with_the_shortlist]
+        for start in range(0, len(ended), FEW):
+            places = torch.tensor(ended[start : start + FEW], device=rows.device)
+            first = neighbours.part(places)
+            longer = find_neighbours(context.tensors, first.queries, size)
+            rows[places] = solve_queries(context, first.queries, first, prefix, longer)
+            for i, b in enumerate(places.tolist()):
+                shortages[b] = find_shortage(context, longer.part(slice(i, i + 1)), rows[b])
+    return {
+        b: describe_shortage(shortage, settings) for b, shortage in shortages.items() if shortage.shown < settings.k
+    }
+
+
+def solve_queries(
+    context: SelectionContext,
+    encoded: QueryTensors,
+    neighbours: Neighbours,
+    prefix: Tensor,
+    options: Neighbours | None = None,
+) -> Tensor:
+    """The set of least J for each of ``b`` queries, behind the prefix: rows of the pool in reading order ``[b, K]``.
+
+    Args:
+        context: The pool, the settings and J's parameters.
+        encoded: The queries.
+        neighbours: By which their targets are estimated.
+        prefix: Rows that stand first ``[c]``.
+        options: Among which is searched; None: the neighbours.
+    """
     pool, parameters = context.tensors, context.parameters
-    candidates = find_query_candidates(pool, encoded, neighbours, context.settings.quota).with_prefix(prefix)
+    nearest = neighbours if options is None else options
+    candidates = find_query_candidates(pool, encoded, nearest, context.settings.quota).with_prefix(prefix)
     target = estimate_target(pool, neighbours, context.regression, parameters.neighbourhood)
     return SelectionProblem.build(context, candidates, target).solve()

@@ -9,13 +9,14 @@ from kdprompt.objective.candidate_outputs import compare_outputs
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.target import Target
-from kdprompt.pool.neighbours import find_duplicates, take_rows
+from kdprompt.pool.neighbours import take_rows
 from kdprompt.search.constraints import Constraints
 from kdprompt.search.exchange import draw_sets, replace_member
 from kdprompt.search.ordering import ByObjective, OrderingProblem
 from kdprompt.search.search import cut_path, greedy_search, refine_by_swaps
 from kdprompt.selection.candidates import Candidates
 from kdprompt.selection.context import SelectionContext
+from kdprompt.selection.long_inputs import find_repeats
 from kdprompt.selection.quota import output_limits
 from kdprompt.settings import Settings
 
@@ -118,7 +119,7 @@ def build_constraints(context: SelectionContext, candidates: Candidates) -> Cons
     token_counts = context.pool.token_counts
     return Constraints(
         valid=candidates.valid,
-        duplicate=find_duplicates(pool, index, settings.search.near_duplicate),
+        duplicate=find_repeats(context, index),
         cost=None if settings.budget is None or token_counts is None else token_counts[index],
         budget=settings.budget or 0,
         group=group,

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -208,6 +209,22 @@ def test_copies_are_returned_and_kept():
     first[0]["answer"]["parts"].append("changed")
     assert selector.run(query="word9")["examples"] == before
     assert "changed" not in str(before)
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda whole: pickle.loads(pickle.dumps(whole))], ids=["copy", "pickle"]
+)
+def test_components_and_pipelines_can_be_copied_and_pickled(again, warm):
+    selector = build()
+    if warm:
+        selector.warm_up()
+    pipeline = Pipeline()
+    pipeline.add_component("selector", selector)
+    expected = build().run(query=QUERY)
+    assert again(pipeline).run({"selector": {"query": QUERY}})["selector"] == expected
+    other = again(build())
+    assert other.run(query=QUERY) == expected and other.selector is not None
 
 
 # -- queries ------------------------------------------------------------------------------------------------------

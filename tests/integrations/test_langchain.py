@@ -359,7 +359,6 @@ def test_a_selector_at_hand_can_be_wrapped(selector):
         ({"examples": []}, PoolError, "empty"),
         ({"examples": ["text"]}, PoolError, "example 0 must be a mapping, got str"),
         ({"examples": [{"id": 7, **example} for example in EXAMPLES]}, PoolError, "example 1 has the id '7'"),
-        ({"k": 13}, PoolError, r"\(12\), got 13"),
         ({"k": -1}, ValueError, "greater than or equal to 0"),
         ({"queries": "one text"}, QueryError, "wrap it in a list"),
         ({"queries": ["one", {"q": "two"}]}, MissingKeyError, "query 1 has no input key 'question'"),
@@ -371,6 +370,33 @@ def test_what_cannot_be_meant_is_refused(options, error, message):
 
 
 # -- k ------------------------------------------------------------------------------------------------------------
+
+
+def test_k_above_the_pool_shows_all_there_is_as_langchain_does(tmp_path):
+    made = build(EXAMPLES[:3], k=5)
+    assert len(made.select_examples(QUERY)) == 3 and made.k == 5
+    assert made.last_selection.notes[0] == "3 of 5 examples: the pool has no more"
+    made.save(tmp_path / "saved")
+    for selector in (made, DistillationExampleSelector.load(tmp_path / "saved", Words())):
+        for i, count in ((3, 4), (4, 5), (5, 5)):
+            selector.add_example(EXAMPLES[i])
+            assert len(selector.select_examples(QUERY)) == count
+        assert not any("the pool has no more" in note for note in selector.last_selection.notes)
+
+
+def test_the_last_selection_has_the_numbers():
+    made = build()
+    assert made.last_selection is None
+    found = made.select_examples(QUERY)
+    assert [dict(d.fields) for d in made.last_selection.demonstrations] == found
+
+
+def test_an_id_that_repeats_is_no_id_where_that_is_said():
+    turns = [{"id": i // 2, **example} for i, example in enumerate(EXAMPLES)]
+    made = build(turns, id_key=None, output_keys=["answer"])
+    assert len(made.selector.pool) == 12 and made.select_examples(QUERY)[0].keys() == turns[0].keys()
+    named = build([{"key": f"n{i}", **example} for i, example in enumerate(EXAMPLES)], id_key="key")
+    assert named.selector.pool[3].id == "n3" and named.selector.pool[3].output == EXAMPLES[3]["answer"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""Prompts with fewer demonstrations than asked for: as few as need be, and the one reason in a note."""
+
+import pytest
+import torch
+
+from kdprompt import DistillationSelector, Quota, SearchSettings, Settings
+
+VECTORS = torch.randn(21, 16, generator=torch.Generator().manual_seed(0))
+POOL = [{"input": f"t {i}", "output": "ab"[i % 2]} for i in range(20)]
+SHORT = SearchSettings(shortlist=8, lexical_share=0.0)
+
+
+def by_number(texts):
+    return [VECTORS[int(text.split()[1])] for text in texts]
+
+
+def mostly_equal(texts):
+    """All are equal, but for two that say so."""
+    return [{"one": [0.3, 1.0, 0.0], "two": [0.3, 0.0, 1.0]}.get(text.split()[-1], [1.0, 0.0, 0.0]) for text in texts]
+
+
+EQUAL = [{"input": f"equal {i}", "output": "ab"[i % 2]} for i in range(28)]
+OTHERS = [{"input": "other one", "output": "a"}, {"input": "other two", "output": "b"}]
+
+
+def choose(query="t 20", pool=POOL, embed=by_number, select=None, **settings):
+    settings = Settings(**{"search": SHORT, "calibrate": False, **settings})
+    selector = DistillationSelector.from_examples(pool, embed, settings=settings)
+    return selector.select(query, **(select or {}))
+
+
+@pytest.mark.parametrize("k", [8, 9, 20])
+def test_k_above_the_shortlist_is_k(k):
+    found = choose(k=k)
+    assert len(found) == k and not any("demonstrations:" in note for note in found.notes)
+
+
+def test_a_shortlist_of_repeats_is_left_behind():
+    found = choose("equal query", EQUAL + OTHERS, mostly_equal, k=3)
+    assert len(found) == 3 and {"other one", "other two"} < {d.input for d in found.demonstrations}
+    assert not any("demonstrations:" in note for note in found.notes)
+
+
+def test_others_in_a_batch_stay_as_they_are():
+    settings = Settings(k=3, search=SHORT, calibrate=False)
+    selector = DistillationSelector.from_examples(EQUAL + OTHERS, mostly_equal, settings=settings)
+    queries = ["equal query", "new one", "equal other"]
+    assert [found.ids for found in selector.select_batch(queries)] == [selector.select(query).ids for query in queries]
+
+
+@pytest.mark.parametrize(
+    ("more", "note"),
+    [
+        (
+            dict(query="equal query", pool=EQUAL + OTHERS, embed=mostly_equal, k=4),
+            "3 of 4 demonstrations: each of the other examples that may be shown repeats one",
+        ),
+        (dict(k=16, budget=40), "others at hand fits the budget of 40 tokens"),
+        (dict(k=16, quota=Quota(most=3)), "6 of 16 demonstrations: none of the 10 others at hand fits the quotas"),
+        (dict(k=16, select={"outputs": ["a"]}), "10 of 16 demonstrations: no more than 10 examples may be shown"),
+        (dict(query="t 5", k=16, select={"outputs": ["b"]}), "no more than 9 examples may be shown, by the task"),
+    ],
+    ids=["repeats", "budget", "quota", "outputs", "own text"],
+)
+def test_the_note_names_the_one_reason(more, note):
+    (found,) = [each for each in choose(**more).notes if "demonstrations:" in each]
+    assert note in found
+    reasons = ["repeats one", "budget", "quotas", "may be shown, by the task"]
+    assert sum(reason in found for reason in reasons) == 1
+
+
+def test_a_shortlist_that_cannot_grow_further_is_named(monkeypatch):
+    found = choose("equal query", EQUAL + OTHERS, mostly_equal, k=3)
+    assert len(found) == 3
+    monkeypatch.setattr("kdprompt.selection.per_query.LONGEST", 16)  # 1,024 would take long
+    found = choose("equal query", EQUAL + OTHERS, mostly_equal, k=3)
+    (note,) = [each for each in found.notes if "demonstrations:" in each]
+    assert len(found) == 1 and "each of the 8 nearest examples, the shortlist" in note
