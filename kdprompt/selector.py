@@ -1,7 +1,7 @@
 """``DistillationSelector``: pool, embedder and settings in; selections out. State lives here, mathematics does not."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -124,6 +124,7 @@ class DistillationSelector(StorableSelector):
         *,
         task: str | None = None,
         outputs: Iterable[str] | None = None,
+        k: int | Literal["auto"] | None = None,
         prefix: Prefix | None = None,
         own: Mapping[str, float] | None = None,
     ) -> Selection:
@@ -133,6 +134,7 @@ class DistillationSelector(StorableSelector):
             query: Text, or a mapping with the input keys (and the task key), or a ``Query``.
             task: Choose from this task alone.
             outputs: Choose from examples with these outputs alone.
+            k: Demonstrations, or ``"auto"``; None takes the settings'.
             prefix: A selection (or ids) that stands first, whole and in its order, in every prompt, so that a provider
                 can cache what it has read of it: ``select_static(k=4)``, say. The rest of k is chosen given it, and
                 stands behind it. Task and outputs do not restrict it. None takes what a reader chose (``calibrate``)
@@ -142,10 +144,12 @@ class DistillationSelector(StorableSelector):
 
         Raises:
             QueryError: It is empty, its task, outputs or ``own`` are not the pool's, or the prefix exceeds k or budget.
-            MissingKeyError, PoolError: A mapping lacks an input key, or the pool an id of the prefix.
+            MissingKeyError, PoolError: A mapping lacks an input key, or the pool an id of the prefix or k examples.
             EmbeddingError: The query's embedding does not fit.
         """
-        return self.select_batch(self._pool.parse_queries([query], task, outputs, own), prefix=prefix)[0]
+        pool = self._pool
+        parsed = pool.parse_queries([query], task, outputs, own)
+        return self._select(pool, parsed, self._settings_for(pool, k), prefix)[0]
 
     async def aselect(
         self, query: AnyQuery, *, task: str | None = None, outputs: Iterable[str] | None = None
@@ -183,10 +187,29 @@ class DistillationSelector(StorableSelector):
         pool = self._pool
         if not (parsed := pool.parse_queries(queries, task, outputs)):
             return []
-        encoded = pool.encode(parsed, self.settings, vectors)
-        context = self.calibration.query_context(pool, self.settings)
-        groups = group_by_prefix(pool, encoded, self.settings, prefix, self.calibration.prefix)
-        return select_in_groups(context, parsed, encoded, groups, progress)
+        return self._select(pool, parsed, self.settings, prefix, vectors, progress)
+
+    def _select(
+        self,
+        pool: EmbeddedPool,
+        queries: Sequence[Query],
+        settings: Settings,
+        prefix: Prefix | None,
+        vectors: Any | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[Selection]:
+        encoded = pool.encode(queries, settings, vectors)
+        context = self.calibration.query_context(pool, settings)
+        groups = group_by_prefix(pool, encoded, settings, prefix, self.calibration.prefix)
+        return select_in_groups(context, queries, encoded, groups, progress)
+
+    def _settings_for(self, pool: EmbeddedPool, k: int | str | None) -> Settings:
+        """The settings with another k for one call, checked."""
+        if k is None:
+            return self.settings
+        settings = Settings.model_validate({**dict(self.settings), "k": k})
+        check_size(pool.pool, len(pool.tensors), settings)
+        return settings
 
     def select_static(
         self,
@@ -210,7 +233,9 @@ class DistillationSelector(StorableSelector):
         """
         return self._choose_static(TrafficRequest(queries, task, outputs), k, reader).select()
 
-    def _choose_static(self, request: TrafficRequest, k: int | None, reader: Reader | None) -> StaticChoice:
+    def _choose_static(
+        self, request: TrafficRequest, k: int | Literal["auto"] | None, reader: Reader | None
+    ) -> StaticChoice:
         settings = self.settings.for_static_prompt(k)
         pool = self._pool if reader is None else self._pool.in_order(self.settings)
         check_size(pool.pool, len(pool.tensors), settings)
@@ -223,11 +248,13 @@ class DistillationSelector(StorableSelector):
         *,
         task: str | None = None,
         outputs: Iterable[str] | None = None,
+        k: int | Literal["auto"] | None = None,
         reader: Reader | None = None,
     ) -> Explanation:
         """Selects and explains, beside as many nearest neighbours; without a query as ``select_static`` selects."""
         if query is None:
-            choice = self._choose_static(TrafficRequest(None, task, outputs), None, reader)
+            choice = self._choose_static(TrafficRequest(None, task, outputs), k, reader)
             return explain_static(choice, self.calibration)
         pool = self._pool
-        return explain_query(pool, pool.parse_queries([query], task, outputs)[0], self.settings, self.calibration)
+        parsed = pool.parse_queries([query], task, outputs)[0]
+        return explain_query(pool, parsed, self._settings_for(pool, k), self.calibration)

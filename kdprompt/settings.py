@@ -157,7 +157,7 @@ class Settings(ChangedFields):
         """The order in force for one query."""
         return self.order or LikeliestLast()
 
-    def for_static_prompt(self, k: int | None = None) -> Self:
+    def for_static_prompt(self, k: int | Literal["auto"] | None = None) -> Self:
         """The settings of a static prompt, with another k where one is given."""
         changed = {"order": self.order or ByObjective(), "k": self.k if k is None else k}
         return self.model_validate({**dict(self), **changed})

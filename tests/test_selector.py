@@ -809,3 +809,19 @@ def test_half_a_character_is_refused_where_it_enters(tmp_path):
     (tmp_path / "deep.jsonl").write_text('{"input": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
     with pytest.raises(PoolError, match="line 1"):
         Pool.from_jsonl(tmp_path / "deep.jsonl")
+
+
+def test_k_of_one_call_is_that_of_settings():
+    examples = [{"input": f"{'abc'[i % 3]} {i}", "output": "xyz"[i % 3]} for i in range(12)]
+    selector = DistillationSelector.from_examples(examples, Clustered(), settings=Settings(k=4))
+    for k in (0, 2, 6, "auto"):
+        settings = selector.settings.model_copy(update={"k": k})
+        other = DistillationSelector.restored(selector.stored(), selector.embedder, settings)
+        chosen = selector.select("a 20", k=k)
+        assert chosen.ids == other.select("a 20").ids and (k == "auto" or len(chosen) == k)
+        assert selector.explain("a 20", k=k).selection.ids == chosen.ids
+    assert len(selector.select("a 20")) == 4 and selector.settings.k == 4
+    with pytest.raises(PoolError, match=r"k must be at most .* got 13"):
+        selector.select("a 20", k=13)
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        selector.select("a 20", k=-1)

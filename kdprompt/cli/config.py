@@ -1,7 +1,7 @@
 """``--config``: one TOML file for the options of all commands."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,15 @@ def read_config(path: Path, commands: Mapping[str, Any]) -> dict[str, dict[str, 
         raise ValueError(f"{path} is not TOML ({error})") from error
     options = {name: {parameter.name: parameter for parameter in command.params} for name, command in commands.items()}
     every = {key: value for key, value in whole.items() if not isinstance(value, dict)}
-    _check_names(every, set().union(*options.values()), f"{path}: {{}} is no option of a command")
-    _check_names(whole.keys() - every.keys(), set(options), f"{path}: [{{}}] is no command")
-    return {name: _defaults(every, whole.get(name, {}), own, f"{path}: {name}") for name, own in options.items()}
+    tables = {key: value for key, value in whole.items() if isinstance(value, dict)}  # profile is an option too
+    _check_names(every, set().union(*options.values()), f"{path}: no command has an option")
+    _check_names(tables, set(options), f"{path}: there is no command")
+    return {name: _defaults(every, tables.get(name, {}), own, f"{path}: {name}") for name, own in options.items()}
 
 
 def _defaults(every: Mapping[str, Any], table: Mapping[str, Any], options: Options, where: str) -> dict[str, Any]:
     """The defaults of one command: what its table says, and what stands above all tables where it has the option."""
-    _check_names(table, set(options), f"{where} has no option {{}}")
+    _check_names(table, set(options), f"{where} has no option")
     mine = {key: value for key, value in every.items() if _python(key) in options}
     return {
         _python(key): _read_value(options[_python(key)], value, f"{where}.{key}")
@@ -65,15 +66,13 @@ def _python(key: str) -> str:
     return key.replace("-", "_")
 
 
-def _check_names(keys: Any, known: set[str], message: str) -> None:
+def _check_names(keys: Iterable[str], known: set[str], message: str) -> None:
     from kdprompt.pool.records import suggest
 
     for key in keys:
         if _python(key) not in known:
             near = suggest(_python(key), known)
-            raise ValueError(
-                message.format(repr(key)) + (f"; did you mean {near.replace('_', '-')!r}?" if near else "")
-            )
+            raise ValueError(f"{message} {key!r}" + (f"; did you mean {near.replace('_', '-')!r}?" if near else ""))
 
 
 def _read_value(parameter: Any, value: Any, where: str) -> Any:

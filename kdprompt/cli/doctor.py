@@ -7,14 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from kdprompt.cli.options import DeviceOption, EmbeddingModelOption, PoolOption
+from kdprompt.cli.checks import check_device
+from kdprompt.cli.options import (
+    DeviceOption,
+    EmbeddingModelOption,
+    IdKeyOption,
+    InputKeyOption,
+    NoOutputsOption,
+    OutputKeyOption,
+    PoolOption,
+    QueriesOption,
+    TaskKeyOption,
+)
+from kdprompt.cli.pools import Keys, read_pool
 from kdprompt.cli.queries import read_queries
 from kdprompt.cli.terminal import Terminal
 from kdprompt.defaults import DEFAULT_K
 
 if TYPE_CHECKING:
     from kdprompt import Pool, SentenceTransformerEmbedder
-    from kdprompt.diagnose import Diagnosis, EmbeddedTexts, Finding, TokenLimit
+    from kdprompt.diagnose import Diagnosis, DoctorSettings, EmbeddedTexts, Finding, TokenLimit
 
 __all__ = ["doctor"]
 
@@ -22,11 +34,9 @@ Option = typer.Option
 SHOWN = 20  # outputs
 CASES = 5  # of a finding
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-TrafficOption = Annotated[
-    Path | None, Option(help="A sample of the traffic, one JSON object a line.", exists=True, dir_okay=False)
-]
 EvaluationOption = Annotated[
-    Path | None, Option(help="Inputs of an evaluation set, one JSON object a line.", exists=True, dir_okay=False)
+    Path | None,
+    Option(help="Inputs of an evaluation set, in a file as --queries takes it.", exists=True, dir_okay=False),
 ]
 
 
@@ -41,7 +51,7 @@ class Level(StrEnum):
 
 def doctor(  # noqa: PLR0913
     pool: PoolOption,
-    queries: TrafficOption = None,
+    queries: QueriesOption = None,
     evaluation: EvaluationOption = None,
     k: Annotated[int, Option(help="Nearest neighbours that a prompt would show.", min=1)] = DEFAULT_K,
     cosine: Annotated[float, Option(help="From this cosine on inputs are nearly the same.", min=0.01, max=1)] = 0.95,
@@ -49,30 +59,22 @@ def doctor(  # noqa: PLR0913
     ignore_tags: Annotated[bool, Option("--ignore-tags", help="Look at the outputs alone.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print all findings as JSON.")] = False,
     fail_on: Annotated[Level, Option(help="Exit with 1 on a finding of this severity or a worse one.")] = Level.ERROR,
+    input_key: InputKeyOption = None,
+    output_key: OutputKeyOption = None,
+    task_key: TaskKeyOption = None,
+    id_key: IdKeyOption = None,
+    no_outputs: NoOutputsOption = False,
     model: EmbeddingModelOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Look for what is wrong with a pool: repeats, conflicts, wrong outputs, leakage, gaps, mixed tasks."""
-    from kdprompt import Pool, PoolError
-    from kdprompt.cli.progress import ProgressEmbedder
-    from kdprompt.diagnose import DoctorSettings, diagnose_pool
-    from kdprompt.pool.embedding import embed_documents
+    from kdprompt.diagnose import DoctorSettings
 
-    loaded = Pool.from_jsonl(pool)
-    if not len(loaded):
-        raise PoolError(f"{pool} holds no examples")
+    check_device(device)
+    loaded = read_pool(pool, Keys(input_key, output_key, task_key, id_key, no_outputs))
     asked, held_out = _read(loaded, queries), _read(loaded, evaluation)
-    if ignore_tags:
-        loaded = Pool((d.model_copy(update={"task": None}) for d in loaded), loaded.schema)
-    embedder = ProgressEmbedder(model, device=device)
-    diagnosis = diagnose_pool(
-        loaded,
-        embed_documents(embedder, [d.input for d in loaded]),
-        traffic=_embed(embedder, asked),
-        evaluation=_embed(embedder, held_out),
-        tokens=_token_limit(embedder),
-        settings=DoctorSettings(k=k, cosine=cosine, injection=injection),
-    )
+    settings = DoctorSettings(k=k, cosine=cosine, injection=injection)
+    diagnosis = _diagnose(_untagged(loaded) if ignore_tags else loaded, asked, held_out, settings, (model, device))
     if as_json:
         typer.echo(diagnosis.model_dump_json(indent=2))
     else:
@@ -81,9 +83,41 @@ def doctor(  # noqa: PLR0913
         raise typer.Exit(1)
 
 
+def _untagged(pool: "Pool") -> "Pool":
+    from kdprompt import Pool
+
+    return Pool((d.model_copy(update={"task": None}) for d in pool), pool.schema)
+
+
+def _diagnose(
+    pool: "Pool",
+    asked: list[str],
+    held_out: list[str],
+    settings: "DoctorSettings",
+    model: tuple[str | None, str | None],
+) -> "Diagnosis":
+    """Embeds what was read by the model of a name on a device, and looks."""
+    from kdprompt import PoolError
+    from kdprompt.cli.progress import ProgressEmbedder
+    from kdprompt.diagnose import diagnose_pool
+    from kdprompt.pool.embedding import embed_documents
+
+    if not len(pool):
+        raise PoolError("the pool holds no examples")
+    embedder = ProgressEmbedder(model[0], device=model[1])
+    return diagnose_pool(
+        pool,
+        embed_documents(embedder, [d.input for d in pool]),
+        traffic=_embed(embedder, asked),
+        evaluation=_embed(embedder, held_out),
+        tokens=_token_limit(embedder),
+        settings=settings,
+    )
+
+
 def _read(pool: "Pool", path: Path | None) -> list[str]:
     """The input texts of a file, rendered as the pool's are."""
-    return [query.text for query in pool.queries(*read_queries(path))]
+    return [query.text for query in pool.queries(*read_queries(path, schema=pool.schema))]
 
 
 def _embed(embedder: "SentenceTransformerEmbedder", texts: list[str]) -> "EmbeddedTexts | None":

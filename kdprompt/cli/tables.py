@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kdprompt.cli.checks import check_folder
 from kdprompt.cli.terminal import Terminal
 
 __all__ = ["tables", "write_results"]
@@ -18,9 +19,14 @@ def tables(
     ] = None,
 ) -> None:
     """Put runs of kdprompt bench side by side; of a cell that two of them hold the later one stands."""
+    from kdprompt.cli.progress import show_tables_progress
     from kdprompt.evaluate import join_results, read_results
 
-    write_results(join_results([read_results(path) for path in results], reference), output)
+    check_folder(output)
+    parts = [read_results(path) for path in results]
+    with show_tables_progress() as progress:
+        joined = join_results(parts, reference, progress=progress)
+    write_results(joined, output)
 
 
 def write_results(results: Any, output: Path) -> None:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("embedder")
 def run(*arguments: str, encoding: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from kdprompt.cli.app import main; main()", *arguments]
     environment = {**os.environ, "PYTHONIOENCODING": encoding} if encoding else None
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, encoding=encoding)
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment, encoding=encoding)
 
 
 @pytest.fixture(scope="module")

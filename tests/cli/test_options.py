@@ -192,8 +192,8 @@ def test_a_file_sets_options_and_flags_win(pool):
     ("text", "message"),
     [
         ("[select]\nbudgte = 3", "select has no option 'budgte'; did you mean 'budget'"),
-        ("budgte = 3", "'budgte' is no option of a command; did you mean 'budget'"),
-        ("[selekt]\nk = 3", r"\['selekt'\] is no command; did you mean 'select'"),
+        ("budgte = 3", "no command has an option 'budgte'; did you mean 'budget'"),
+        ("[selekt]\nk = 3", "there is no command 'selekt'; did you mean 'select'"),
         ("[select]\nk = [3]", "select.k must be a text or a number, got"),
         ("[select]\nstatic = 1", "static must be true or false, got 1"),
         ("[select]\nquery = [{}]", "query must be a text or a number, or a list of them"),
@@ -204,6 +204,16 @@ def test_what_a_file_says_wrong_is_named(tmp_path, text, message):
     path = tmp_path / "x.toml"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
+        read_config(path, commands())
+
+
+def test_an_option_may_have_the_name_of_a_command(tmp_path):
+    path = tmp_path / "{x}.toml"
+    path.write_text('profile = "mine.json"\n')
+    found = read_config(path, commands())
+    assert found["select"] == {"profile": "mine.json"} and found["profile"] == {}
+    path.write_text('profile = "mine.json"\nbudgte = 1\n')
+    with pytest.raises(ValueError, match="'budgte'"):
         read_config(path, commands())
 
 
@@ -252,3 +262,9 @@ def test_a_pool_is_built_once_and_selected_from(pool, monkeypatch):
     assert first["messages"][-1] == {"role": "user", "content": "hot night"} and len(first["messages"]) == 6
     with pytest.raises(ValueError, match="holds its keys and its embedder already"):
         invoke("select", "--pool", "pool.kd", "--query", "x", "--model", "other")
+
+
+@pytest.mark.usefixtures("embedder")
+def test_the_doctor_reads_any_keys(pool):
+    result = invoke("doctor", "--pool", pool, *KEYS, "--fail-on", "never")
+    assert result.exit_code == 0 and "12 examples, 2 outputs" in result.stdout

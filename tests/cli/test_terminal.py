@@ -119,7 +119,7 @@ def test_a_terminal_with_ascii_alone_shows_the_help_and_errors():
         [sys.executable, "-c", "from kdprompt.cli.app import main; main()", "select", "--pool", "żółć…"],
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        timeout=120,
+        timeout=500,
     )
     assert done.returncode == 2 and done.stderr.isascii() and b"\\u017c\\xf3\\u0142\\u0107..." in done.stderr
 
@@ -130,6 +130,6 @@ def test_a_terminal_with_ascii_alone_shows_the_demo():
         [sys.executable, "-c", "from kdprompt.cli.app import main; main()", "demo", "--k", "2"],
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        timeout=300,
+        timeout=500,
     )
     assert done.returncode == 0 and done.stdout.isascii() and b"the finished prompt" in done.stdout, done.stderr
