@@ -18,7 +18,7 @@ from kdprompt.theory.kernels import Kernel, mix_output_kernel
 __all__ = ["MeanProblem", "search_by_means"]
 
 ROUNDING = 1e-12  # smaller gains are none
-TILE = 4096  # rows, and target points, whose kernel is held at a time
+TILE = 512  # rows, and target points, whose kernel is held at a time
 
 
 @dataclass(frozen=True)
