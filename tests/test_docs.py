@@ -81,7 +81,7 @@ def test_every_public_name_stands_in_the_api_pages_once():
 
 def test_the_page_of_the_commands_has_each_with_its_options():
     page = document_commands()
-    for command in ("select", "bench", "doctor", "drift", "profile", "reproduce", "tables", "demo"):
+    for command in ("select", "report", "bench", "doctor", "drift", "profile", "reproduce", "tables", "demo"):
         assert f"## `kdprompt {command}`" in page
     assert page.startswith("# Command line") and "* `--queries " in page and "&" not in page.split("**Commands**")[1]
 

@@ -15,6 +15,7 @@ from kdprompt.cli.demo import demo
 from kdprompt.cli.doctor import doctor
 from kdprompt.cli.drift import drift
 from kdprompt.cli.profile import profile
+from kdprompt.cli.report import report
 from kdprompt.cli.reproduce import reproduce
 from kdprompt.cli.select import select
 from kdprompt.cli.tables import tables
@@ -67,6 +68,7 @@ def configure(
 
 app.command()(select)
 app.command()(build)
+app.command()(report)
 app.command()(demo)
 app.command()(bench)
 app.command()(tables)

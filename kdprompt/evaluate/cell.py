@@ -1,8 +1,11 @@
 """The result of one selector on one data set: what benchmark files hold."""
 
+from collections.abc import Sequence
+from typing import Self
+
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["NO_READER", "Cell", "Latency"]
+__all__ = ["NO_READER", "AnsweredPrompt", "Cell", "Latency"]
 
 NO_READER = "no language model"
 
@@ -21,6 +24,30 @@ class Latency(BaseModel):
     p50: float
     p99: float
     prepare: float
+
+
+class AnsweredPrompt(BaseModel):
+    """One query of a cell with its prompt and its answer, as text.
+
+    Attributes:
+        query: Its number among the queries.
+        text: The query.
+        output: The true output.
+        prompt: What the reader was asked; empty where none was.
+        answer: What it answered.
+        score: Score of the answer by the metric, in [0, 1].
+        log_loss: −log probability of the true label in nats; None where unknown.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    query: int
+    text: str
+    output: str
+    prompt: str
+    answer: str
+    score: float
+    log_loss: float | None = None
 
 
 class Cell(BaseModel):
@@ -42,6 +69,7 @@ class Cell(BaseModel):
         latency: Duration of the selection.
         reader: Who answered; ``NO_READER`` where a prediction was made without one, empty in files of before.
         one_output: Share of the draws in which the prompt shows one output only ``[m]``; empty where unknown.
+        answered: Some of the queries with prompt and answer, of the first draw; empty in files of before.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,3 +89,8 @@ class Cell(BaseModel):
     latency: Latency
     reader: str = ""
     one_output: list[float] = []
+    answered: list[AnsweredPrompt] = []
+
+    def with_answers(self, answered: Sequence[AnsweredPrompt]) -> Self:
+        """The same cell with some of its queries as text, in the order of the queries."""
+        return self.model_copy(update={"answered": sorted(answered, key=lambda one: one.query)})

@@ -3,6 +3,7 @@
 Answers and selections are kept in a ``Store``, so that a run that was killed continues where it stopped.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ import torch
 from kdprompt.errors import DamagedFileError
 from kdprompt.evaluate.answer_table import AnswerRecord, AnswerTable
 from kdprompt.evaluate.benchmark_pool import BenchmarkPool, EmbeddingFunction, QueryBatch
-from kdprompt.evaluate.cell import NO_READER, Cell, Latency
+from kdprompt.evaluate.cell import NO_READER, AnsweredPrompt, Cell, Latency
 from kdprompt.evaluate.datasets import Case, Dataset
 from kdprompt.evaluate.description import describe
 from kdprompt.evaluate.metrics import Metric, choose_metric
@@ -47,6 +48,7 @@ class Plan:
         limit: Most test queries of each data set, the first ones; None takes all.
         split: ``test`` for reporting, ``dev`` for choosing settings.
         seed: Seed of every random draw; the seeds of draws count up from it.
+        details: Queries of each data set, evenly spaced, whose prompts and answers are kept as text.
     """
 
     datasets: Sequence[Dataset]
@@ -59,6 +61,7 @@ class Plan:
     limit: int | None = None
     split: str = "test"
     seed: int = 0
+    details: int = 12
 
     def cases(self, dataset: Dataset) -> tuple[Case, ...]:
         """The queries of a data set that are asked, with their true outputs."""
@@ -93,14 +96,15 @@ def run(plan: Plan, store: Store, progress: Progress | None = None) -> Iterator[
             draws = [_select(context, selector, k, plan.seed + draw) for draw in range(selector.draws)]
             description = f"{dataset.name} {dataset.suite} k={k} {selector.name}"
             prompts = _write_prompts(context, [draw.demonstrations for draw in draws])
-            records = {}
-            for prompt, record in _ask(context, prompts):
-                records[prompt.draw, prompt.query] = record
+            records, answered = {}, []
+            for prompt, answer in _ask(context, prompts):
+                records[prompt.draw, prompt.query] = record = _record(context, prompt, answer)
+                answered += _keep_text(context, prompt, answer, record)
                 if progress is not None:
                     progress(1, description)
             table = AnswerTable([[records[i, j] for j in range(len(context.cases))] for i in range(len(draws))])
             latency = _mean_latency([draw.latency for draw in draws])
-            yield _cell(dataset, selector.name, k, table, latency, plan.reader.name)
+            yield _cell(dataset, selector.name, k, table, latency, plan.reader.name).with_answers(answered)
 
 
 @dataclass(frozen=True)
@@ -209,8 +213,11 @@ def _predict(context: _Context, predictor: Predictor, k: int) -> Cell:
     each = 1000 * (time.perf_counter() - fitted) / max(len(answers), 1)
     prompts = [_Prompt("", 0, i, ()) for i in range(len(answers))]
     records = [_record(context, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    together = zip(prompts, answers, records, strict=True)
+    answered = [kept for parts in together for kept in _keep_text(context, *parts)]
     latency = Latency(p50=each, p99=each, prepare=fitted - start)
-    return _cell(context.dataset, predictor.name, k, AnswerTable([records]), latency, NO_READER)
+    cell = _cell(context.dataset, predictor.name, k, AnswerTable([records]), latency, NO_READER)
+    return cell.with_answers(answered)
 
 
 def _write_prompts(context: _Context, draws: Sequence[Sequence[Demonstrations]]) -> list[_Prompt]:
@@ -226,11 +233,29 @@ def _write_prompts(context: _Context, draws: Sequence[Sequence[Demonstrations]])
     )
 
 
-def _ask(context: _Context, prompts: Sequence[_Prompt]) -> Iterator[tuple[_Prompt, AnswerRecord]]:
+def _ask(context: _Context, prompts: Sequence[_Prompt]) -> Iterator[tuple[_Prompt, Answer]]:
     texts = [prompt.text for prompt in prompts]
     answers = context.store.answers(context.plan.reader, texts, context.dataset.labels)
-    for prompt, answer in zip(prompts, answers, strict=True):
-        yield prompt, _record(context, prompt, answer)
+    return zip(prompts, answers, strict=True)
+
+
+def _keep_text(context: _Context, prompt: _Prompt, answer: Answer, record: AnswerRecord) -> list[AnsweredPrompt]:
+    """The query with prompt and answer where it is one of those that are kept, else nothing."""
+    step = -(-len(context.cases) // max(context.plan.details, 1))
+    if prompt.draw or prompt.query % step or not context.plan.details:
+        return []
+    case = context.cases[prompt.query]
+    return [
+        AnsweredPrompt(
+            query=prompt.query,
+            text=case.query.text,
+            output=case.output,
+            prompt=prompt.text,
+            answer=answer.text,
+            score=record.score,
+            log_loss=None if math.isnan(record.log_loss) else record.log_loss,
+        )
+    ]
 
 
 def _record(context: _Context, prompt: _Prompt, answer: Answer) -> AnswerRecord:

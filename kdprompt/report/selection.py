@@ -1,5 +1,6 @@
 """A selection as one HTML file, and as a card in a notebook."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -220,13 +221,21 @@ def _write_prompts(
     written = []
     for name, one in prompts:
         others = {ident for _, other in prompts if other is not one for ident in other.ids}
-        parts = [_Part(template.instruction + template.separator, None)] if template.instruction else []
-        for shown in one.demonstrations:
-            text = template.render(shown) + template.separator
-            parts.append(_Part(text, shown.id in others if len(prompts) > 1 else None))
-        parts.append(_Part(template.text([], query).removeprefix(template.instruction + template.separator), None))
+        marks = [(template.render(d), d.id in others if len(prompts) > 1 else None) for d in one.demonstrations]
+        parts = _split(template.text(one.demonstrations, query), marks)
         written.append((name, f"{len(one)} demonstrations, {one.tokens} tokens", parts))
     return written
+
+
+def _split(text: str, marks: Sequence[tuple[str, bool | None]]) -> list[_Part]:
+    """A prompt in parts, each demonstration that is found in it, in order, with its mark."""
+    parts, at = [], 0
+    for rendered, shared in marks:
+        start = text.find(rendered, at) if rendered else -1
+        if start >= 0:
+            parts += [_Part(text[at:start], None), _Part(rendered, shared)]
+            at = start + len(rendered)
+    return [*parts, _Part(text[at:], None)]
 
 
 def _list_terms(selection: Selection, nearest: Selection | None) -> list[_Term]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kdprompt.evaluate import Cell, Results, summarise
-from kdprompt.evaluate.cell import Latency
+from kdprompt.evaluate.cell import AnsweredPrompt, Latency
 from kdprompt.report import write_markdown, write_page, write_phenomena
 from kdprompt.reproduce import Phenomenon, Verdict
 
@@ -81,7 +81,7 @@ def test_names_are_escaped_in_the_benchmark_page(tmp_path):
     assert (
         page.text.count(HOSTILE) >= 7 and "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt; &amp; &#39;co&#39;" in source
     )
-    assert page.tags.count("img") == 2
+    assert page.tags.count("svg") == 2
 
 
 def test_names_are_escaped_in_the_page_of_phenomena(tmp_path):
@@ -120,10 +120,27 @@ def test_a_row_holds_its_numbers(tmp_path):
         write_page(results, tmp_path)
 
 
+def test_a_query_is_shown_with_every_prompt_and_answer(tmp_path):
+    cells = []
+    for cell, answer in zip(results_of(["second", "first"]).cells, ("no", "yes"), strict=True):
+        asked = [
+            AnsweredPrompt(
+                query=i, text=f"query {i}", output="yes", prompt=f"{cell.selector} asks {i}", answer=answer, score=1
+            )
+            for i in (2, 0)
+        ]
+        cells.append(cell.with_answers(asked))
+    write_page(summarise(cells, "first"), tmp_path / "page.html")
+    page = Page(tmp_path / "page.html")
+    assert "first less the row, points" in page.text and "Prompts and answers of 2 queries" in page.text
+    assert "True output: yes first: yes score 1 first asks 2 second: no score 1 second asks 2" in page.text
+    assert page.text.index("query 0 (yes)") < page.text.index("query 2 (yes)") and page.tags.count("details") == 3
+
+
 def test_one_selector_has_nobody_to_be_compared_with(tmp_path):
     write_page(results_of(["only"]), tmp_path / "page.html")
     page = Page(tmp_path / "page.html")
-    assert "against the others" not in page.text and page.tags.count("img") == 1
+    assert "against the others" not in page.text and page.tags.count("svg") == 1
 
 
 @pytest.mark.parametrize("name", ["mixed", "orders"])
@@ -176,6 +193,6 @@ def test_a_dollar_sign_in_a_name_is_no_formula(tmp_path, name):
     write_page(results_of([f"a {name}", f"b {name}"], dataset=name), tmp_path / "page.html")
     phenomenon = Phenomenon(name, name, name, name, [1.0, 2.0], [3.0, 4.0], {name: 0.1})
     write_phenomena([phenomenon], tmp_path / "phenomena.html", {})
-    for page in ("page.html", "phenomena.html"):
-        drawn = read_pictures(tmp_path / page)
-        assert name in Page(tmp_path / page).text and drawn and all("<!-- " in picture for picture in drawn)
+    drawn = read_pictures(tmp_path / "phenomena.html")
+    assert len(drawn) == 1 and all("<!-- " in picture for picture in drawn)
+    assert all(name in Page(tmp_path / page).text for page in ("page.html", "phenomena.html"))

@@ -8,6 +8,7 @@ import html5lib
 import pytest
 
 from kdprompt import CallableEmbedder, DistillationSelector, PromptTemplate, Selection, Settings
+from kdprompt.pool.jinja_template import JinjaTemplate
 from kdprompt.report.charts import Scale, format_number, witness_class
 from kdprompt.report.page import render_template
 
@@ -106,6 +107,13 @@ def test_the_prompt_is_written_whole_by_the_template(tmp_path, selection):
     assert prompts[0] == selection.to_text(template) and len(prompts) == 2
     nearest = template.text([], selection.query.text)
     assert prompts[1].startswith("Answer <b>well</b>.") and prompts[1].endswith(nearest.split("\n--\n")[-1])
+
+
+def test_a_jinja_template_is_shown_whole(tmp_path, selection):
+    source = "{% for e in examples %}* {{ e.input }} = {{ e.output }}\n{% endfor %}> {{ input }}"
+    template = JinjaTemplate(source=source)
+    tree = tree_of(page_of(selection, tmp_path, template=template))
+    assert "".join(next(tree.iter("pre")).itertext()) == selection.to_text(template)
 
 
 def test_a_stored_selection_says_what_is_missing(tmp_path, selection):

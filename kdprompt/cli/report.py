@@ -1,0 +1,84 @@
+"""``kdprompt report``: one selection as a page."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
+
+from kdprompt.cli.checks import check_device, check_file, check_request
+from kdprompt.cli.embeddings import open_embedder
+from kdprompt.cli.options import (
+    DeviceOption,
+    EmbeddingModelOption,
+    IdKeyOption,
+    InputKeyOption,
+    NoOutputsOption,
+    OutputKeyOption,
+    PoolOption,
+    TaskKeyOption,
+)
+from kdprompt.cli.pools import Keys, read_pool
+from kdprompt.cli.prompts import PromptOptions
+from kdprompt.cli.select_job import is_stored, load_stored
+from kdprompt.cli.terminal import Terminal
+
+__all__ = ["report"]
+
+PageOption = Annotated[Path, Option(help="The page, one HTML file.", metavar="FILE.html")]
+QueryOption = Annotated[str | None, Option(help="The query. Without one: one prompt for inputs like the pool's.")]
+KOption = Annotated[str | None, Option(help="Demonstrations, or 'auto'.")]
+BudgetOption = Annotated[int | None, Option(help="Most tokens that the demonstrations may take.", min=0)]
+TaskOption = Annotated[str | None, Option(help="Choose from this task alone.")]
+PermitOption = Annotated[list[str] | None, Option(help="Choose from examples with this output; repeatable.")]
+TemplateOption = Annotated[
+    Path | None, Option(help="jinja2 template of the whole prompt, as for select.", exists=True, dir_okay=False)
+]
+InstructionOption = Annotated[str | None, Option(help="Stands in front of the prompt.")]
+
+
+def report(  # noqa: PLR0913 - a command's options are its interface
+    pool: PoolOption,
+    output: PageOption,
+    query: QueryOption = None,
+    k: KOption = None,
+    budget: BudgetOption = None,
+    template: TemplateOption = None,
+    instruction: InstructionOption = None,
+    task: TaskOption = None,
+    permit: PermitOption = None,
+    input_key: InputKeyOption = None,
+    output_key: OutputKeyOption = None,
+    task_key: TaskKeyOption = None,
+    id_key: IdKeyOption = None,
+    no_outputs: NoOutputsOption = False,
+    model: EmbeddingModelOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Write a page that shows one prompt: beside the nearest neighbours', what it covers and what it does not.
+
+    --pool takes examples, or the file that kdprompt build wrote.
+    """
+    log = Terminal(stderr=True)
+    check_file(output)
+    check_device(device)
+    settings = PromptOptions(k=k, budget=budget, template=template, instruction=instruction).settings()
+    if is_stored(pool):
+        selector = load_stored(pool, settings, device)
+    else:
+        examples = read_pool(pool, Keys(input_key, output_key, task_key, id_key, no_outputs))
+        check_request(examples, task, permit)
+        selector = _build(examples, settings, model, device)
+    check_request(selector.pool, task, permit)
+    if query is None:
+        selection = selector.select_static(task=task, outputs=permit)
+    else:
+        selection = selector.select(query, task=task, outputs=permit)
+    selection.to_html(output)
+    log.print(f"wrote the page of {len(selection)} demonstrations to {output}", style="dim")
+
+
+def _build(pool: Any, settings: Any, model: str | None, device: str | None) -> Any:
+    from kdprompt import DistillationSelector, Settings
+
+    embedder = open_embedder(model, device, None, keep=True)
+    return DistillationSelector.from_examples(pool, embedder, settings=settings(Settings()))
