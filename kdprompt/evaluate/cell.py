@@ -1,6 +1,7 @@
 """The result of one selector on one data set: what benchmark files hold."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +25,11 @@ class Latency(BaseModel):
     p50: float
     p99: float
     prepare: float
+
+    @classmethod
+    def mean(cls, latencies: Sequence[Self]) -> Self:
+        """The mean of each duration over several selections."""
+        return cls(**{name: fmean(getattr(one, name) for one in latencies) for name in cls.model_fields})
 
 
 class AnsweredPrompt(BaseModel):

@@ -103,7 +103,7 @@ def run(plan: Plan, store: Store, progress: Progress | None = None) -> Iterator[
                 if progress is not None:
                     progress(1, description)
             table = AnswerTable([[records[i, j] for j in range(len(context.cases))] for i in range(len(draws))])
-            latency = _mean_latency([draw.latency for draw in draws])
+            latency = Latency.mean([draw.latency for draw in draws])
             yield _cell(dataset, selector.name, k, table, latency, plan.reader.name).with_answers(answered)
 
 
@@ -296,10 +296,3 @@ def _cell(dataset: Dataset, selector: str, k: int, table: AnswerTable, latency: 
         reader=reader,
         one_output=[] if reader == NO_READER else table.mean("one_output"),
     )
-
-
-def _mean_latency(latencies: Sequence[Latency]) -> Latency:
-    means = {
-        name: sum(getattr(latency, name) for latency in latencies) / len(latencies) for name in Latency.model_fields
-    }
-    return Latency(**means)
