@@ -58,6 +58,7 @@ def doctor(  # noqa: PLR0913
     injection: Annotated[bool, Option("--injection", help="Look for text that reads like an order.")] = False,
     ignore_tags: Annotated[bool, Option("--ignore-tags", help="Look at the outputs alone.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print all findings as JSON.")] = False,
+    html: Annotated[Path | None, Option(help="Write the findings as an HTML page.", dir_okay=False)] = None,
     fail_on: Annotated[Level, Option(help="Exit with 1 on a finding of this severity or a worse one.")] = Level.ERROR,
     input_key: InputKeyOption = None,
     output_key: OutputKeyOption = None,
@@ -75,12 +76,21 @@ def doctor(  # noqa: PLR0913
     asked, held_out = _read(loaded, queries), _read(loaded, evaluation)
     settings = DoctorSettings(k=k, cosine=cosine, injection=injection)
     diagnosis = _diagnose(_untagged(loaded) if ignore_tags else loaded, asked, held_out, settings, (model, device))
+    _report(diagnosis, as_json, html, {"pool": pool.name, "embedding model": model or "the default"})
+    if diagnosis.fails(fail_on):
+        raise typer.Exit(1)
+
+
+def _report(diagnosis: "Diagnosis", as_json: bool, html: Path | None, about: dict[str, object]) -> None:
+    """Prints a diagnosis, and writes its page where one is asked for."""
     if as_json:
         typer.echo(diagnosis.model_dump_json(indent=2))
     else:
         show_diagnosis(Terminal(), diagnosis)
-    if diagnosis.fails(fail_on):
-        raise typer.Exit(1)
+    if html is not None:
+        from kdprompt.report import write_diagnosis
+
+        write_diagnosis(diagnosis, html, about)
 
 
 def _untagged(pool: "Pool") -> "Pool":

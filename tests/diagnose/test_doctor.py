@@ -195,7 +195,9 @@ def test_the_exit_code_and_the_json_say_what_was_found(tmp_path, embedder):
     report = json.loads(leaking.stdout)
     leak = next(finding for finding in report["findings"] if finding["check"] == "leakage")
     assert leak["severity"] == "error" and leak["instances"][0]["ids"] == ["wrong"]
-    shown = CliRunner().invoke(app, [*command, "--evaluation", str(queries), "--fail-on", "never"])
+    page = tmp_path / "page.html"
+    shown = CliRunner().invoke(app, [*command, "--evaluation", str(queries), "--fail-on", "never", "--html", str(page)])
+    assert "error: leakage" in page.read_text(encoding="utf-8")
     assert shown.exit_code == 0 and "error leakage: 1 of 1 evaluation inputs" in shown.output
 
 
