@@ -1,6 +1,6 @@
 """The search chooses what it chose: selections kept in a file, with J in float64.
 
-``golden.json`` was made by the search as it was before it was made fast. Where rounding, or a tie, leads a search
+``golden.json`` was made by the search as it was before it was made fast, on the regressions of today. Where rounding, or a tie, leads a search
 elsewhere, J must not be larger. (That search took the lowest row among those within 32 roundings, so that in float32
 it often chose worse than in float64.) Written anew by ``python tests/selection/test_golden.py``, and only where J
 itself is to change.
