@@ -339,7 +339,7 @@ def test_labels_drawn_at_random_are_told_from_those_that_the_inputs_speak_for():
         ]
         assert believed[row].tolist() == pytest.approx([value / sum(joint) for value in joint], abs=1e-9)
     names = sorted({record["output"] for record in clean})
-    true = torch.tensor([names.index(clean[i]["output"]) for i in features.pool_index])
+    true = torch.tensor([names.index(record["output"]) for record in clean])  # rows stand in the order of ids
     assert (believed.argmax(-1) == true).double().mean() > 0.95 > (features.label == true).double().mean()
 
 
