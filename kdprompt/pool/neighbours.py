@@ -57,9 +57,9 @@ def find_neighbours(
 ) -> Neighbours:
     """Looks up the nearest rows that may serve each query, some queries at a time.
 
-    Only a task, permitted outputs or ``exclude`` need a mask of the whole pool. A query's own text is dropped from some
-    more rows than are asked for; where those do not suffice, as where many rows tie, the query is looked up again with
-    all rows before the eye.
+    Only a task, permitted outputs or ``exclude`` need a mask of the whole pool. A query's own text, and rows where
+    nobody stands, are dropped from some more rows than are asked for; where those do not suffice, as where many rows
+    tie, the query is looked up again with all rows before the eye.
 
     Args:
         pool: ``n`` rows.
@@ -69,6 +69,7 @@ def find_neighbours(
     """
     restricted = exclude is not None or queries.permitted is not None or bool((queries.task >= 0).any())
     drops_text = not restricted and bool((queries.excluded_text >= 0).any())
+    drops_gaps = not restricted and pool.alive is not None
     chunk = max(1, min(CHUNK, CELLS // max(len(pool), 1)))
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(queries), chunk):
@@ -80,6 +81,8 @@ def find_neighbours(
         furthest = value[:, -1]
         if drops_text:
             value = value.masked_fill(pool.text[row] == part.excluded_text[:, None], -torch.inf)
+        if drops_gaps:
+            value = value.masked_fill(~pool.alive[row], -torch.inf)
         turn = row if pool.rank is None else pool.rank[row]
         place, exact = _take_from_ranked(value, turn, furthest, min(size, len(pool)))
         found.append((row.gather(-1, place), value.gather(-1, place) > -torch.inf, exact))

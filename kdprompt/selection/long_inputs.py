@@ -34,6 +34,8 @@ def find_repeats(context: SelectionContext, index: Tensor) -> Tensor:
     if not bool(alike.any()):
         return repeats
     rows = index[alike.any(-1)].unique()
+    if pool.alive is not None:  # gaps fill shortlists that are short
+        rows = rows[pool.alive[rows]]
     ends = [normalise_text(end) for end in _find_ends(context.pool, rows.tolist())]
     numbers = {end: number for number, end in enumerate(dict.fromkeys(end for end in ends if end))}
     if len(numbers) < 2:

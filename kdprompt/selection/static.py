@@ -63,6 +63,8 @@ def _solve_by_means(context: SelectionContext, queries: QueryTensors, target: Ta
     )
     mean = problem.evaluate_mean(target.x[0], target.v[0], target.weights[0])
     chosen = torch.tensor(search_by_means(problem, mean, settings.largest_k), dtype=torch.long, device=pool.x.device)
+    if not len(chosen):
+        return chosen.new_full((1, settings.largest_k), -1)
     index = pool.sort_rows(chosen)
     candidates = Candidates(index[None], torch.ones_like(index, dtype=torch.bool)[None])
     places = (chosen[:, None] == index).to(torch.uint8).argmax(-1)
