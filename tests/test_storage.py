@@ -557,7 +557,7 @@ def test_folders_are_made_and_the_file_stands_alone(tmp_path):
     chooser.remove(chooser.pool[0].id)
     chooser.save(str(path))
     assert [each.name for each in path.parent.iterdir()] == [path.name]
-    assert_same(chooser, DistillationSelector.load(str(path), Counted()))
+    assert_chooses_alike(chooser, DistillationSelector.load(str(path), Counted()))
 
 
 KILLED = """
