@@ -77,7 +77,7 @@ def find_neighbours(
         similarity = part.q @ pool.x.T
         if restricted:
             similarity.masked_fill_(~_find_allowed(pool, part, exclude), -torch.inf)
-        value, row = similarity.topk(min(size + SPARE, len(pool)), dim=-1)
+        value, row = similarity.topk(min(size + SPARE, len(pool.x)), dim=-1)
         furthest = value[:, -1]
         if drops_text:
             value = value.masked_fill(pool.text[row] == part.excluded_text[:, None], -torch.inf)
@@ -87,7 +87,7 @@ def find_neighbours(
         place, exact = _take_from_ranked(value, turn, furthest, min(size, len(pool)))
         found.append((row.gather(-1, place), value.gather(-1, place) > -torch.inf, exact))
     index, valid, exact = (torch.cat(columns) for columns in zip(*found, strict=True))
-    if size + SPARE < len(pool) and not bool(exact.all()):
+    if size + SPARE < len(pool.x) and not bool(exact.all()):
         for again in (~exact).nonzero().squeeze(-1).split(chunk):
             part = queries.part(again)
             index[again], valid[again] = find_nearest(

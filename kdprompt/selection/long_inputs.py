@@ -40,7 +40,7 @@ def find_repeats(context: SelectionContext, index: Tensor) -> Tensor:
     numbers = {end: number for number, end in enumerate(dict.fromkeys(end for end in ends if end))}
     if len(numbers) < 2:
         return repeats
-    code = torch.full((len(pool),), -1, device=index.device)
+    code = torch.full((len(pool.x),), -1, device=index.device)
     code[rows] = torch.tensor([numbers.get(end, -1) for end in ends], device=index.device)
     end = code[index]
     is_cut = end >= 0
