@@ -37,7 +37,7 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
 
     Example:
         >>> seal({"a": 1})
-        {'checksum': 'b57d50a2', 'a': 1}
+        {'checksum': '561bacaf', 'a': 1}
     """
     return {SEAL: checksum_json(dict(content)), **content}
 
