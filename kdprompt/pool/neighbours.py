@@ -69,7 +69,7 @@ def find_neighbours(
     """
     restricted = exclude is not None or queries.permitted is not None or bool((queries.task >= 0).any())
     drops_text = not restricted and bool((queries.excluded_text >= 0).any())
-    drops_gaps = not restricted and pool.alive is not None
+    alive = None if restricted else pool.alive
     chunk = max(1, min(CHUNK, CELLS // max(len(pool), 1)))
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(queries), chunk):
@@ -81,8 +81,8 @@ def find_neighbours(
         furthest = value[:, -1]
         if drops_text:
             value = value.masked_fill(pool.text[row] == part.excluded_text[:, None], -torch.inf)
-        if drops_gaps:
-            value = value.masked_fill(~pool.alive[row], -torch.inf)
+        if alive is not None:
+            value = value.masked_fill(~alive[row], -torch.inf)
         turn = row if pool.rank is None else pool.rank[row]
         place, exact = _take_from_ranked(value, turn, furthest, min(size, len(pool)))
         found.append((row.gather(-1, place), value.gather(-1, place) > -torch.inf, exact))
