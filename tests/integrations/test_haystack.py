@@ -285,7 +285,7 @@ def test_a_file_is_named_in_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl"):
         build(tmp_path / "nowhere.jsonl").warm_up()
     path = jsonl(tmp_path / "pool.jsonl", [EXAMPLES[0], {"answer": "x"}])
-    with pytest.raises(MissingKeyError, match=r"example 1 \(line 2\) has no input key 'question'"):
+    with pytest.raises(MissingKeyError, match=r"example 1 \(.*pool\.jsonl, line 2\) has no input key 'question'"):
         build(path).warm_up()
 
 
