@@ -6,11 +6,8 @@ from typing import Annotated, Any
 
 from typer import Option
 
-__all__ = ["EmbeddingCacheOption", "NoCacheOption", "open_embedder"]
+__all__ = ["NoCacheOption", "open_embedder"]
 
-EmbeddingCacheOption = Annotated[
-    Path | None, Option(help="Folder that keeps embeddings. Default: kdprompt's in the user's cache folder.")
-]
 NoCacheOption = Annotated[bool, Option("--no-cache", help="Embed everything, and keep no embeddings.")]
 
 
