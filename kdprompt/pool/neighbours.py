@@ -67,6 +67,7 @@ def find_neighbours(
         size: Neighbours a query.
         exclude: Rows that may serve no query, boolean ``[n]``.
     """
+    most = min(size, len(pool))  # rows where nobody stands are not counted
     restricted = exclude is not None or queries.permitted is not None or bool((queries.task >= 0).any())
     drops_text = not restricted and bool((queries.excluded_text >= 0).any())
     alive = None if restricted else pool.alive
@@ -84,15 +85,14 @@ def find_neighbours(
         if alive is not None:
             value = value.masked_fill(~alive[row], -torch.inf)
         turn = row if pool.rank is None else pool.rank[row]
-        place, exact = _take_from_ranked(value, turn, furthest, min(size, len(pool)))
+        place, exact = _take_from_ranked(value, turn, furthest, most)
         found.append((row.gather(-1, place), value.gather(-1, place) > -torch.inf, exact))
     index, valid, exact = (torch.cat(columns) for columns in zip(*found, strict=True))
     if size + SPARE < len(pool.x) and not bool(exact.all()):
         for again in (~exact).nonzero().squeeze(-1).split(chunk):
             part = queries.part(again)
-            index[again], valid[again] = find_nearest(
-                pool.x, part.q, _find_allowed(pool, part, exclude), size, pool.rank
-            )
+            allowed = _find_allowed(pool, part, exclude)
+            index[again], valid[again] = find_nearest(pool.x, part.q, allowed, most, pool.rank)
     return Neighbours(index, valid, queries)
 
 

@@ -61,6 +61,17 @@ def test_where_too_few_rows_may_serve_a_query_the_rest_is_not_valid(device, dtyp
     assert [row[ok].tolist() for row, ok in zip(found.index, found.valid, strict=True)] == [[0, 1, 2]] * QUERIES
 
 
+def test_a_pool_that_has_shrunk_below_the_shortlist_gives_as_many_columns_to_every_query(device, dtype):
+    """Gaps are rows, so the lookup that ties set off must not take more of them than stand there."""
+    pool, queries = make(3, device, dtype, lattice=True)
+    alive = torch.arange(ROWS, device=device) % 3 == 0
+    size = 40  # of 30 that live
+    pool = replace(pool, alive=alive, rows=replace(pool.rows, ordered=pool.rows.ordered[::3]))
+    assert len(pool) == 30 < size + neighbours.SPARE < len(pool.x)
+    found = find_neighbours(pool, queries, size)
+    assert found.index.tolist() == [list(range(0, ROWS, 3))] * QUERIES and bool(found.valid.all())
+
+
 def test_rows_are_taken_as_indexing_takes_them(device, dtype):
     values = torch.arange(12.0, device=device).to(dtype).view(4, 3)
     index = torch.tensor([[3, 0], [1, 1]], device=device)
