@@ -12,10 +12,11 @@ from kdprompt.objective.reader_profile import ReaderProfile
 from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.pool.records import Query
-from kdprompt.selection.accounting import Prompts, account
+from kdprompt.selection.accounting import Prompts
 from kdprompt.selection.candidates import find_nearest_on_average
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.embedded_pool import EmbeddedPool
+from kdprompt.selection.late_accounts import account
 from kdprompt.selection.per_query import choose_query_prompts
 from kdprompt.selection.prefix import group_by_prefix
 from kdprompt.selection.result import ChosenDemonstration, Selection, TermValues

@@ -2,10 +2,12 @@
 
 The search may run in float32 on an accelerator. What is reported is computed again here, for the demonstrations that
 were chosen, in float64 on the CPU and by the same objective. So a report carries no rounding of the search.
+``late_accounts`` calls it when somebody looks.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,13 +22,13 @@ from kdprompt.pool.records import Query
 from kdprompt.search.ordering import Order
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.notes import list_notes
-from kdprompt.selection.origin import EXACT_DEVICE, SelectionOrigin
+from kdprompt.selection.origin import EXACT_DEVICE, ExactTarget
 from kdprompt.selection.report_bounds import PromptNumbers, report_bounds
 from kdprompt.selection.report_evidence import note_one_output, report_evidence
-from kdprompt.selection.result import ChosenDemonstration, OutputEvidence, Selection, TermValues
+from kdprompt.selection.result import ChosenDemonstration, OutputEvidence, TermValues
 from kdprompt.theory.bounds import generalisation_gap, interference
 
-__all__ = ["Prompts", "account"]
+__all__ = ["Prompts", "compute_fields"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Prompts:
     Attributes:
         queries: The query of each prompt, ``b`` of them; None for a static prompt.
         rows: Rows of the pool in reading order ``[b, K]``, −1 pads last.
-        target: The targets, in float64 on the CPU, ``b`` of them.
+        exact: The targets, ``b`` of them.
         encoded: The queries as tensors: ``b`` of them, or the sample that a static prompt serves.
         texts: Their texts.
         prefix_length: How many of the first demonstrations every prompt shares.
@@ -46,7 +48,7 @@ class Prompts:
 
     queries: tuple[Query | None, ...]
     rows: Tensor
-    target: Target
+    exact: ExactTarget
     encoded: QueryTensors
     texts: tuple[str, ...]
     prefix_length: int = 0
@@ -57,13 +59,6 @@ class Prompts:
     def tasks(self) -> Tensor:
         """Task codes that the queries were given ``[b, q]``, −1 where none was."""
         return self.encoded.task.reshape(len(self.queries), -1)
-
-    def origin(self, context: SelectionContext, prompt: int) -> SelectionOrigin:
-        """What one of the prompts was chosen from."""
-        if self.queries[prompt] is None:
-            return SelectionOrigin(context, self.encoded, self.texts, is_static=True)
-        one = slice(prompt, prompt + 1)
-        return SelectionOrigin(context, self.encoded.part(one), self.texts[one])
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ class _Ledger:
     evidence: list[tuple[OutputEvidence, ...]]
 
 
-def account(context: SelectionContext, prompts: Prompts) -> list[Selection]:
+def compute_fields(context: SelectionContext, prompts: Prompts) -> list[dict[str, Any]]:
     """Computes what is reported of prompts.
 
     Args:
@@ -99,10 +94,10 @@ def account(context: SelectionContext, prompts: Prompts) -> list[Selection]:
         prompts: ``b`` prompts.
 
     Returns:
-        One selection a prompt.
+        Fields of ``Selection``, of each prompt: all but those that ``account`` knows already.
     """
     ledger = _compute(context, prompts)
-    target = prompts.target
+    target = prompts.exact.value
     support = (target.support * target.query_mass[:, : target.queries]).sum(-1).tolist()
     cross_task = (ledger.conflict * ledger.other_task).sum((1, 2))
     label_conflict = (ledger.conflict.sum((1, 2)) - cross_task).tolist()
@@ -110,19 +105,17 @@ def account(context: SelectionContext, prompts: Prompts) -> list[Selection]:
     before, after = _term_values(ledger.terms, 0), _term_values(ledger.terms, 1)
     gap = ledger.gap.tolist()
     one_output = _list_one_output_notes(context, ledger, members)
-    selections = []
+    fields: list[dict[str, Any]] = []
     for b, query in enumerate(prompts.queries):
         rows = [row for row in prompts.rows[b].tolist() if row >= 0]
         reason = prompts.shortages.get(b, "")
         tokens = [context.pool.count_tokens(row, context.settings) for row in rows]
         numbers = PromptNumbers(after[b], gap[b], ledger.kernel_max, context.tensors.value_radius, prompts.sampled)
-        selections.append(
-            Selection(
-                query=query,
+        fields.append(
+            dict(
                 chosen=members[b],
                 empty_terms=before[b],
                 terms=after[b],
-                weights=context.parameters.weights,
                 cross_task=cross_task[b].item(),
                 label_conflict=label_conflict[b],
                 support=support[b],
@@ -130,12 +123,11 @@ def account(context: SelectionContext, prompts: Prompts) -> list[Selection]:
                 evidence=ledger.evidence[b],
                 bounds=report_bounds(numbers, context.parameters.output_share, context.settings.delta),
                 tokens=sum(tokens),
-                prefix_length=prompts.prefix_length,
                 prefix_tokens=sum(tokens[: prompts.prefix_length]),
                 notes=(*list_notes(context, query, rows, prompts.prefix_length, support[b], reason), *one_output[b]),
-            ).with_origin(prompts.origin(context, b))
+            )
         )
-    return selections
+    return fields
 
 
 def _list_one_output_notes(
@@ -152,7 +144,7 @@ def _list_one_output_notes(
 
 def _compute(context: SelectionContext, prompts: Prompts) -> _Ledger:
     pool, parameters, order = context.tensors, context.parameters, context.settings.query_order
-    rows, target = prompts.rows.to(EXACT_DEVICE), prompts.target
+    rows, target = prompts.rows.to(EXACT_DEVICE), prompts.exact.value
     index = prompts.rows.to(pool.x.device).clamp_min(0)  # index first, then move
     x, v = (take_rows(values, index).to(target.x) for values in (pool.x, pool.v))
     blocks = compute_gram_blocks(parameters.kernel, x, v, target, pool.value_radius)

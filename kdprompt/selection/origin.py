@@ -1,6 +1,7 @@
 """What a selection was chosen from: what its page draws, and its records do not hold."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -14,9 +15,32 @@ from kdprompt.selection.candidates import Candidates, find_query_candidates, fin
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.problem import build_constraints
 
-__all__ = ["EXACT_DEVICE", "EXACT_DTYPE", "SelectionOrigin"]
+__all__ = ["EXACT_DEVICE", "EXACT_DTYPE", "ExactTarget", "SelectionOrigin"]
 
 EXACT_DEVICE, EXACT_DTYPE = torch.device("cpu"), torch.float64
+
+
+@dataclass(frozen=True, eq=False)
+class ExactTarget:
+    """What prompts are to come near to, as they are accounted for; estimated when it is asked for.
+
+    Attributes:
+        context: The pool, the settings and J's parameters.
+        neighbours: Of the queries.
+        is_static: Whether one prompt serves all of them.
+    """
+
+    context: SelectionContext
+    neighbours: Neighbours
+    is_static: bool = False
+
+    @cached_property
+    def value(self) -> Target:
+        """The target, in float64 on the CPU."""
+        context, exact = self.context, self.neighbours.to(EXACT_DEVICE, EXACT_DTYPE)
+        if self.is_static:
+            return estimate_sample_target(context.tensors, exact, context.regression)
+        return estimate_target(context.tensors, exact, context.regression, context.parameters.neighbourhood)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,13 +73,9 @@ class SelectionOrigin:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(None), ()
 
-    def estimate_target(self) -> Target:
-        """What the prompt is to come near to, in float64 on the CPU, as it is accounted for."""
-        exact = self._neighbours().to(EXACT_DEVICE, EXACT_DTYPE)
-        context = self.context
-        if self.is_static:
-            return estimate_sample_target(context.tensors, exact, context.regression)
-        return estimate_target(context.tensors, exact, context.regression, context.parameters.neighbourhood)
+    def find_target(self) -> ExactTarget:
+        """What the prompt is to come near to."""
+        return ExactTarget(self.context, self._neighbours(), self.is_static)
 
     def find_nearest_prompt(self, size: int) -> Tensor:
         """What nearest neighbours would be under the same limits: task, outputs, budget, quota, no two duplicates.

@@ -9,10 +9,11 @@ from kdprompt.objective.target import estimate_target
 from kdprompt.pool.neighbours import Neighbours, find_neighbours
 from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.pool.records import Query
-from kdprompt.selection.accounting import Prompts, account
+from kdprompt.selection.accounting import Prompts
 from kdprompt.selection.candidates import find_query_candidates
 from kdprompt.selection.context import SelectionContext
-from kdprompt.selection.origin import EXACT_DEVICE, EXACT_DTYPE
+from kdprompt.selection.late_accounts import account
+from kdprompt.selection.origin import ExactTarget
 from kdprompt.selection.prefix import PrefixGroup
 from kdprompt.selection.problem import SelectionProblem
 from kdprompt.selection.result import Selection
@@ -57,7 +58,7 @@ def select_in_groups(
 def select_per_query(
     context: SelectionContext, queries: Sequence[Query], encoded: QueryTensors, prefix: Tensor
 ) -> list[Selection]:
-    """Chooses the demonstrations for each of ``b`` queries and accounts for them.
+    """Chooses the demonstrations for each of ``b`` queries, and can account for them.
 
     Args:
         context: The pool, the settings and J's parameters.
@@ -71,16 +72,14 @@ def select_per_query(
 def choose_query_prompts(
     context: SelectionContext, queries: Sequence[Query], encoded: QueryTensors, prefix: Tensor
 ) -> Prompts:
-    """The rows of each query's prompt, with the exact target by which they are accounted for."""
+    """The rows of each query's prompt, with what they are accounted for by."""
     settings = context.settings
     least = 0 if settings.k == "auto" else settings.k
     neighbours = find_neighbours(context.tensors, encoded, max(settings.search.shortlist, least))
     rows = solve_queries(context, encoded, neighbours, prefix)
     shortages = _fill_short_prompts(context, neighbours, rows, prefix)
-    exact = neighbours.to(EXACT_DEVICE, EXACT_DTYPE)
-    target = estimate_target(context.tensors, exact, context.regression, context.parameters.neighbourhood)
-    texts = tuple(query.text for query in queries)
-    return Prompts(tuple(queries), rows, target, encoded, texts, len(prefix), shortages=shortages)
+    exact, texts = ExactTarget(context, neighbours), tuple(query.text for query in queries)
+    return Prompts(tuple(queries), rows, exact, encoded, texts, len(prefix), shortages=shortages)
 
 
 def _fill_short_prompts(

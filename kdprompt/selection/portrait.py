@@ -9,7 +9,8 @@ from torch import Tensor
 
 from kdprompt.objective.target import Target
 from kdprompt.pool.records import Demonstration
-from kdprompt.selection.accounting import Prompts, account
+from kdprompt.selection.accounting import Prompts
+from kdprompt.selection.late_accounts import account
 from kdprompt.selection.origin import EXACT_DEVICE, EXACT_DTYPE, SelectionOrigin
 from kdprompt.selection.result import Selection
 from kdprompt.theory.kernels import JointKernel
@@ -95,12 +96,12 @@ def draw_portrait(selection: Selection, origin: SelectionOrigin) -> Portrait:
         selection: The selection.
         origin: What it was chosen from.
     """
-    context, target = origin.context, origin.estimate_target()
+    context, exact = origin.context, origin.find_target()
     chosen = [context.pool.find_row(ident) for ident in selection.ids]
     near = origin.find_nearest_prompt(len(chosen))
-    prompts = Prompts((selection.query,), near, target, origin.encoded, origin.texts)
+    prompts = Prompts((selection.query,), near, exact, origin.encoded, origin.texts)
     around = _find_around(origin)
-    scene = _Scene.build(origin, target, selection, _choose_rows(origin, [*chosen, *near[0].tolist(), *around]))
+    scene = _Scene.build(origin, exact.value, selection, _choose_rows(origin, [*chosen, *near[0].tolist(), *around]))
     points, queries = scene.draw_points(chosen), scene.draw_queries(origin.texts)
     uncovered = [points[row] for row in around if not points[row].place and points[row].witness > 0]
     return Portrait(

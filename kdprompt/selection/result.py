@@ -3,7 +3,7 @@
 import copy
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -13,11 +13,12 @@ from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.pages import HasPage
 from kdprompt.pool.prompt import PromptTemplate, to_messages
 from kdprompt.pool.records import Demonstration, Query
+from kdprompt.selection.late_fields import FieldSource, LateFields
 from kdprompt.selection.origin import SelectionOrigin
 from kdprompt.short_repr import OneLine, shorten
 from kdprompt.theory.bounds import Bound
 
-__all__ = ["ChosenDemonstration", "OutputEvidence", "Selection", "TermValues"]
+__all__ = ["ChosenDemonstration", "OutputEvidence", "Selection", "SelectionSource", "TermValues"]
 
 FROZEN = ConfigDict(frozen=True, extra="forbid")
 MOST_OUTPUTS = 5  # that are named where a selection is printed
@@ -109,8 +110,24 @@ class ChosenDemonstration(OneLine):
         yield "output", None if shown.output is None else shorten(shown.output, 30)
 
 
-class Selection(HasPage, OneLine):
+class SelectionSource(FieldSource, Protocol):
+    """What a selection gets from where it was chosen.
+
+    Attributes:
+        demonstrations: The demonstrations in reading order.
+        origin: What they were chosen from.
+    """
+
+    demonstrations: tuple[Demonstration, ...]
+    origin: SelectionOrigin
+
+
+class Selection(LateFields, HasPage, OneLine):
     """A prompt's demonstrations in reading order, and why.
+
+    The demonstrations and their order are there at once; its numbers and notes are computed, for all that were chosen
+    in one pass, when the first of them is looked at. A selection holds the version of the pool that it was chosen from,
+    for its page (``origin``); one that was pickled or stored has its numbers and holds no pool.
 
     Attributes:
         query: The query, or None for a static prompt.
@@ -148,7 +165,7 @@ class Selection(HasPage, OneLine):
     prefix_length: int = 0
     prefix_tokens: int = 0
     notes: tuple[str, ...] = ()
-    _origin: SelectionOrigin | None = PrivateAttr(default=None)
+    _source: SelectionSource | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -163,17 +180,19 @@ class Selection(HasPage, OneLine):
     @property
     def demonstrations(self) -> tuple[Demonstration, ...]:
         """The demonstrations in reading order."""
+        if self._source is not None and not self.holds("chosen"):
+            return self._source.demonstrations
         return tuple(chosen.demonstration for chosen in self.chosen)
 
     @property
     def ids(self) -> tuple[str, ...]:
         """Their ids."""
-        return tuple(chosen.demonstration.id for chosen in self.chosen)
+        return tuple(shown.id for shown in self.demonstrations)
 
     @property
     def examples(self) -> list[dict[str, Any]]:
         """Deep copies of the original examples, in reading order."""
-        return [copy.deepcopy(dict(chosen.demonstration.fields)) for chosen in self.chosen]
+        return [copy.deepcopy(dict(shown.fields)) for shown in self.demonstrations]
 
     @property
     def cacheable_share(self) -> float:
@@ -199,12 +218,7 @@ class Selection(HasPage, OneLine):
     @property
     def origin(self) -> SelectionOrigin | None:
         """What it was chosen from; None where the selection was read from JSON or unpickled."""
-        return self._origin
-
-    def with_origin(self, origin: SelectionOrigin) -> Self:
-        """The same selection, which knows what it was chosen from."""
-        self._origin = origin
-        return self
+        return None if self._source is None else self._source.origin
 
     def _asked(self, query: str | None) -> str:
         if query is not None:
@@ -214,13 +228,13 @@ class Selection(HasPage, OneLine):
         return self.query.text
 
     def __len__(self) -> int:
-        return len(self.chosen)
+        return len(self.demonstrations)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """For whom it is, how many demonstrations of which outputs, and J of the empty prompt and of this one."""
         yield "query", None if self.query is None else shorten(self.query.text)
         yield "demonstrations", len(self)
-        shown = Counter(member.demonstration.output for member in self.chosen).most_common()
+        shown = Counter(shown.output for shown in self.demonstrations).most_common()
         if any(count > 1 for _, count in shown):
             yield "outputs", {shorten(str(output), 30): count for output, count in shown[:MOST_OUTPUTS]}
         yield from (("tokens", self.tokens), ("J", f"{self.empty_terms.total:.3f} → {self.terms.total:.3f}"))

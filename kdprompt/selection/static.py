@@ -16,7 +16,7 @@ from kdprompt.search.mean_search import MeanProblem, search_by_means
 from kdprompt.selection.accounting import Prompts
 from kdprompt.selection.candidates import Candidates, find_static_candidates
 from kdprompt.selection.context import SelectionContext
-from kdprompt.selection.origin import EXACT_DEVICE, EXACT_DTYPE
+from kdprompt.selection.origin import ExactTarget
 from kdprompt.selection.problem import SelectionProblem
 from kdprompt.selection.traffic import QuerySample
 
@@ -85,7 +85,6 @@ def _find_served_rows(context: SelectionContext, queries: QueryTensors) -> Tenso
 
 
 def account_for_sample(context: SelectionContext, sample: QuerySample, neighbours: Neighbours, rows: Tensor) -> Prompts:
-    """A prompt's rows with the exact target by which they are accounted for."""
-    exact = neighbours.to(EXACT_DEVICE, EXACT_DTYPE)
-    target = estimate_sample_target(context.tensors, exact, context.regression)
-    return Prompts((None,), rows, target, sample.encoded, sample.texts, sampled=sample.drawn)
+    """A prompt's rows with what they are accounted for by."""
+    exact = ExactTarget(context, neighbours, is_static=True)
+    return Prompts((None,), rows, exact, sample.encoded, sample.texts, sampled=sample.drawn)

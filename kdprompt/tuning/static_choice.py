@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.readers.reader import Reader
-from kdprompt.selection.accounting import Prompts, account
+from kdprompt.selection.accounting import Prompts
 from kdprompt.selection.context import SelectionContext
+from kdprompt.selection.late_accounts import account
 from kdprompt.selection.result import Selection
 from kdprompt.selection.static import account_for_sample, find_sample_neighbours, solve_sample
 from kdprompt.selection.traffic import QuerySample

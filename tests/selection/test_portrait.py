@@ -44,7 +44,7 @@ def portrait_of(selection):
 
 def test_the_witness_is_that_of_target_and_prompt():
     selection = build().select("900 query")
-    drawn, target = portrait_of(selection), selection.origin.estimate_target()
+    drawn, target = portrait_of(selection), selection.origin.find_target().value
     q, estimated = target.x[0, 0].numpy(), target.v[0, 0].numpy()
 
     def kernel(x, v, y, w):

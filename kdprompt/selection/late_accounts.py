@@ -1,0 +1,87 @@
+"""Selections that are accounted for when somebody looks."""
+
+import threading
+from typing import Any, Self
+
+from kdprompt.pool.records import Demonstration
+from kdprompt.selection.accounting import Prompts, compute_fields
+from kdprompt.selection.context import SelectionContext
+from kdprompt.selection.origin import SelectionOrigin
+from kdprompt.selection.result import Selection
+
+__all__ = ["account"]
+
+
+def account(context: SelectionContext, prompts: Prompts) -> list[Selection]:
+    """Selections that know their demonstrations, and how to compute the rest.
+
+    Args:
+        context: The pool, the settings and J's parameters.
+        prompts: ``b`` prompts; they are accounted for together.
+
+    Returns:
+        One selection a prompt.
+    """
+    batch = _Batch(context, prompts)
+    rows = prompts.rows.tolist()
+    return [
+        Selection.without_late_fields(
+            _PromptSource(batch, place, [row for row in rows[place] if row >= 0]),
+            query=query,
+            weights=context.parameters.weights,
+            prefix_length=prompts.prefix_length,
+        )
+        for place, query in enumerate(prompts.queries)
+    ]
+
+
+class _Batch:
+    """Prompts that are accounted for together, once, by the thread that looks first."""
+
+    def __init__(self, context: SelectionContext, prompts: Prompts) -> None:
+        self.context, self.prompts = context, prompts
+        self._lock = threading.Lock()
+        self._fields: list[dict[str, Any]] | None = None
+
+    def fields(self, place: int) -> dict[str, Any]:
+        """What is reported of one of the prompts."""
+        with self._lock:
+            if self._fields is None:
+                self._fields = compute_fields(self.context, self.prompts)
+            return self._fields[place]
+
+
+class _PromptSource:
+    """One prompt of a batch, as ``SelectionSource``.
+
+    It is no part of a selection's value: all are equal, and none is stored, pickled or copied.
+    """
+
+    def __init__(self, batch: _Batch, place: int, rows: list[int]) -> None:
+        context, prompts, part = batch.context, batch.prompts, slice(place, place + 1)
+        self.demonstrations: tuple[Demonstration, ...] = tuple(context.pool.demonstration(row) for row in rows)
+        if prompts.queries[place] is None:
+            self.origin = SelectionOrigin(context, prompts.encoded, prompts.texts, is_static=True)
+        else:
+            self.origin = SelectionOrigin(context, prompts.encoded.part(part), prompts.texts[part])
+        self._batch: _Batch | None = batch
+        self._place = place
+
+    def compute_fields(self) -> dict[str, Any]:
+        batch = self._batch
+        return {} if batch is None else batch.fields(self._place)
+
+    def release(self) -> None:
+        self._batch = None
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
