@@ -42,7 +42,8 @@ def trace_select() -> tuple[list[str], list[tuple[str, str]]]:
     selector = DistillationSelector.from_examples(pool, embedder, settings=Settings(k=4))
     entered: list[str] = []
     calls: list[tuple[str, str]] = []
-    waiting = [sys.modules[__name__].__name__]
+    here = __name__
+    waiting = [here]
 
     def follow(frame: FrameType, event: str, _: object) -> None:
         module = frame.f_globals.get("__name__", "")
@@ -51,7 +52,7 @@ def trace_select() -> tuple[list[str], list[tuple[str, str]]]:
         if event == "call":
             if module not in entered:
                 entered.append(module)
-            if waiting[-1] != module:
+            if waiting[-1] not in (here, module):
                 calls.append((waiting[-1], module))
             waiting.append(module)
         elif event == "return" and len(waiting) > 1:
@@ -62,7 +63,7 @@ def trace_select() -> tuple[list[str], list[tuple[str, str]]]:
         selector.select("text 0").terms  # noqa: B018 -- to look at the numbers computes them
     finally:
         sys.setprofile(None)
-    return entered, calls[1:]
+    return entered, calls
 
 
 def describe() -> str:
