@@ -4,21 +4,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch.nn.functional import pad
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.objective.parameters import ObjectiveParameters
 from kdprompt.objective.reader_profile import ReaderProfile
 from kdprompt.pool.prompt import PromptTemplate
-from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.pool.records import Query
 from kdprompt.selection.accounting import Prompts
-from kdprompt.selection.candidates import find_nearest_on_average
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selection.late_accounts import account
 from kdprompt.selection.per_query import choose_query_prompts
-from kdprompt.selection.prefix import group_by_prefix
+from kdprompt.selection.prefix import Prefix, group_by_prefix
 from kdprompt.selection.result import ChosenDemonstration, Selection, TermValues
 from kdprompt.settings import Settings
 from kdprompt.theory.kernels import Gaussian
@@ -33,7 +31,8 @@ class Explanation:
 
     Attributes:
         selection: The selection.
-        nearest: The terms of as many nearest neighbours, nearest last, under the same J.
+        nearest: The terms of as many nearest neighbours, nearest last, under the same J and the same limits (task,
+            permitted outputs, budget, quotas, no two duplicates); fewer where no more fit.
         nearest_ids: Their ids.
         calibration: The settings in force and where they come from.
     """
@@ -145,35 +144,34 @@ class Explanation:
         return "what is not pinned follows the rules for static prompts: a narrow kernel, and R6 by what k can show"
 
 
-def _explain_prompt(
-    context: SelectionContext, prompts: Prompts, encoded: QueryTensors, calibration: Calibration
-) -> Explanation:
-    """Accounts for one prompt and, for comparison, for as many nearest neighbours under the same J.
+def _explain_prompt(context: SelectionContext, prompts: Prompts, calibration: Calibration) -> Explanation:
+    """Accounts for one prompt and, for comparison, for as many nearest neighbours under the same J and limits.
 
     Args:
         context: The pool, the settings and J's parameters.
         prompts: One prompt, for one query or for a sample of them.
-        encoded: The query, or the sample.
         calibration: Where the parameters come from.
     """
     selection = account(context, prompts)[0]
-    rows = find_nearest_on_average(context.tensors, encoded, max(len(selection), 1))
-    rows = rows if len(selection) else torch.full_like(rows, -1)
+    assert selection.origin is not None  # it was chosen just now
+    rows = pad(selection.origin.find_nearest_prompt(len(selection)), (0, 1), value=-1)  # one place at least
     nearest = account(context, replace(prompts, rows=rows, prefix_length=0))[0]
     return Explanation(selection, nearest.terms, nearest.ids, calibration)
 
 
-def explain_query(pool: EmbeddedPool, query: Query, settings: Settings, calibration: Calibration) -> Explanation:
+def explain_query(
+    pool: EmbeddedPool, query: Query, settings: Settings, calibration: Calibration, prefix: Prefix | None = None
+) -> Explanation:
     """Chooses the prompt for one query and explains it; the query is embedded once."""
     encoded = pool.encode([query], settings)
-    (group,) = group_by_prefix(pool, encoded, settings, None, calibration.prefix)
+    (group,) = group_by_prefix(pool, encoded, settings, prefix, calibration.prefix)
     context = calibration.query_context(pool, settings)
-    return _explain_prompt(context, choose_query_prompts(context, [query], encoded, group.prefix), encoded, calibration)
+    return _explain_prompt(context, choose_query_prompts(context, [query], encoded, group.prefix), calibration)
 
 
 def explain_static(choice: StaticChoice, calibration: Calibration) -> Explanation:
     """Explains a static prompt, with the notes of its choice."""
-    explanation = _explain_prompt(choice.context, choice.prompts, choice.encoded, calibration)
+    explanation = _explain_prompt(choice.context, choice.prompts, calibration)
     return replace(explanation, selection=choice.add_notes(explanation.selection))
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration, calibrate_pool
 from kdprompt.deprecation import rename_argument
+from kdprompt.errors import QueryError
 from kdprompt.explanation import Explanation, explain_query, explain_static
 from kdprompt.micro_batching import MicroBatcher
 from kdprompt.pool.embedder_faults import naming
@@ -17,7 +18,7 @@ from kdprompt.pool.records import Query, Schema
 from kdprompt.readers.reader import Reader
 from kdprompt.selection.embedded_pool import AnyQuery, EmbeddedPool, Record, check_size
 from kdprompt.selection.per_query import select_in_groups
-from kdprompt.selection.prefix import Prefix, group_by_prefix
+from kdprompt.selection.prefix import Prefix, find_prefix_rows, group_by_prefix, list_ids
 from kdprompt.selection.result import Selection
 from kdprompt.selection.traffic import Traffic, TrafficRequest, sample_queries
 from kdprompt.settings import Settings
@@ -27,6 +28,8 @@ from kdprompt.tuning.query_prompts import calibrate_query_prompts
 from kdprompt.tuning.static_choice import StaticChoice, choose_static
 
 __all__ = ["DistillationSelector"]
+
+_AskedQuery = tuple[Query, Tensor | None, tuple[int | str | None, tuple[str, ...] | None]]  # with k and prefix
 
 
 class DistillationSelector(StorableSelector):
@@ -152,24 +155,49 @@ class DistillationSelector(StorableSelector):
         return self._select(pool, parsed, self._settings_for(pool, k), prefix)[0]
 
     async def aselect(
-        self, query: AnyQuery, *, task: str | None = None, outputs: Iterable[str] | None = None
+        self,
+        query: AnyQuery,
+        *,
+        task: str | None = None,
+        outputs: Iterable[str] | None = None,
+        k: int | Literal["auto"] | None = None,
+        prefix: Prefix | None = None,
+        own: Mapping[str, float] | None = None,
     ) -> Selection:
-        """As ``select``, in a worker thread; what is asked concurrently is computed in one batched pass."""
-        parsed = self._pool.parse_queries([query], task, outputs)[0]
-        with naming(parsed.text):
-            return await self._together((parsed, await embed_query_async(self.embedder, parsed.text)))
+        """As ``select``, in a worker thread; what is asked concurrently is computed in one batched pass.
 
-    def _answer(self, asked: Sequence[tuple[Query, Tensor | None]]) -> Sequence[Selection]:
-        embedded = embed_together(self.embedder, [(query.text, vector) for query, vector in asked])
-        return embedded.report(self.select_batch([asked[i][0] for i in embedded.places], vectors=embedded.vectors))
+        Calls are embedded together whatever their k and prefix, and searched together where these are the same.
+        """
+        pool = self._pool
+        parsed = pool.parse_queries([query], task, outputs, own)[0]
+        ids = None if prefix is None else list_ids(prefix)
+        settings = self._settings_for(pool, k)
+        if ids is not None:
+            find_prefix_rows(pool, ids, settings)  # refused here, before it could hold up the others
+        with naming(parsed.text):
+            return await self._together((parsed, await embed_query_async(self.embedder, parsed.text), (k, ids)))
+
+    def _answer(self, asked: Sequence[_AskedQuery]) -> Sequence[Selection]:
+        embedded = embed_together(self.embedder, [(query.text, vector) for query, vector, _ in asked])
+        alike: dict[tuple[Any, Any], list[int]] = {}
+        for i, place in enumerate(embedded.places):
+            alike.setdefault(asked[place][2], []).append(i)
+        selections: dict[int, Selection] = {}
+        for (k, prefix), members in alike.items():
+            vectors = None if embedded.vectors is None else embedded.vectors[members]
+            queries = [asked[embedded.places[i]][0] for i in members]
+            batch = self.select_batch(queries, k=k, prefix=prefix, vectors=vectors)
+            selections |= zip(members, batch, strict=True)
+        return embedded.report([selections[i] for i in range(len(embedded.places))])
 
     @rename_argument("core", "prefix")
-    def select_batch(
+    def select_batch(  # noqa: PLR0913 -- what select takes, and what many queries need
         self,
         queries: Iterable[AnyQuery],
         *,
         task: str | None = None,
         outputs: Iterable[str] | None = None,
+        k: int | Literal["auto"] | None = None,
         prefix: Prefix | None = None,
         vectors: Any | None = None,
         progress: Callable[[int], object] | None = None,
@@ -180,6 +208,7 @@ class DistillationSelector(StorableSelector):
             queries: As ``select`` takes them; ``Query(own=…)`` says what the reader knows of each.
             task: For all of them.
             outputs: Likewise.
+            k: Likewise.
             prefix: Likewise.
             vectors: Embeddings of the queries ``[m, d]`` where they are at hand.
             progress: Called with the number of queries done since the last call.
@@ -187,7 +216,7 @@ class DistillationSelector(StorableSelector):
         pool = self._pool
         if not (parsed := pool.parse_queries(queries, task, outputs)):
             return []
-        return self._select(pool, parsed, self.settings, prefix, vectors, progress)
+        return self._select(pool, parsed, self._settings_for(pool, k), prefix, vectors, progress)
 
     def _select(
         self,
@@ -249,12 +278,18 @@ class DistillationSelector(StorableSelector):
         task: str | None = None,
         outputs: Iterable[str] | None = None,
         k: int | Literal["auto"] | None = None,
+        prefix: Prefix | None = None,
         reader: Reader | None = None,
     ) -> Explanation:
-        """Selects and explains, beside as many nearest neighbours; without a query as ``select_static`` selects."""
+        """Selects and explains, beside as many nearest neighbours; without a query as ``select_static`` selects.
+
+        ``QueryError``: A prefix is given without a query; a static prompt has none.
+        """
         if query is None:
+            if prefix is not None:
+                raise QueryError("a static prompt has no prefix; give the query that the prefix stands in front of")
             choice = self._choose_static(TrafficRequest(None, task, outputs), k, reader)
             return explain_static(choice, self.calibration)
         pool = self._pool
         parsed = pool.parse_queries([query], task, outputs)[0]
-        return explain_query(pool, parsed, self._settings_for(pool, k), self.calibration)
+        return explain_query(pool, parsed, self._settings_for(pool, k), self.calibration, prefix)

@@ -79,6 +79,10 @@ class SearchSettings(ChangedFields):
         near_duplicate: Cosine of two inputs from which they are duplicates and never shown together.
         exclude_query_text: Whether an example with a query's own text is left out of its prompt. It gives the answer
             away, which misleads where selectors are compared; False where a repeated query shall see its answer.
+        min_similarity: Similarity to the query, in [−1, 1], below which an example does not fit and is never shown: the
+            prompt is shorter then, or empty, and a note says so. None: no floor. It is the number that neighbours are
+            found by: the cosine of the embeddings, with words where ``lexical_share`` adds them. How large it is
+            between strangers depends on the embedder. A prefix and a static prompt stand whatever it is.
         lexical_share: h in [0, 1]: inputs are compared by (1 − h)·cosine of the embeddings + h·cosine of TF-IDF words.
             None: calibrated where outputs are text, else 0.
     """
@@ -88,6 +92,7 @@ class SearchSettings(ChangedFields):
     shortlist: int = Field(default=64, ge=1, le=MOST)
     near_duplicate: float = Field(default=0.95, gt=0)
     exclude_query_text: bool = True
+    min_similarity: float | None = Field(default=None, ge=-1, le=1)
     lexical_share: float | None = Field(default=None, ge=0, le=1)
 
 

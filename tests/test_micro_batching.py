@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt import DistillationSelector, EmbeddingError, Query, QueryError, Settings
+from kdprompt import DistillationSelector, EmbeddingError, PoolError, Query, QueryError, Settings
 from kdprompt.micro_batching import MicroBatcher
 
 
@@ -329,6 +329,34 @@ def test_each_call_keeps_its_own_task_and_outputs(kind):
             Query(text="a query"),
         )
     ]
+
+
+@EMBEDDERS
+def test_each_call_keeps_its_own_k_prefix_and_what_the_reader_knows(kind):
+    chooser = selector(kind)
+    prefix = chooser.select_static(k=2)
+    own = {"red": -0.1, "green": -3.0, "blue": -3.0}
+    asked = [{}, {"k": 2}, {"prefix": prefix}, {"prefix": prefix.ids, "k": 6}, {"own": own}, {"prefix": ()}]
+
+    async def main():
+        return await asyncio.gather(*(chooser.aselect("a query", **more) for more in asked))
+
+    found = run(main())
+    expected = [by_hand(chooser, [Query(text="a query", own=more.pop("own", None))], **more)[0] for more in asked]
+    assert found == expected
+    assert [len(each) for each in found] == [4, 2, 4, 6, 4, 4] and found[3].ids[:2] == prefix.ids
+
+
+def test_a_prefix_that_cannot_stand_fails_alone():
+    chooser = selector(Batched)
+
+    async def main():
+        calls = (chooser.aselect("a query", prefix=each) for each in (None, ["nowhere"], "a"))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    found = run(main())
+    assert found[0] == chooser.select("a query")
+    assert [type(each) for each in found[1:]] == [PoolError, QueryError] and "wrap it in a list" in str(found[2])
 
 
 @EMBEDDERS

@@ -660,6 +660,48 @@ def test_an_explanation_holds_the_selection_and_the_nearest():
     assert str(found).startswith("query: a query\nsupport of the estimated output")
 
 
+@pytest.mark.parametrize(
+    ("limits", "asked"),
+    [
+        ({"budget": 30}, {}),
+        ({"quota": Quota(most=1)}, {}),
+        ({}, {"task": "left"}),
+        ({}, {"outputs": ["blue", "green"]}),
+    ],
+    ids=["budget", "quota", "task", "outputs"],
+)
+def test_the_nearest_of_an_explanation_stand_under_the_limits_of_the_selection(limits, asked):
+    chooser = selector(records(tasks=("left", "right")), settings=Settings(k=4, **limits))
+    free = selector(records(tasks=("left", "right")), settings=Settings(k=4)).explain("a query").nearest_ids
+    nearest = chooser.explain("a query", **asked).nearest_ids
+    shown = [chooser.pool[chooser.pool.index(ident)] for ident in nearest]
+    assert shown and nearest != free
+    assert chooser.settings.budget is None or sum(count_tokens(chooser, shown)) <= chooser.settings.budget
+    assert "quota" not in limits or len({d.output for d in shown}) == len(shown)
+    assert all(d.task == asked.get("task", d.task) and d.output in asked.get("outputs", [d.output]) for d in shown)
+
+
+def count_tokens(chooser, shown):
+    return [chooser.settings.count_tokens(chooser.settings.template.render(d)) for d in shown]
+
+
+def test_a_prompt_behind_a_prefix_is_explained():
+    chooser = selector()
+    prefix = chooser.select_static(k=2)
+    found = chooser.explain("a query", prefix=prefix)
+    assert found.selection == chooser.select("a query", prefix=prefix) and found.selection.prefix_length == 2
+    with pytest.raises(QueryError, match="a static prompt has no prefix"):
+        chooser.explain(prefix=prefix)
+
+
+def test_a_batch_may_have_another_k():
+    chooser = selector()
+    queries = ["a query", "b query"]
+    assert chooser.select_batch(queries, k=2) == [chooser.select(query, k=2) for query in queries]
+    with pytest.raises(PoolError, match="k must be at most"):
+        chooser.select_batch(queries, k=1000)
+
+
 def test_a_static_prompt_is_explained_too():
     chooser = selector(queries=["b query", "b second"])
     found = chooser.explain()

@@ -21,6 +21,7 @@ class PromptOptions:
         template: File with a jinja2 template of the whole prompt.
         instruction: What stands in front of everything.
         tokenizer: Name or file of the tokenizer that counts.
+        min_similarity: Of an example to the query, below which it is not shown.
     """
 
     k: str | None = None
@@ -31,6 +32,7 @@ class PromptOptions:
     template: Path | None = None
     instruction: str | None = None
     tokenizer: str | None = None
+    min_similarity: float | None = None
 
     def settings(self) -> Callable[[Any], Any]:
         """A function that applies the options to ``Settings``; files are read and checked now.
@@ -47,7 +49,11 @@ class PromptOptions:
             "template": _make_template(self.template, self.instruction),
             "count_tokens": None if self.tokenizer is None else load_tokenizer(self.tokenizer),
         }
-        groups = {"objective": {"profile": _read_profile(self.profile)}, "static": {"rounds": self.rounds}}
+        groups = {
+            "objective": {"profile": _read_profile(self.profile)},
+            "search": {"min_similarity": self.min_similarity},
+            "static": {"rounds": self.rounds},
+        }
 
         def apply(settings: Any) -> Any:
             whole = {name: {**dict(getattr(settings, name)), **_given(group)} for name, group in groups.items()}

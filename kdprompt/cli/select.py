@@ -44,6 +44,15 @@ PoolOption = Annotated[
 ]
 KOption = Annotated[str | None, Option(help=f"Demonstrations a prompt, or 'auto'. Default: {DEFAULT_K}.")]
 BudgetOption = Annotated[int | None, Option(help="Most tokens that the demonstrations may take.", min=0)]
+MinSimilarityOption = Annotated[
+    float | None,
+    Option(
+        help="Never show an example less similar to the query than this (a cosine); where none fits, the prompt is "
+        "empty. Default: no floor.",
+        min=-1,
+        max=1,
+    ),
+]
 OutputOption = Annotated[
     Path | None, Option(help="Write selections here, one JSON object a line; - is standard output.")
 ]
@@ -106,6 +115,7 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     messages: MessagesOption = False,
     template: TemplateOption = None,
     instruction: InstructionOption = None,
+    min_similarity: MinSimilarityOption = None,
     task: TaskOption = None,
     permit: PermitOption = None,
     order: OrderOption = None,
@@ -128,7 +138,7 @@ def select(  # noqa: PLR0913 - a command's options are its interface
     One query is explained on the terminal; several give one JSON object a line, on standard output or in --output.
     """
     keys = Keys(input_key, output_key, task_key, id_key, no_outputs)
-    options = PromptOptions(k, budget, order, rounds, profile, template, instruction, tokenizer)
+    options = PromptOptions(k, budget, order, rounds, profile, template, instruction, tokenizer, min_similarity)
     source = _Source(pool, keys, model, device, cache, keep=not no_cache)
     asked = _Asked(query or [], queries, static, task, permit, max_answers)
     _run(source, options, asked, _Reader(reader, device), _Output(output, messages))

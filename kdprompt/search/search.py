@@ -1,8 +1,9 @@
-"""Which demonstrations: exact greedy on J, swap refinement, under budgets, quotas and a ban on duplicates.
+"""Which demonstrations: greedy search on J, swap refinement, under budgets, quotas and a ban on duplicates.
 
 Greedy evaluates J itself for every candidate at every step; there is no surrogate. Refinement then swaps a member
-for a candidate as long as J falls, so the result is never worse than greedy's. All problems of a batch advance
-together. What the rounding of a Gram entry cannot tell apart goes to the lowest candidate, whose id is the lowest.
+for a candidate as long as J falls, so the result is never worse than greedy's, and no single swap improves it. That is
+a local minimum: to find the set of least J would take a search of all sets. All problems of a batch advance together.
+What the rounding of a Gram entry cannot tell apart goes to the lowest candidate, whose id is the lowest.
 
 Rejected: lazy greedy (J is not submodular with its penalties, so stale gains bound nothing) and a ratio of gain to
 length under a budget (it fills prompts with short demonstrations).

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.pool.neighbours import Neighbours, take_nearest_in_turn
+from kdprompt.pool.neighbours import Neighbours, take_nearest_in_turn, take_rows
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
 from kdprompt.selection.quota import output_limits
-from kdprompt.settings import Quota
+from kdprompt.settings import Quota, Settings
 
-__all__ = ["Candidates", "find_nearest_on_average", "find_query_candidates", "find_static_candidates"]
+__all__ = ["Candidates", "find_query_candidates", "find_similar", "find_static_candidates"]
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,37 @@ class Candidates:
         return Candidates(index, torch.cat([not_chosen, self.valid & ~repeated], -1), len(prefix))
 
 
+def find_similar(pool: PoolTensors, queries: QueryTensors, index: Tensor, least: float) -> Tensor:
+    """Which rows ``index: [b, L]`` are at least so similar to their queries, boolean ``[b, L]``."""
+    return (take_rows(pool.x, index) @ queries.q[..., None]).squeeze(-1) >= least
+
+
 def find_query_candidates(
-    pool: PoolTensors, queries: QueryTensors, neighbours: Neighbours, quota: Quota | None
+    pool: PoolTensors, queries: QueryTensors, neighbours: Neighbours, settings: Settings
 ) -> Candidates:
-    """The nearest rows of each query and, where a quota asks for an output, the nearest rows with that output."""
-    if quota is None:
-        return Candidates(neighbours.index, neighbours.valid)
-    index, valid = [neighbours.index], [neighbours.valid]
+    """The nearest rows of each query and, where a quota asks for an output, the nearest rows with that output.
+
+    Those that are not similar enough to their query may not be chosen.
+    """
+    found = Candidates(neighbours.index, neighbours.valid)
+    if settings.quota is not None:
+        found = _add_demanded_outputs(pool, queries, found, settings.quota)
+    least = settings.search.min_similarity
+    if least is None:
+        return found
+    return replace(found, valid=found.valid & find_similar(pool, queries, found.index, least))
+
+
+def _add_demanded_outputs(pool: PoolTensors, queries: QueryTensors, nearest: Candidates, quota: Quota) -> Candidates:
+    """With the nearest rows of each output that the quota asks for."""
+    index, valid = [nearest.index], [nearest.valid]
     limits = output_limits(pool, quota)
     if any(limits.least):
         similarity = (queries.q @ pool.x.T).masked_fill(~find_allowed_rows(pool, queries), -torch.inf)
         for code, least in enumerate(limits.least):
             with_output = similarity.masked_fill(limits.code != code, -torch.inf)
             top = with_output.topk(min(least, len(pool)), dim=-1)
-            is_new = ~(top.indices[..., None] == neighbours.index[:, None, :]).any(-1)
+            is_new = ~(top.indices[..., None] == nearest.index[:, None, :]).any(-1)
             index.append(top.indices)
             valid.append(top.values.isfinite() & is_new)
     all_index, all_valid = torch.cat(index, -1), torch.cat(valid, -1)
@@ -77,10 +94,3 @@ def find_static_candidates(pool: PoolTensors, queries: QueryTensors, size: int) 
         rows = torch.tensor(sorted(take_nearest_in_turn(similarity, size)), device=pool.x.device)
     rows = pool.sort_rows(rows)
     return Candidates(rows[None], torch.ones_like(rows, dtype=torch.bool)[None])
-
-
-def find_nearest_on_average(pool: PoolTensors, queries: QueryTensors, k: int) -> Tensor:
-    """The k rows nearest to the queries on average, nearest last, ``[1, k]``: what a plain selector would show."""
-    similarity = (queries.q @ pool.x.T).mean(0, keepdim=True)
-    similarity = similarity.masked_fill(~find_allowed_rows(pool, queries).any(0), -torch.inf)
-    return similarity.topk(min(k, len(pool)), dim=-1).indices.flip(-1)

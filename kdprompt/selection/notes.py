@@ -25,10 +25,11 @@ def list_notes(
         shortage: Why there are fewer than k, where that is known.
     """
     settings, shown = context.settings, [context.pool.demonstration(row) for row in rows]
-    if settings.k != "auto" and len(shown) < settings.k:
+    if shortage:
+        yield shortage
+    elif settings.k != "auto" and len(shown) < settings.k:
         yield (
-            shortage
-            or f"{len(shown)} of {settings.k} demonstrations: no more fit the budget, the quotas, the task and the "
+            f"{len(shown)} of {settings.k} demonstrations: no more fit the budget, the quotas, the task and the "
             "permitted outputs without showing a duplicate or the query itself"
         )
     without = sum(member.output is None for member in shown)

@@ -98,7 +98,7 @@ class SelectionOrigin:
         candidates = (
             find_static_candidates(pool, self.encoded, context.settings.static.shortlist)
             if self.is_static
-            else find_query_candidates(pool, self.encoded, self._neighbours(), context.settings.quota)
+            else find_query_candidates(pool, self.encoded, self._neighbours(), context.settings)
         )
         return candidates, (self.encoded.q @ pool.x.T).mean(0)[candidates.index]
 

@@ -87,15 +87,18 @@ def _fill_short_prompts(
 ) -> dict[int, str]:
     """Why prompts ``rows: [b, K]`` hold fewer than k, after longer shortlists where the first held repeats alone.
 
+    Where k is ``"auto"``, why they hold none behind the prefix, if no example is similar enough.
+
     The rows change in place. Targets stay those of the first neighbours.
     """
     settings = context.settings
-    if settings.k == "auto":
+    if settings.k == "auto" and settings.search.min_similarity is None:
         return {}
-    short = ((rows >= 0).sum(-1) < settings.k).nonzero().squeeze(-1).tolist()
+    enough = len(prefix) + 1 if settings.k == "auto" else settings.k
+    short = ((rows >= 0).sum(-1) < enough).nonzero().squeeze(-1).tolist()
     shortages = {b: find_shortage(context, neighbours.part(slice(b, b + 1)), rows[b]) for b in short}
     size = neighbours.index.shape[1]
-    while (size := 4 * size) <= LONGEST:
+    while settings.k != "auto" and (size := 4 * size) <= LONGEST:
         ended = [b for b, shortage in shortages.items() if shortage.ends_with_the_shortlist]
         for start in range(0, len(ended), FEW):
             places = torch.tensor(ended[start : start + FEW], device=rows.device)
@@ -104,9 +107,7 @@ def _fill_short_prompts(
             rows[places] = solve_queries(context, first.queries, first, prefix, longer)
             for i, b in enumerate(places.tolist()):
                 shortages[b] = find_shortage(context, longer.part(slice(i, i + 1)), rows[b])
-    return {
-        b: describe_shortage(shortage, settings) for b, shortage in shortages.items() if shortage.shown < settings.k
-    }
+    return {b: describe_shortage(shortage, settings) for b, shortage in shortages.items() if shortage.shown < enough}
 
 
 def solve_queries(
@@ -116,7 +117,7 @@ def solve_queries(
     prefix: Tensor,
     options: Neighbours | None = None,
 ) -> Tensor:
-    """The set of least J for each of ``b`` queries, behind the prefix: rows of the pool in reading order ``[b, K]``.
+    """A set of small J for each of ``b`` queries, behind the prefix: rows of the pool in reading order ``[b, K]``.
 
     Args:
         context: The pool, the settings and J's parameters.
@@ -127,6 +128,6 @@ def solve_queries(
     """
     pool, parameters = context.tensors, context.parameters
     nearest = neighbours if options is None else options
-    candidates = find_query_candidates(pool, encoded, nearest, context.settings.quota).with_prefix(prefix)
+    candidates = find_query_candidates(pool, encoded, nearest, context.settings).with_prefix(prefix)
     target = estimate_target(pool, neighbours, context.regression, parameters.neighbourhood)
     return SelectionProblem.build(context, candidates, target).solve()

@@ -12,7 +12,7 @@ from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selection.result import Selection
 from kdprompt.settings import Settings
 
-__all__ = ["Prefix", "PrefixGroup", "find_prefix_rows", "group_by_prefix"]
+__all__ = ["Prefix", "PrefixGroup", "find_prefix_rows", "group_by_prefix", "list_ids"]
 
 Prefix = Selection | Sequence[str]
 
@@ -30,6 +30,17 @@ class PrefixGroup:
     prefix: Tensor
 
 
+def list_ids(prefix: Prefix) -> tuple[str, ...]:
+    """The ids of a prefix.
+
+    Raises:
+        QueryError: It is one text.
+    """
+    if isinstance(prefix, str):
+        raise QueryError(f"prefix must be a selection or several ids, got the text {prefix!r}; wrap it in a list")
+    return prefix.ids if isinstance(prefix, Selection) else tuple(prefix)
+
+
 def find_prefix_rows(pool: EmbeddedPool, ids: Sequence[str], settings: Settings) -> Tensor:
     """The rows of the pool's tensors of the demonstrations that every prompt begins with ``[c]``; c = 0 without one.
 
@@ -37,8 +48,6 @@ def find_prefix_rows(pool: EmbeddedPool, ids: Sequence[str], settings: Settings)
         PoolError: The pool has no such id.
         QueryError: There are more than k, or more than the budget holds, or one twice.
     """
-    if isinstance(ids, str):
-        raise QueryError(f"prefix must be a selection or several ids, got the text {ids!r}; wrap it in a list")
     if len(ids) > settings.largest_k:
         raise QueryError(f"the prefix must hold at most k = {settings.largest_k} demonstrations, got {len(ids)}")
     rows = [pool.find_row(ident) for ident in ids]
@@ -70,8 +79,7 @@ def group_by_prefix(
     """
     everyone = torch.arange(len(queries), device=queries.q.device)
     if given is not None:
-        ids = given.ids if isinstance(given, Selection) else given
-        return [PrefixGroup(everyone, find_prefix_rows(pool, ids, settings))]
+        return [PrefixGroup(everyone, find_prefix_rows(pool, list_ids(given), settings))]
     prefix = _find_usable_rows(pool, calibrated, settings)
     serves = ~(queries.excluded_text[:, None] == pool.tensors.text[prefix]).any(-1)
     if queries.permitted is not None:

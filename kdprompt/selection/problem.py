@@ -70,7 +70,7 @@ class SelectionProblem:
         return isinstance(self.settings.query_order, ByObjective)
 
     def solve(self, valid: Tensor | None = None) -> Tensor:
-        """The set of least J, by greedy search, choice of length, and swaps.
+        """A set of small J, by greedy search, choice of length, and swaps: a local minimum.
 
         Args:
             valid: Which candidates may be chosen ``[b, L]``; None: all that are valid.

@@ -22,15 +22,17 @@ class Shortage:
 
     Attributes:
         shown: Demonstrations of the prompt.
-        considered: Candidates of the query: the nearest ones.
-        allowed: Rows of the pool that may serve the query.
+        considered: Candidates of the query: the nearest ones that are similar enough.
+        allowed: Rows of the pool that may serve the query and are similar enough.
         free: Candidates that repeat none of those shown, and are not shown.
+        nearest_below: Largest similarity of the rows that are not similar enough; None where there are none.
     """
 
     shown: int
     considered: int
     allowed: int
     free: int
+    nearest_below: float | None = None
 
     @property
     def ends_with_the_shortlist(self) -> bool:
@@ -46,16 +48,27 @@ def find_shortage(context: SelectionContext, neighbours: Neighbours, rows: Tenso
         neighbours: The query and its candidates, as one row.
         rows: The prompt's rows of the pool ``[K]``, −1 pads.
     """
-    shown = rows[rows >= 0]
+    shown, queries, pool = rows[rows >= 0], neighbours.queries, context.tensors
     candidates = neighbours.index[0][neighbours.valid[0]]
+    allowed = find_allowed_rows(pool, queries)[0]
+    nearest_below, least = None, context.settings.search.min_similarity
+    if least is not None:
+        similarity = pool.x @ queries.q[0]
+        below = similarity[allowed & (similarity < least)]
+        nearest_below = float(below.max()) if len(below) else None
+        allowed &= similarity >= least
+        candidates = candidates[similarity[candidates] >= least]
     both = torch.cat([candidates, shown])
     repeats = find_repeats(context, both[None])[0, : len(candidates), len(candidates) :].any(-1)
-    allowed = int(find_allowed_rows(context.tensors, neighbours.queries).sum())
-    return Shortage(len(shown), len(candidates), allowed, int((~repeats).sum()))
+    return Shortage(len(shown), len(candidates), int(allowed.sum()), int((~repeats).sum()), nearest_below)
 
 
 def describe_shortage(shortage: Shortage, settings: Settings) -> str:
-    """The reason, in words."""
+    """The reason, in words; empty where k is ``"auto"`` and a prompt is short because J says so."""
+    if shortage.free == 0 and shortage.nearest_below is not None and shortage.considered >= shortage.allowed:
+        return _describe_floor(shortage, settings)
+    if settings.k == "auto":
+        return ""
     begin = f"{shortage.shown} of {settings.k} demonstrations: "
     repeats = f"repeats one that is shown (the same text, or a cosine of at least {settings.search.near_duplicate:g})"
     if shortage.free > 0:
@@ -73,3 +86,13 @@ def describe_shortage(shortage: Shortage, settings: Settings) -> str:
             "the query itself"
         )
     return begin + f"each of the other examples that may be shown {repeats}"
+
+
+def _describe_floor(shortage: Shortage, settings: Settings) -> str:
+    """That no example is similar enough, or no further one."""
+    least = settings.search.min_similarity
+    below = f"{shortage.nearest_below:.2f} to the query, below SearchSettings(min_similarity={least:g})"
+    if shortage.shown == 0:
+        return f"no example fits: the most similar one has a similarity of {below}; the prompt is empty"
+    asked = "" if settings.k == "auto" else f" of {settings.k}"
+    return f"{shortage.shown}{asked} demonstrations: no other example fits; the next has a similarity of {below}"

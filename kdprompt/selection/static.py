@@ -31,7 +31,7 @@ def find_sample_neighbours(context: SelectionContext, sample: QuerySample) -> Ne
 
 
 def solve_sample(context: SelectionContext, sample: QuerySample, neighbours: Neighbours) -> Tensor:
-    """The set of least J for the whole sample: rows of the pool in reading order ``[1, K]``."""
+    """A set of small J for the whole sample: rows of the pool in reading order ``[1, K]``."""
     pool = context.tensors
     target = estimate_sample_target(pool, neighbours, context.regression)
     if _weighs_means_alone(context):
@@ -49,7 +49,7 @@ def _weighs_means_alone(context: SelectionContext) -> bool:
 
 
 def _solve_by_means(context: SelectionContext, queries: QueryTensors, target: Target) -> Tensor:
-    """The set of least MMD among all rows: rows of the pool in reading order ``[1, K]``."""
+    """A set of small MMD among all rows: rows of the pool in reading order ``[1, K]``."""
     pool, parameters, settings = context.tensors, context.parameters, context.settings
     problem = MeanProblem(
         x=pool.x,

@@ -127,6 +127,17 @@ def test_budget_is_kept(queries, tmp_path):
     assert all(0 < row["tokens"] <= 60 for row in rows)
 
 
+def test_a_query_that_no_example_fits_gets_none(tmp_path):
+    output = tmp_path / "floor.jsonl"
+    asked = ("--query", "why was I charged twice", "--query", "who won the match last night")
+    invoke("select", "--pool", POOL, *asked, "--min-similarity", "0.3", "--output", output)
+    full, empty = (json.loads(line) for line in output.read_text().splitlines())
+    assert len(full["examples"]) == 4 and any("no other example fits" in note for note in full["notes"])
+    assert empty["examples"] == []
+    assert any(note.startswith("no example fits") for note in empty["notes"])
+    assert invoke("select", "--pool", POOL, *asked, "--min-similarity", "1.5").exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [

@@ -175,7 +175,9 @@ def gain_of_best_swap(selector, query, selection):
     encoded = pool.encode(pool.parse_queries([query]), settings)
     neighbours = find_neighbours(pool.tensors, encoded, settings.search.shortlist)
     target = estimate_target(pool.tensors, neighbours, context.regression, context.parameters.neighbourhood)
-    problem = SelectionProblem.build(context, find_query_candidates(pool.tensors, encoded, neighbours, None), target)
+    problem = SelectionProblem.build(
+        context, find_query_candidates(pool.tensors, encoded, neighbours, context.settings), target
+    )
     rows = torch.tensor([[pool.find_row(ident) for ident in selection.ids]], device=neighbours.index.device)
     chosen = (problem.candidates.index[:, None, :] == rows[..., None]).to(torch.uint8).argmax(-1)
     before = least = problem.objective.terms(problem.objective.state(chosen)).total

@@ -457,7 +457,7 @@ def brute_of(selector, world, setting, queries, dtype, *, static=False):
 
 
 def nearest_of(brute, queries, k):
-    """Rows nearest to the queries on average that may serve one of them, nearest last."""
+    """Rows nearest to the queries on average that may serve one of them and repeat no nearer one, nearest last."""
     rows = brute.rows
     mean = sum(p.x for p in brute.points) / len(brute.points)
     allowed = [
@@ -470,7 +470,11 @@ def nearest_of(brute, queries, k):
             for q in queries
         )
     ]
-    return sorted(allowed, key=lambda i: -float(rows.x[i] @ mean))[:k][::-1]
+    near = []
+    for i in sorted(allowed, key=lambda i: -float(rows.x[i] @ mean)):
+        repeats = any(plain(rows.texts[i]) == plain(rows.texts[j]) or rows.x[i] @ rows.x[j] >= 0.95 for j in near)
+        near += [] if repeats else [i]
+    return near[:k][::-1]
 
 
 def compare(found, expected, dtype):

@@ -76,3 +76,68 @@ def test_a_shortlist_that_cannot_grow_further_is_named(monkeypatch):
     found = choose("equal query", EQUAL + OTHERS, mostly_equal, k=3)
     (note,) = [each for each in found.notes if "demonstrations:" in each]
     assert len(found) == 1 and "each of the 8 nearest examples, the shortlist" in note
+
+
+# -- a floor of similarity ----------------------------------------------------------------------------------------
+
+
+def similarities(query):
+    """Cosine of the query to each of the pool's examples, by id."""
+    x = torch.nn.functional.normalize(VECTORS.double(), dim=1)
+    return {f"t {i}": float(x[i] @ x[int(query.split()[1])]) for i in range(20)}
+
+
+def with_floor(least, **more):
+    return choose(search=SearchSettings(shortlist=8, lexical_share=0.0, min_similarity=least), **more)
+
+
+@pytest.mark.parametrize("more", [{}, {"quota": Quota(most=9, least={"a": 1})}], ids=["free", "a quota"])
+@pytest.mark.parametrize("least", [-1.0, 0.0, 0.2, 0.4, 0.5, 0.9])
+def test_nothing_below_the_floor_is_shown_and_the_note_says_so(least, more):
+    found, cosine = with_floor(least, k=4, **more), similarities("t 20")
+    fits = [text for text, value in cosine.items() if value >= least]
+    assert {d.input for d in found.demonstrations} <= set(fits) and len(found) == min(4, len(fits))
+    notes = [note for note in found.notes if "fits" in note]
+    below = f"{max(value for value in cosine.values() if value < least):.2f}" if len(fits) < 20 else None
+    if len(fits) >= 4:
+        assert notes == []
+    elif fits:
+        assert notes == [
+            f"{len(fits)} of 4 demonstrations: no other example fits; the next has a similarity of {below} to the "
+            f"query, below SearchSettings(min_similarity={least})"
+        ]
+    else:
+        assert notes == [
+            f"no example fits: the most similar one has a similarity of {below} to the query, below "
+            f"SearchSettings(min_similarity={least}); the prompt is empty"
+        ]
+
+
+def test_with_k_auto_a_prompt_that_the_floor_empties_has_the_note_and_one_that_j_empties_has_none():
+    search = SearchSettings(shortlist=8, lexical_share=0.0, min_similarity=0.9)
+    settings = Settings(k="auto", search=search, calibrate=False)
+    selector = DistillationSelector.from_examples(POOL, by_number, settings=settings)
+    floored, free = selector.select_batch(["t 20", "t 3 again"])
+    assert len(floored) == 0 and any(note.startswith("no example fits") for note in floored.notes)
+    assert len(free) <= 1 and not any("fits" in note for note in free.notes)
+    assert [d.input for d in selector.select("t 3 again", k=1).demonstrations] == ["t 3"]
+
+
+def test_nearest_neighbours_keep_the_floor_and_a_prefix_stands_below_it():
+    search = SearchSettings(shortlist=8, lexical_share=0.0, min_similarity=0.4)
+    selector = DistillationSelector.from_examples(
+        POOL, by_number, settings=Settings(k=4, search=search, calibrate=False)
+    )
+    cosine = similarities("t 20")
+    far = min(cosine, key=cosine.__getitem__)
+    prefix = [d.id for d in selector.pool if d.input == far]
+    found = selector.select("t 20", prefix=prefix)
+    assert found.ids[0] == prefix[0] and all(cosine[d.input] >= 0.4 for d in found.demonstrations[1:])
+    nearest = selector.explain("t 20").nearest_ids
+    assert nearest and all(cosine[selector.pool[selector.pool.index(ident)].input] >= 0.4 for ident in nearest)
+
+
+@pytest.mark.parametrize("least", [-1.1, 1.5, float("nan"), "half"])
+def test_a_floor_that_is_no_cosine_is_refused(least):
+    with pytest.raises(ValueError, match="min_similarity"):
+        SearchSettings(min_similarity=least)
