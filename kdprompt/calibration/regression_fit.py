@@ -2,7 +2,8 @@
 
 Wrong labels in the pool make every label look less sure than it is. So labels are also taken for a mixture of what the
 regression says and of chance; of few labels the two cannot be told apart, so chance must first be worth a little, and
-where it might be there more rows are left out.
+where it might be there more rows are left out: 2,048 of pools of up to 32,768, fewer of larger ones, whose rows each
+cost more, down to 512 from 131,072 on.
 """
 
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from torch import Tensor
 
 from kdprompt.calibration.pseudo_queries import encode_rows
 from kdprompt.objective.regression import SMALLEST_SHARE, KernelRegression, RidgePart
-from kdprompt.objective.target import score_labels
-from kdprompt.pool.neighbours import Neighbours, find_neighbours
+from kdprompt.objective.target import CHUNK, estimate_query_target, score_labels
+from kdprompt.pool.neighbours import Neighbours, find_neighbours, take_rows
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.settings import Settings
@@ -25,6 +26,7 @@ __all__ = ["HELD_OUT", "fit_regression"]
 
 HELD_OUT = 512
 HELD_OUT_FOR_NOISE = 2048
+PAIRS_FOR_NOISE = 1 << 26  # of these rows with the pool, at most
 FEWEST_FOR_NOISE = 256  # labels below which noise is not told from inputs that are hard
 NOISE_PRIOR = 2.0  # labels that are taken to be no chance beforehand
 SMALLEST = 8  # pool below which nothing is fitted
@@ -46,7 +48,7 @@ def fit_regression(pool: PoolTensors, settings: Settings, generator: torch.Gener
     order = torch.randperm(len(pool), generator=generator).to(pool.x.device)
     rows = order[:HELD_OUT]
     neighbours = find_neighbours(pool, encode_rows(pool, rows), settings.search.shortlist)
-    similarity = (pool.x[neighbours.index] @ neighbours.q[..., None]).squeeze(-1)
+    similarity = (take_rows(pool.x, neighbours.index) @ neighbours.q[..., None]).squeeze(-1)
     fit = fit_by_leave_one_out(
         similarity.masked_fill(~neighbours.valid, -torch.inf),
         pool.v[neighbours.index],
@@ -60,10 +62,19 @@ def fit_regression(pool: PoolTensors, settings: Settings, generator: torch.Gener
     cases = _LabelCases.build(pool, regression, neighbours, rows)
     ridge = _fit_ridge(pool, cases)
     if ridge is not None and cases.fit(pool, ridge.penalty, 0.0).noise > 0:
-        more = order[:HELD_OUT_FOR_NOISE]
-        neighbours = find_neighbours(pool, encode_rows(pool, more), settings.search.shortlist)
+        more = order[: max(HELD_OUT, min(HELD_OUT_FOR_NOISE, PAIRS_FOR_NOISE // len(pool)))]
+        neighbours = _look_up_more(pool, neighbours, more, settings.search.shortlist)
         ridge = _fit_noise(pool, _LabelCases.build(pool, regression, neighbours, more)) or ridge
     return KernelRegression(regression.kernel, fit.shrinkage, ridge)
+
+
+def _look_up_more(pool: PoolTensors, known: Neighbours, rows: Tensor, size: int) -> Neighbours:
+    """The neighbours of rows of the pool, of the first of which they are known."""
+    if len(rows) == len(known):
+        return known
+    others = find_neighbours(pool, encode_rows(pool, rows[len(known) :]), size)
+    index, valid = torch.cat([known.index, others.index]), torch.cat([known.valid, others.valid])
+    return Neighbours(index, valid, encode_rows(pool, rows))
 
 
 @dataclass(frozen=True)
@@ -90,10 +101,10 @@ class _LabelCases:
     ) -> "_LabelCases":
         """Takes rows of the pool whose neighbours are given."""
         labelled = pool.label[rows] >= 0
-        weights = regression.kernel(neighbours.q[:, None, :], pool.x[neighbours.index]).squeeze(1) * neighbours.valid
+        parts = [neighbours.part(slice(start, start + CHUNK)) for start in range(0, len(neighbours), CHUNK)]
+        shares = torch.cat([estimate_query_target(pool, part, regression).v[:, 0] for part in parts])
         prior = pool.prior(neighbours.task, neighbours.q)
-        shares, _ = regression(weights[:, None, :], pool.v[neighbours.index], prior)
-        log_shares = shares[:, 0].clamp_min(SMALLEST_SHARE).log()[labelled].cpu().double()
+        log_shares = shares.clamp_min(SMALLEST_SHARE).log()[labelled].cpu().double()
         labels, possible = pool.v[rows][labelled].cpu().double(), (prior > 0)[labelled].cpu()
         return cls(neighbours.queries, labelled, log_shares, labels, possible)
 

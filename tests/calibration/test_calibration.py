@@ -14,6 +14,7 @@ from kdprompt import (
     ObjectiveWeights,
     Pool,
 )
+from kdprompt.calibration import regression_fit
 from kdprompt.calibration.calibration import NEIGHBOURHOODS, OUTPUT_SHARES, READER_WEIGHTS, TOLERANCES, calibrate
 from kdprompt.calibration.pseudo_queries import PseudoQueries, encode_rows
 from kdprompt.objective.gram import compute_gram_blocks
@@ -341,6 +342,26 @@ def test_labels_drawn_at_random_are_told_from_those_that_the_inputs_speak_for():
     names = sorted({record["output"] for record in clean})
     true = torch.tensor([names.index(record["output"]) for record in clean])  # rows stand in the order of ids
     assert (believed.argmax(-1) == true).double().mean() > 0.95 > (features.label == true).double().mean()
+
+
+def test_noise_is_found_in_fewer_rows_of_a_large_pool(monkeypatch):
+    records, vectors, _ = world(n=800, spread=0.2, flipped=0.4)
+    features = featured(records, vectors)
+    rows_of = []
+    build = regression_fit._LabelCases.build
+
+    def note(pool, regression, neighbours, rows):
+        rows_of.append(len(rows))
+        expected = find_neighbours(pool, encode_rows(pool, rows), SETTINGS.search.shortlist)
+        assert torch.equal(neighbours.index, expected.index) and torch.equal(neighbours.valid, expected.valid)
+        assert torch.equal(neighbours.q, expected.q)
+        return build(pool, regression, neighbours, rows)
+
+    monkeypatch.setattr(regression_fit._LabelCases, "build", note)
+    for pairs in (regression_fit.PAIRS_FOR_NOISE, 600 * 800, 0):
+        monkeypatch.setattr(regression_fit, "PAIRS_FOR_NOISE", pairs)
+        assert calibrate(features, SETTINGS).regression.ridge.noise == pytest.approx(0.4, abs=0.12)
+    assert rows_of == [512, 800, 512, 600, 512, 512]
 
 
 @pytest.mark.parametrize(("n", "flipped"), [(800, 0.0), (120, 0.3)], ids=["no noise", "too few to tell"])

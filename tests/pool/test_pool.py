@@ -1,10 +1,13 @@
 """Records in, pools out: what is accepted, how it is rendered, and which example, key or line an error names."""
 
+import copy
 import json
+import pickle
 import threading
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from kdprompt import (
     Demonstration,
@@ -42,6 +45,24 @@ def test_records_become_demonstrations_in_their_order():
     assert [d.task for d in pool] == ["sums", "products", None]
     assert [d.fields for d in pool] == RECORDS
     assert len(pool) == 3 and repr(pool) == "Pool(3 demonstrations)"
+
+
+@pytest.mark.parametrize("output", ["y", None])
+def test_a_demonstration_of_texts_is_the_one_that_pydantic_validates(output):
+    fields = {"input": "x", "more": [1]}
+    fast = Demonstration.of_texts("i", "x", output, None, fields)
+    slow = Demonstration(id="i", input="x", output=output, task=None, fields=fields)
+    assert fast == slow and repr(fast) == repr(slow) and fast.model_dump_json() == slow.model_dump_json()
+    assert fast.model_fields_set == slow.model_fields_set and fast.model_extra is None
+    assert copy.deepcopy(fast) == pickle.loads(pickle.dumps(fast)) == slow
+    assert fast.model_copy(update={"id": "j"}).id == "j"
+
+
+@pytest.mark.parametrize("wrong", [{"ident": 1}, {"text": None}, {"output": 2}, {"task": 3}, {"fields": {4: "x"}}])
+def test_what_is_no_text_is_validated(wrong):
+    texts = {"ident": "i", "text": "x", "output": None, "task": None, "fields": {}}
+    with pytest.raises(ValidationError):
+        Demonstration.of_texts(**{**texts, **wrong})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdprompt.theory.reader_model import combine_knowledge, expected_log_loss, pool_evidence, reader_log_probs
+from kdprompt.theory.reader_model import (
+    combine_knowledge,
+    expected_log_loss,
+    log_softmax_of_few,
+    pool_evidence,
+    reader_log_probs,
+)
 
 seeds = st.integers(0, 10_000)
 some = settings(max_examples=60, deadline=None)
@@ -142,3 +148,13 @@ def test_leading_dimensions_are_a_loop(device, dtype):
     together = expected_log_loss(target, reader_log_probs(base, t["shown"], t["last"], *constants[1:]))
     alone = [float(expected_log_loss(*compute(case, device, dtype))) for case in cases]
     np.testing.assert_allclose(together.cpu(), alone, rtol=1e-4 if dtype is torch.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 7, 15, 16, 40])
+@pytest.mark.parametrize("leading", [(), (3,), (2, 5, 1)])
+def test_the_softmax_of_few_outputs_is_that_of_torch(outputs, leading, device, dtype):
+    logits = torch.randn(*leading, outputs, generator=torch.Generator().manual_seed(outputs)).to(device, dtype)
+    logits[..., outputs // 2 + 1 :] = -torch.inf
+    found, expected = log_softmax_of_few(logits), logits.log_softmax(-1)
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, rtol=0, atol=16 * torch.finfo(dtype).eps)
