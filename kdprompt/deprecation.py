@@ -7,7 +7,7 @@ from operator import attrgetter
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-__all__ = ["keep_attributes", "rename_argument", "resolve_renamed", "warn_renamed"]
+__all__ = ["FormerAttribute", "keep_attributes", "rename_argument", "resolve_renamed", "warn_renamed"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -44,6 +44,10 @@ def resolve_renamed(module: ModuleType, name: str, renamed: Mapping[str, str]) -
     return getattr(module, new)
 
 
+class FormerAttribute(property):
+    """An attribute under its former name; ``dir`` leaves it out."""
+
+
 def keep_attributes(owner: type, renamed: Mapping[str, str]) -> None:
     """Gives a class its former attributes: each warns and reads the present one.
 
@@ -57,7 +61,7 @@ def keep_attributes(owner: type, renamed: Mapping[str, str]) -> None:
             warn_renamed(f"{owner.__name__}.{old}", new, stacklevel=3)
             return attrgetter(new)(instance)
 
-        return property(read, doc=f"Deprecated: use ``{new}``.")
+        return FormerAttribute(read, doc=f"Deprecated: use ``{new}``.")
 
     for old, new in renamed.items():
         setattr(owner, old, follow(old, new))

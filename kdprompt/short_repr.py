@@ -1,11 +1,22 @@
-"""What objects print in a console or a notebook: one line that says what they are, not all that they hold."""
+"""What objects show in a console or a notebook: one line that says what they are, and the names that people use."""
 
+import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-__all__ = ["ChangedFields", "OneLine", "shorten"]
+from kdprompt.deprecation import FormerAttribute
+
+if TYPE_CHECKING:  # the type checker needs its name, which is private
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
+__all__ = ["ChangedFields", "OneLine", "Record", "shorten"]
+
+USED = {"model_copy", "model_dump", "model_dump_json"}  # of what pydantic gives to every record
+MACHINERY = set(dir(BaseModel)) - set(dir(object))
 
 
 def shorten(text: str, width: int = 60) -> str:
@@ -19,7 +30,23 @@ def shorten(text: str, width: int = 60) -> str:
     return line if len(line) <= width else f"{line[: width - 1].rstrip()}…"
 
 
-class OneLine(BaseModel):
+class _RecordClass(ModelMetaclass):
+    """The class of records: ``dir`` and ``help`` of a record say what it is for, not how pydantic makes it."""
+
+    def __dir__(cls) -> list[str]:
+        names = {name for name in super().__dir__() if not name.startswith("_") or name in dir(object)}
+        former = {name for name in names if type(inspect.getattr_static(cls, name, None)) is FormerAttribute}
+        return sorted(names - MACHINERY - former)
+
+
+class Record(BaseModel, metaclass=_RecordClass):
+    """A pydantic model whose ``dir`` and ``help`` are short; what they leave out works as ever."""
+
+    def __dir__(self) -> list[str]:
+        return sorted({*dir(type(self)), *type(self).model_fields, *USED})
+
+
+class OneLine(Record):
     """A record that ``print`` shows as a console does."""
 
     def __str__(self) -> str:

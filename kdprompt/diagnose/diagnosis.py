@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from kdprompt.short_repr import Record
 
 __all__ = ["SEVERITIES", "Diagnosis", "Finding", "Instance", "Severity"]
 
@@ -10,7 +12,7 @@ Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 
-class Instance(BaseModel):
+class Instance(Record):
     """One case of a finding.
 
     Attributes:
@@ -30,7 +32,7 @@ class Instance(BaseModel):
     score: float | None = None
 
 
-class Finding(BaseModel):
+class Finding(Record):
     """Something that may be wrong with a pool.
 
     Attributes:
@@ -50,7 +52,7 @@ class Finding(BaseModel):
     instances: tuple[Instance, ...] = ()
 
 
-class Diagnosis(BaseModel):
+class Diagnosis(Record):
     """All that was found in a pool.
 
     Attributes:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from kdprompt.defaults import DEFAULT_K
@@ -21,13 +21,14 @@ from kdprompt.diagnose.output_checks import find_imbalance, find_missing_outputs
 from kdprompt.diagnose.pool_coverage import measure_coverage
 from kdprompt.diagnose.task_mixture import find_task_mixture
 from kdprompt.pool.pool import Pool
+from kdprompt.short_repr import Record
 
 __all__ = ["DoctorSettings", "diagnose_pool"]
 
 WORST = 20  # badly covered queries that are named
 
 
-class DoctorSettings(BaseModel):
+class DoctorSettings(Record):
     """What counts as a finding.
 
     Attributes:

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict, Field
+
+from kdprompt.short_repr import Record
 
 __all__ = ["NO_READER", "AnsweredPrompt", "Cell", "Latency"]
 
 NO_READER = "no language model"
 
 
-class Latency(BaseModel):
+class Latency(Record):
     """Duration of the selection, the embedding of queries not included.
 
     Attributes:
@@ -32,7 +34,7 @@ class Latency(BaseModel):
         return cls(**{name: fmean(getattr(one, name) for one in latencies) for name in cls.model_fields})
 
 
-class AnsweredPrompt(BaseModel):
+class AnsweredPrompt(Record):
     """One query of a cell with its prompt and its answer, as text.
 
     Attributes:
@@ -56,7 +58,7 @@ class AnsweredPrompt(BaseModel):
     log_loss: float | None = None
 
 
-class Cell(BaseModel):
+class Cell(Record):
     """One selector on one data set, suite and k, with one reader: numbers of each of m queries, means over the draws.
 
     Attributes:
@@ -94,8 +96,8 @@ class Cell(BaseModel):
     calibration_error: float | None
     latency: Latency
     reader: str = ""
-    one_output: list[float] = []
-    answered: list[AnsweredPrompt] = []
+    one_output: list[float] = Field(default_factory=list)
+    answered: list[AnsweredPrompt] = Field(default_factory=list)
 
     def with_answers(self, answered: Sequence[AnsweredPrompt]) -> Self:
         """The same cell with some of its queries as text, in the order of the queries."""

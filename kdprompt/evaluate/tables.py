@@ -6,17 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from kdprompt.evaluate.cell import NO_READER, Cell
 from kdprompt.evaluate.statistics import PairedComparison, compare, correct_by_holm, mean_interval
+from kdprompt.short_repr import Record
 
 __all__ = ["Results", "Row", "Table", "join_results", "summarise"]
 
 FROZEN = ConfigDict(frozen=True)
 
 
-class Row(BaseModel):
+class Row(Record):
     """One selector in a table; means over the queries.
 
     Attributes:
@@ -62,7 +63,7 @@ class Row(BaseModel):
     one_output: float | None = None
 
 
-class Table(BaseModel):
+class Table(Record):
     """All selectors on one data set, suite and k, with one reader; rows without a reader stand in the tables of all.
 
     Attributes:
@@ -86,7 +87,7 @@ class Table(BaseModel):
     reader: str = ""
 
 
-class Results(BaseModel):
+class Results(Record):
     """A whole benchmark.
 
     Attributes:

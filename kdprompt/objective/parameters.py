@@ -7,11 +7,11 @@ parameter to calibration.
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from kdprompt.deprecation import keep_attributes
 from kdprompt.objective.reader_profile import CAPABLE_READER, ReaderProfile
-from kdprompt.short_repr import ChangedFields
+from kdprompt.short_repr import ChangedFields, Record
 from kdprompt.theory.kernels import Kernel
 
 __all__ = ["ObjectiveParameters", "ObjectiveSettings", "ObjectiveWeights"]
@@ -38,7 +38,7 @@ class ObjectiveWeights:
     reader: Weight = 0.0
 
 
-class ObjectiveParameters(BaseModel):
+class ObjectiveParameters(Record):
     """Everything that J depends on beside the pool and the queries.
 
     Attributes:

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
+
+from kdprompt.short_repr import Record
 
 __all__ = ["CAPABLE_READER", "ReaderProfile", "read_profile"]
 
 
-class ReaderProfile(BaseModel):
+class ReaderProfile(Record):
     """How a model weighs what it knows and what it is shown (R9).
 
     Attributes:

@@ -12,9 +12,10 @@ from difflib import get_close_matches
 from json.encoder import encode_basestring
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from kdprompt.errors import MissingKeyError
+from kdprompt.short_repr import Record
 
 __all__ = ["Demonstration", "Query", "Schema", "copy_fields", "normalise_text", "render_value", "suggest"]
 
@@ -120,7 +121,7 @@ def normalise_text(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-class Demonstration(BaseModel):
+class Demonstration(Record):
     """One example that may be shown to the model.
 
     Attributes:
@@ -164,7 +165,7 @@ class Demonstration(BaseModel):
         return made
 
 
-class Query(BaseModel):
+class Query(Record):
     """What the product was asked.
 
     Attributes:
@@ -183,7 +184,7 @@ class Query(BaseModel):
     own: Mapping[str, float] | None = None
 
 
-class Schema(BaseModel):
+class Schema(Record):
     """Which keys of an example hold what.
 
     Attributes:

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pydantic import BaseModel, PrivateAttr
 
+from kdprompt.short_repr import Record
+
 __all__ = ["FieldSource", "LateFields"]
 
 STORED = BaseModel.__dict__["__dict__"]  # the fields that a record holds now, whatever ``__dict__`` says
@@ -19,7 +21,7 @@ class FieldSource(Protocol):
         """Lets go of what they are computed from."""
 
 
-class LateFields(BaseModel):
+class LateFields(Record):
     """A record that may come without some of its fields; they are computed when the first of them is looked at.
 
     Nobody sees it incomplete: one field is looked up by ``__getattr__`` where it is missing, and all that takes the

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from kdprompt.deprecation import keep_attributes
 from kdprompt.errors import QueryError
@@ -15,7 +15,7 @@ from kdprompt.pool.prompt import PromptTemplate, to_messages
 from kdprompt.pool.records import Demonstration, Query
 from kdprompt.selection.late_fields import FieldSource, LateFields
 from kdprompt.selection.origin import SelectionOrigin
-from kdprompt.short_repr import OneLine, shorten
+from kdprompt.short_repr import OneLine, Record, shorten
 from kdprompt.theory.bounds import Bound
 
 __all__ = ["ChosenDemonstration", "OutputEvidence", "Selection", "SelectionSource", "TermValues"]
@@ -34,7 +34,7 @@ FORMER_NAMES = {
 }
 
 
-class TermValues(BaseModel):
+class TermValues(Record):
     """The terms of J, unweighted, and J.
 
     Attributes:
@@ -54,7 +54,7 @@ class TermValues(BaseModel):
     total: float
 
 
-class OutputEvidence(BaseModel):
+class OutputEvidence(Record):
     """What speaks for one output, in nats, and what the reader is expected to answer (R9).
 
     For a static prompt the numbers are means over the queries, ``pool`` and ``own`` over those that permit the output.
