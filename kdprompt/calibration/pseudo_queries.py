@@ -6,6 +6,7 @@ prompt that votes as one gains where it is right and loses as much as a reader f
 is scored by the squared distance of the nearest output that is shown.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -133,25 +134,33 @@ class PseudoQueries:
             k: Most demonstrations.
             adaptive: Whether J chooses how many.
         """
-        blocks: dict[Kernel, GramBlocks] = {}
         results = []
+        for option, objective in self._build_objectives(options):
+            path = greedy_search(objective, self.constraints, k)
+            chosen = cut_path(path, option.tolerance) if adaptive else path.chosen
+            if objective.reader is None:
+                results.append(self._score_text(option, chosen))
+            else:
+                results.append(self._score_labels(option, objective.reader, chosen))
+        return results
+
+    def _build_objectives(self, options: list[ObjectiveParameters]) -> Iterator[tuple[ObjectiveParameters, Objective]]:
+        """J of each option; what options that follow one another share is computed once."""
+        blocks: dict[Kernel, GramBlocks] = {}
+        objectives: dict[tuple[float, float], Objective] = {}
+        reader, profile = None, None
         for option in options:
             if option.kernel not in blocks:
                 computed = compute_gram_blocks(option.kernel, self.x, self.v, self.target, self.value_radius)
-                blocks = {option.kernel: computed}
-            target = self.target.with_neighbourhood(option.neighbourhood)
-            blocks_of_option = replace(blocks[option.kernel], target=target)
-            reader = None
-            if self.outputs is not None:
-                reader = ReaderLoss.build(target, option.profile, self.outputs, self.own_estimate)
-            objective = Objective.build(blocks_of_option, option.output_share, option.weights, reader)
-            path = greedy_search(objective, self.constraints, k)
-            chosen = cut_path(path, option.tolerance) if adaptive else path.chosen
-            if reader is None:
-                results.append(self._score_text(option, chosen))
-            else:
-                results.append(self._score_labels(option, reader, chosen))
-        return results
+                blocks, objectives = {option.kernel: computed}, {}
+            if self.outputs is not None and profile is not option.profile:
+                profile = option.profile
+                reader = ReaderLoss.build(self.target, profile, self.outputs, self.own_estimate)
+            key = option.output_share, option.neighbourhood
+            if key not in objectives:
+                of_option = replace(blocks[option.kernel], target=self.target.with_neighbourhood(option.neighbourhood))
+                objectives[key] = Objective.build(of_option, option.output_share, option.weights, reader)
+            yield option, replace(objectives[key], weights=option.weights, reader=reader)
 
     def _score_labels(self, option: ObjectiveParameters, reader: ReaderLoss, chosen: Tensor) -> tuple[Trial, Tensor]:
         """The log-loss on the true outputs that the reader is expected to have, any demonstration standing last."""

@@ -60,11 +60,12 @@ class DistinctRows:
     def build(cls, pool: Sequence[Demonstration]) -> "tuple[DistinctRows, list[int]]":
         """Rows in the order of ids, and the place in the pool of each."""
         ids = [shown.id for shown in pool]
+        contents = [(shown.input, shown.output, shown.task) for shown in pool]
         by_content: dict[Content, int] = {}
         repeats: dict[Content, list[str]] = {}
         places: list[int] = []
         for place in sorted(range(len(ids)), key=ids.__getitem__):
-            content = content_of(pool[place])
+            content = contents[place]
             row = by_content.setdefault(content, len(places))
             if row == len(places):
                 places.append(place)

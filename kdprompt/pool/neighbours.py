@@ -13,6 +13,7 @@ __all__ = ["Neighbours", "find_duplicates", "find_nearest", "find_neighbours", "
 CHUNK = 128  # queries whose similarities to the whole pool are held at a time,
 CELLS = 1 << 26  # and how many of these numbers at most
 SPARE = 32  # rows beyond those asked for, among which ties at the edge are settled
+FEW = 8  # of the nearest rows, which may be taken out of them
 TIE = 8  # times the rounding of a similarity: nearer ones tie
 
 
@@ -57,9 +58,9 @@ def find_neighbours(
 ) -> Neighbours:
     """Looks up the nearest rows that may serve each query, some queries at a time.
 
-    Only a task, permitted outputs or ``exclude`` need a mask of the whole pool. A query's own text, and rows where
-    nobody stands, are dropped from some more rows than are asked for; where those do not suffice, as where many rows
-    tie, the query is looked up again with all rows before the eye.
+    Only a task, permitted outputs or an ``exclude`` of many rows need a mask of the whole pool. A query's own text,
+    rows where nobody stands and a few that are excluded are dropped from some more rows than are asked for; where those
+    do not suffice, as where many rows tie, the query is looked up again with all rows before the eye.
 
     Args:
         pool: ``n`` rows.
@@ -68,9 +69,10 @@ def find_neighbours(
         exclude: Rows that may serve no query, boolean ``[n]``.
     """
     most = min(size, len(pool))  # rows where nobody stands are not counted
-    restricted = exclude is not None or queries.permitted is not None or bool((queries.task >= 0).any())
+    many = exclude is not None and int(exclude.sum()) * (size + SPARE) > FEW * len(pool.x)
+    restricted = many or queries.permitted is not None or bool((queries.task >= 0).any())
     drops_text = not restricted and bool((queries.excluded_text >= 0).any())
-    alive = None if restricted else pool.alive
+    alive = None if restricted else _join_alive(pool.alive, exclude)
     chunk = max(1, min(CHUNK, CELLS // max(len(pool), 1)))
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(queries), chunk):
@@ -94,6 +96,13 @@ def find_neighbours(
             allowed = _find_allowed(pool, part, exclude)
             index[again], valid[again] = find_nearest(pool.x, part.q, allowed, most, pool.rank)
     return Neighbours(index, valid, queries)
+
+
+def _join_alive(alive: Tensor | None, exclude: Tensor | None) -> Tensor | None:
+    """Where somebody stands who is not excluded ``[n]``; None: everywhere."""
+    if exclude is None:
+        return alive
+    return ~exclude if alive is None else alive & ~exclude
 
 
 def _find_allowed(pool: PoolTensors, queries: QueryTensors, exclude: Tensor | None) -> Tensor:

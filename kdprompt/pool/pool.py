@@ -6,11 +6,13 @@ records with rendered texts and stable ids. Every error names the example and th
 
 from bisect import bisect_left
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from kdprompt.errors import PoolError, QueryError
+from kdprompt.pool.distinct_rows import DistinctRows
 from kdprompt.pool.example_forms import list_examples, to_mapping
 from kdprompt.pool.files import read_records
 from kdprompt.pool.paused_collection import paused_collection
@@ -228,7 +230,13 @@ class Pool:
     @property
     def distinct(self) -> int:
         """How many different examples there are: repeats of input, output and task count once."""
-        return len({(shown.input, shown.output, shown.task) for shown in self})
+        return len(self.distinct_rows[1])
+
+    @cached_property
+    def distinct_rows(self) -> tuple[DistinctRows, list[int]]:
+        """Which of the examples are distinct, in the order of ids, and the place of each; built once."""
+        with paused_collection():
+            return DistinctRows.build(self.demonstrations)
 
     def index(self, ident: str) -> int:
         """The position of an id.

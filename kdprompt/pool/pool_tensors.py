@@ -16,6 +16,7 @@ from torch import Tensor
 from kdprompt.pool.distinct_rows import DistinctRows
 from kdprompt.pool.growing_rows import GrowingRows
 from kdprompt.pool.lexicon import Lexicon
+from kdprompt.pool.paused_collection import paused_collection
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Demonstration, normalise_text
 from kdprompt.pool.vectors import normalise_rows
@@ -138,19 +139,21 @@ def build_pool_tensors(
     Returns:
         One row a distinct (input, output, task), in the order of ids.
     """
-    rows, places = DistinctRows.build(pool.demonstrations)
-    records = [pool.demonstrations[place] for place in places]
+    shown, (rows, places) = pool.demonstrations, pool.distinct_rows
+    at = _to_column(places, vectors.device)
     text_codes: dict[str, int] = {}
-    texts = [text_codes.setdefault(normalise_text(record.input), len(text_codes)) for record in records]
-    tasks = tuple(sorted({record.task for record in records if record.task is not None}))
-    given = [label_of(record) for record in records]
+    with paused_collection():  # over the pool in its own order, in which it lies in memory
+        texts = [text_codes.setdefault(normalise_text(one.input), len(text_codes)) for one in shown]
+        given = [label_of(one) for one in shown]
     labels = tuple(sorted({label for label in given if label is not None}, key=order_of_label))
-    mode = choose_mode(len(labels), sum(label is not None for label in given), outputs)
+    tasks = tuple(sorted({one.task for one in shown if one.task is not None}))
     label_codes: dict[Label | None, int] = {None: -1, **{label: code for code, label in enumerate(labels)}}
     task_codes: dict[str | None, int] = {None: -1, **{task: code for code, task in enumerate(tasks)}}
-    label = _to_column((label_codes[of] for of in given), vectors.device)
-    task = _to_column((task_codes[record.task] for record in records), vectors.device)
-    x, lexicon = _join_words(encode_inputs(vectors, _to_column(places, vectors.device)), records, lexical_share)
+    label = _to_column((label_codes[of] for of in given), vectors.device)[at]
+    task = _to_column((task_codes[one.task] for one in shown), vectors.device)[at]
+    mode = choose_mode(len(labels), int((label >= 0).sum()), outputs)
+    records = [shown[place] for place in places] if mode == "text" or lexical_share else ()
+    x, lexicon = _join_words(encode_inputs(vectors, at), records, lexical_share)
     v = encode_values(mode, records, (label, len(labels)), (task, len(tasks)), x, embed_outputs)
     squared_norms, sums = summarise_values(v, task, len(tasks))
     return PoolTensors(
@@ -158,14 +161,14 @@ def build_pool_tensors(
         v=v,
         label=label,
         task=task,
-        text=_to_column(texts, vectors.device),
+        text=_to_column(texts, vectors.device)[at],
         rows=rows,
         tasks=tasks,
         labels=labels,
         text_codes=text_codes,
         output_mode=mode,
         value_radius=float(squared_norms.amax().sqrt()),
-        priors=sums / count_tasks(task, len(tasks), len(records))[:, None],
+        priors=sums / count_tasks(task, len(tasks), len(places))[:, None],
         lexicon=lexicon,
         memory=RowMemory(GrowingRows(x), GrowingRows(v), squared_norms, sums),
     )
@@ -208,7 +211,7 @@ def encode_inputs(vectors: Tensor, places: Tensor) -> Tensor:
     dtype = torch.promote_types(vectors.dtype, torch.float32)
     x = torch.empty(len(places), vectors.shape[-1], dtype=dtype, device=vectors.device)
     for start in range(0, len(places), CHUNK):
-        part = vectors[places[start : start + CHUNK]].to(dtype)
+        part = vectors.index_select(0, places[start : start + CHUNK]).to(dtype)
         x[start : start + CHUNK] = normalise_rows(part)
     return x
 
@@ -236,7 +239,7 @@ def encode_values(
     if mode == "text" and records:
         texts = [record.output or "" for record in records]
         return _text_values(embed_outputs(texts).to(like), texts, _one_hot(*task, like.dtype))
-    return like.new_ones(len(records), 1)
+    return like.new_ones(len(task[0]), 1)
 
 
 def summarise_values(v: Tensor, task: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
