@@ -8,7 +8,15 @@ from torch import Tensor
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
 
-__all__ = ["Neighbours", "find_duplicates", "find_nearest", "find_neighbours", "take_nearest_in_turn", "take_rows"]
+__all__ = [
+    "Neighbours",
+    "find_duplicates",
+    "find_nearest",
+    "find_neighbours",
+    "take_nearest",
+    "take_nearest_in_turn",
+    "take_rows",
+]
 
 CHUNK = 128  # queries whose similarities to the whole pool are held at a time,
 CELLS = 1 << 26  # and how many of these numbers at most
@@ -151,8 +159,12 @@ def find_nearest(x: Tensor, q: Tensor, allowed: Tensor, size: int, rank: Tensor 
     Returns:
         Row indices ``[b, L]`` and, where fewer than L rows are allowed, which of them are valid ``[b, L]``.
     """
-    similarity = (q @ x.T).masked_fill(~allowed, -torch.inf)
-    size = min(size, x.shape[0])
+    return take_nearest((q @ x.T).masked_fill(~allowed, -torch.inf), size, rank)
+
+
+def take_nearest(similarity: Tensor, size: int, rank: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """As ``find_nearest``, by similarities ``[b, n]`` that are at hand; −inf where a row may not serve a query."""
+    size = min(size, similarity.shape[-1])
     edge = similarity.topk(size, dim=-1).values[:, -1:]
     rounding = TIE * torch.finfo(similarity.dtype).eps
     inside = similarity > edge + rounding
@@ -164,7 +176,7 @@ def find_nearest(x: Tensor, q: Tensor, allowed: Tensor, size: int, rank: Tensor 
         turn = torch.where(inside, -1, torch.where(tied, rank, len(rank)))
         index = turn.topk(size, dim=-1, largest=False).indices
         index = index.gather(-1, rank[index].argsort(-1))
-    return index, allowed.gather(-1, index)
+    return index, similarity.gather(-1, index) > -torch.inf
 
 
 def find_duplicates(pool: PoolTensors, index: Tensor, threshold: float) -> Tensor:
@@ -182,14 +194,17 @@ def find_duplicates(pool: PoolTensors, index: Tensor, threshold: float) -> Tenso
     return (text[:, :, None] == text[:, None, :]) | (x @ x.transpose(-1, -2) >= threshold)
 
 
-def take_nearest_in_turn(similarity: Tensor, size: int) -> list[int]:
+def take_nearest_in_turn(similarity: Tensor, size: int, rank: Tensor | None = None) -> list[int]:
     """The nearest row of each query, then the second nearest of each, and so on, each row once.
 
     Args:
         similarity: Of ``m`` queries with ``n`` rows ``[m, n]``; −inf bars a row from a query.
         size: Most rows; fewer come back where the queries share their ``4·size/m`` nearest.
+        rank: Place of each row in the order of ids ``[n]``, the lowest of which comes first of rows as near; None: the
+            rows stand in it.
     """
     depth = -(-size // len(similarity))
-    nearest = similarity.topk(min(4 * depth, similarity.shape[-1]), dim=-1)
-    turns = nearest.indices.T[nearest.values.T.isfinite()].tolist()
+    index, valid = take_nearest(similarity, 4 * depth, rank)
+    order = similarity.gather(-1, index).sort(dim=-1, descending=True, stable=True).indices
+    turns = index.gather(-1, order).T[valid.gather(-1, order).T].tolist()
     return list(dict.fromkeys(turns))[:size]

@@ -115,6 +115,12 @@ class PoolTensors:
         """The place of rows in the order of ids, of the shape of ``index``."""
         return index if self.rank is None else self.rank[index]
 
+    @property
+    def living(self) -> Tensor:
+        """The rows where somebody stands, in the order of ids."""
+        rows = torch.arange(len(self.x), device=self.x.device)
+        return self.sort_rows(rows if self.alive is None else rows[self.alive])
+
     def __len__(self) -> int:
         return len(self.rows.ordered)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.pool.neighbours import Neighbours, take_nearest_in_turn, take_rows
+from kdprompt.pool.neighbours import Neighbours, take_nearest, take_nearest_in_turn, take_rows
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
 from kdprompt.selection.quota import output_limits
@@ -64,11 +64,13 @@ def _add_demanded_outputs(pool: PoolTensors, queries: QueryTensors, nearest: Can
     if any(limits.least):
         similarity = (queries.q @ pool.x.T).masked_fill(~find_allowed_rows(pool, queries), -torch.inf)
         for code, least in enumerate(limits.least):
+            if not least:
+                continue
             with_output = similarity.masked_fill(limits.code != code, -torch.inf)
-            top = with_output.topk(min(least, len(pool)), dim=-1)
-            is_new = ~(top.indices[..., None] == nearest.index[:, None, :]).any(-1)
-            index.append(top.indices)
-            valid.append(top.values.isfinite() & is_new)
+            top, may_serve = take_nearest(with_output, min(least, len(pool)), pool.rank)
+            is_new = ~(top[..., None] == nearest.index[:, None, :]).any(-1)
+            index.append(top)
+            valid.append(may_serve & is_new)
     all_index, all_valid = torch.cat(index, -1), torch.cat(valid, -1)
     order = torch.where(all_valid, pool.place(all_index), len(pool.x)).argsort(dim=-1, stable=True)
     return Candidates(all_index.gather(-1, order), all_valid.gather(-1, order))
@@ -83,14 +85,15 @@ def find_static_candidates(pool: PoolTensors, queries: QueryTensors, size: int) 
         size: Most rows.
 
     Returns:
-        One problem with at most ``size`` candidates.
+        One problem with at most ``size`` candidates; with one that may not be chosen, where no row may serve a query.
     """
     no_text = torch.full_like(queries.excluded_text, -1)
     allowed = find_allowed_rows(pool, replace(queries, excluded_text=no_text))
-    if int(allowed.any(0).sum()) <= size:
-        rows = allowed.any(0).nonzero().squeeze(-1)
+    served = allowed.any(0)
+    if int(served.sum()) <= size:
+        rows = served.nonzero().squeeze(-1)
     else:
         similarity = (queries.q @ pool.x.T).masked_fill(~allowed, -torch.inf)
-        rows = torch.tensor(sorted(take_nearest_in_turn(similarity, size)), device=pool.x.device)
-    rows = pool.sort_rows(rows)
-    return Candidates(rows[None], torch.ones_like(rows, dtype=torch.bool)[None])
+        rows = torch.tensor(take_nearest_in_turn(similarity, size, pool.rank), device=pool.x.device)
+    rows = pool.sort_rows(rows) if len(rows) else pool.living[:1]
+    return Candidates(rows[None], served[rows][None])

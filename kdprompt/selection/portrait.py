@@ -124,10 +124,13 @@ def _find_around(origin: SelectionOrigin) -> list[int]:
 
 
 def _choose_rows(origin: SelectionOrigin, wanted: Sequence[int]) -> list[int]:
-    """The rows that are wanted and, up to the most that a map shows, others drawn by the seed; in order."""
+    """The rows that are wanted and, up to the most that a map shows, others drawn by the seed; in the order of ids."""
+    pool = origin.context.tensors
     generator = torch.Generator().manual_seed(origin.context.settings.seed)
-    others = torch.randperm(len(origin.context.tensors), generator=generator).tolist()
-    return sorted(list(dict.fromkeys([*wanted, *others]))[: max(MOST_POINTS, len(set(wanted)))])
+    living = pool.living.cpu()
+    others = living[torch.randperm(len(living), generator=generator)].tolist()
+    rows = list(dict.fromkeys([*wanted, *others]))[: max(MOST_POINTS, len(set(wanted)))]
+    return cast(list[int], pool.sort_rows(torch.tensor(rows, device=pool.x.device)).tolist())
 
 
 @dataclass(frozen=True)
