@@ -79,6 +79,13 @@ def on_page_content(html: str, **_: Any) -> str:
     return FORMULA.sub(_to_mathml, html)
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Gives the theme's search dialog the name that a screen reader says."""
+    return output.replace(
+        'data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"'
+    )
+
+
 def _to_mathml(formula: re.Match[str]) -> str:
     from latex2mathml.converter import convert
 

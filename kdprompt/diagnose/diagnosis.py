@@ -6,10 +6,20 @@ from pydantic import ConfigDict
 
 from kdprompt.short_repr import Record
 
-__all__ = ["SEVERITIES", "Diagnosis", "Finding", "Instance", "Severity"]
+__all__ = ["SEVERITIES", "Diagnosis", "Finding", "Instance", "Severity", "say_count"]
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+def say_count(number: int, one: str, many: str) -> str:
+    """A number and what it counts.
+
+    Example:
+        >>> say_count(1, "input stands", "inputs stand"), say_count(1200, "input stands", "inputs stand")
+        ('1 input stands', '1,200 inputs stand')
+    """
+    return f"{number:,} {one if number == 1 else many}"
 
 
 class Instance(Record):

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from kdprompt.diagnose.diagnosis import Finding, Instance
+from kdprompt.diagnose.diagnosis import Finding, Instance, say_count
 from kdprompt.diagnose.examined_pool import EmbeddedTexts, ExaminedPool
 from kdprompt.pool.records import normalise_text
 
@@ -51,7 +51,8 @@ def find_duplicates(examined: ExaminedPool, cosine: float) -> Iterator[Finding]:
         yield Finding(
             check="duplicates",
             severity="note",
-            summary=f"{sum(len(rows) - 1 for rows in copies):,} examples repeat another one.",
+            summary=say_count(sum(len(rows) - 1 for rows in copies), "example repeats", "examples repeat")
+            + " another one.",
             remedy="Keep one of each; a prompt never shows both, but they count twice in priors and statistics.",
             instances=tuple(_group(examined, rows, "the same text and output") for rows in copies),
         )
@@ -60,9 +61,9 @@ def find_duplicates(examined: ExaminedPool, cosine: float) -> Iterator[Finding]:
         yield Finding(
             check="near-duplicates",
             severity="note",
-            summary=f"{sum(len(rows) - 1 for rows in near):,} examples say nearly the same as another one with their "
-            f"output (cosine ≥ {cosine:g}){_recall(examined)}.",
-            remedy="Keep one of each group, or set near_duplicates so that no prompt shows two of them.",
+            summary=say_count(sum(len(rows) - 1 for rows in near), "example says", "examples say")
+            + f" nearly the same as another one with their output (cosine ≥ {cosine:g}){_recall(examined)}.",
+            remedy="Keep one of each group; prompts show no two of them (SearchSettings(near_duplicate=…)).",
             instances=tuple(_group(examined, rows, "nearly the same text, the same output") for rows in near),
         )
 
@@ -107,7 +108,7 @@ def find_conflicts(examined: ExaminedPool, cosine: float) -> Iterator[Finding]:
         yield Finding(
             check="conflicts",
             severity="error",
-            summary=f"{len(same):,} inputs stand in the pool with more than one output.",
+            summary=say_count(len(same), "input stands", "inputs stand") + " in the pool with more than one output.",
             remedy="Decide which output is right and take the other examples out.",
             instances=tuple(_conflict(examined, rows, 1.0) for rows in same),
         )
@@ -122,8 +123,8 @@ def find_conflicts(examined: ExaminedPool, cosine: float) -> Iterator[Finding]:
         yield Finding(
             check="near-conflicts",
             severity="warning",
-            summary=f"{len(near):,} pairs of nearly identical inputs (cosine ≥ {cosine:g}) have different outputs"
-            f"{_recall(examined)}.",
+            summary=say_count(len(near), "pair of nearly identical inputs has", "pairs of nearly identical inputs have")
+            + f" different outputs (cosine ≥ {cosine:g}){_recall(examined)}.",
             remedy="Look at each pair: one output may be wrong, or the inputs lack what tells them apart.",
             instances=tuple(sorted(near, key=lambda instance: -(instance.score or 0))),
         )
@@ -183,7 +184,8 @@ def find_too_long(examined: ExaminedPool, tokens: TokenLimit) -> Iterator[Findin
         yield Finding(
             check="length",
             severity="warning",
-            summary=f"{len(long):,} inputs are longer than the {tokens.limit:,} tokens that the embedder reads: what "
+            summary=say_count(len(long), "input is", "inputs are")
+            + f" longer than the {tokens.limit:,} tokens that the embedder reads: what "
             "lies behind them has no part in the choice.",
             remedy="Shorten them, put what matters first, or take an embedding model that reads more.",
             instances=tuple(
@@ -205,7 +207,8 @@ def find_injections(examined: ExaminedPool) -> Iterator[Finding]:
         yield Finding(
             check="injection",
             severity="warning",
-            summary=f"{len(instances):,} examples hold text that reads like an order to the model.",
+            summary=say_count(len(instances), "example holds", "examples hold")
+            + " text that reads like an order to the model.",
             remedy="Read them before they go into prompts; take out what did not come from you.",
             instances=tuple(instances),
         )

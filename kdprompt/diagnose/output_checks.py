@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from kdprompt.diagnose.diagnosis import Finding, Instance
+from kdprompt.diagnose.diagnosis import Finding, Instance, say_count
 from kdprompt.diagnose.examined_pool import ExaminedPool
 from kdprompt.diagnose.wrong_outputs import EXAMPLES_PER_LABEL, MAX_LABELS, find_wrong_outputs
 
@@ -42,7 +42,8 @@ def find_imbalance(examined: ExaminedPool, ratio: float) -> Iterator[Finding]:
         yield Finding(
             check="imbalance",
             severity="note",
-            summary=f"{len(instances):,} outputs are at least {ratio:g} times rarer than the most frequent one.",
+            summary=say_count(len(instances), "output is", "outputs are")
+            + f" at least {ratio:g} times rarer than the most frequent one.",
             remedy="Add examples of them, or ask for them in every prompt (quotas).",
             instances=tuple(instances),
         )
@@ -56,7 +57,8 @@ def find_suspects(examined: ExaminedPool) -> Iterator[Finding]:
         yield Finding(
             check="wrong-outputs",
             severity="warning",
-            summary=f"{len(found.suspects):,} outputs are suspected to be wrong; at random about {found.noise:.1%} of "
+            summary=say_count(len(found.suspects), "output is", "outputs are")
+            + f" suspected to be wrong; at random about {found.noise:.1%} of "
             f"{found.judged:,} are.",
             remedy="Look at them, the likeliest first, and set right what is wrong.",
             instances=tuple(

@@ -20,17 +20,14 @@ def write_diagnosis(diagnosis: Diagnosis, path: Path, about: dict[str, object] |
         about: What was looked at, by name: the pool's file, the embedding model.
     """
     severities = [finding.severity for finding in diagnosis.findings]
-    counts = {
-        "examples": diagnosis.examples,
-        "outputs": len(diagnosis.outputs),
-        **{f"{severity}s": severities.count(severity) for severity in ("error", "warning", "note")},
-    }
+    counts = {"example": diagnosis.examples, "output": len(diagnosis.outputs)}
+    counts |= {severity: severities.count(severity) for severity in ("error", "warning", "note")}
     write_template(
         path,
         "diagnosis",
         title="kdprompt doctor",
         about=about or {},
-        counts=counts,
+        counts={name if count == 1 else f"{name}s": count for name, count in counts.items()},
         diagnosis=diagnosis,
         shown=SHOWN,
         most=MOST,
