@@ -1,6 +1,7 @@
 """Selections that are accounted for when somebody looks."""
 
 import threading
+from functools import cached_property
 from typing import Any, Self
 
 from kdprompt.pool.records import Demonstration
@@ -58,14 +59,21 @@ class _PromptSource:
     """
 
     def __init__(self, batch: _Batch, place: int, rows: list[int]) -> None:
-        context, prompts, part = batch.context, batch.prompts, slice(place, place + 1)
-        self.demonstrations: tuple[Demonstration, ...] = tuple(context.pool.demonstration(row) for row in rows)
-        if prompts.queries[place] is None:
-            self.origin = SelectionOrigin(context, prompts.encoded, prompts.texts, is_static=True)
-        else:
-            self.origin = SelectionOrigin(context, prompts.encoded.part(part), prompts.texts[part])
         self._batch: _Batch | None = batch
-        self._place = place
+        self._place, self._rows = place, rows
+        self._context, self._encoded, self._texts = batch.context, batch.prompts.encoded, batch.prompts.texts
+        self._is_static = batch.prompts.queries[place] is None
+
+    @cached_property
+    def demonstrations(self) -> tuple[Demonstration, ...]:
+        return tuple(self._context.pool.demonstration(row) for row in self._rows)
+
+    @cached_property
+    def origin(self) -> SelectionOrigin:
+        if self._is_static:
+            return SelectionOrigin(self._context, self._encoded, self._texts, is_static=True)
+        part = slice(self._place, self._place + 1)
+        return SelectionOrigin(self._context, self._encoded.part(part), self._texts[part])
 
     def compute_fields(self) -> dict[str, Any]:
         batch = self._batch

@@ -32,12 +32,16 @@ class LateFields(Record):
 
     @classmethod
     def without_late_fields(cls, source: FieldSource, **known: Any) -> Self:
-        """A record with the fields that are known; all others come from the source."""
-        record = cls.model_construct(set(cls.model_fields), **known)
-        stored = STORED.__get__(record)
-        for name in cls.model_fields.keys() - known.keys():
-            stored.pop(name, None)  # a default
-        record._source = source
+        """A record with the fields that are known, which are trusted; all others come from the source."""
+        record = cls.__new__(cls)
+        record.__setstate__(
+            {
+                "__dict__": known,
+                "__pydantic_extra__": None,
+                "__pydantic_fields_set__": set(cls.model_fields),
+                "__pydantic_private__": {"_source": source},
+            }
+        )
         return record
 
     def holds(self, name: str) -> bool:

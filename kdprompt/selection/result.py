@@ -111,15 +111,15 @@ class ChosenDemonstration(OneLine):
 
 
 class SelectionSource(FieldSource, Protocol):
-    """What a selection gets from where it was chosen.
+    """What a selection gets from where it was chosen."""
 
-    Attributes:
-        demonstrations: The demonstrations in reading order.
-        origin: What they were chosen from.
-    """
+    @property
+    def demonstrations(self) -> tuple[Demonstration, ...]:
+        """The demonstrations in reading order."""
 
-    demonstrations: tuple[Demonstration, ...]
-    origin: SelectionOrigin
+    @property
+    def origin(self) -> SelectionOrigin:
+        """What they were chosen from."""
 
 
 class Selection(LateFields, HasPage, OneLine):
