@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kdprompt.objective.set_state import gather_rows
 from kdprompt.objective.target import Target
+from kdprompt.theory.point_pairs import combine_squares
 
 __all__ = ["CandidateOutputs", "compare_outputs"]
 
@@ -17,35 +19,43 @@ EQUAL = 1e-4  # squared distance below which two values are one output, in units
 
 @dataclass(frozen=True)
 class CandidateOutputs:
-    """The outputs of ``L`` candidates, for ``b`` problems.
+    """The outputs of ``L`` candidates, for ``b`` problems; compared for the members of prompts alone.
 
     Attributes:
-        likelihood: ⟨v_i, v̂(q)⟩, of labels their estimated share, averaged over the queries ``[b, L]``.
-        group: The first candidate with the same output ``[b, L]``.
+        v: Values of the candidates ``[b, L, c]``.
+        target: ``b`` targets.
+        value_radius: max‖v‖ over the pool.
     """
 
-    likelihood: Tensor
-    group: Tensor
+    v: Tensor
+    target: Target
+    value_radius: float
+
+    def likelihood(self, members: Tensor) -> Tensor:
+        """⟨v_i, v̂(q)⟩ of candidates ``members: [b, K]``, of labels their estimated share, averaged over the queries.
+
+        Returns:
+            ``[b, K]``.
+        """
+        queries = self.target.queries
+        with_target = gather_rows(self.v, members) @ self.target.v[:, :queries].transpose(-1, -2)
+        return (with_target * self.target.query_mass[:, None, :queries]).sum(-1)
+
+    def group(self, members: Tensor) -> Tensor:
+        """The place of the first of the ``members: [b, K]`` with the same output, of each ``[b, K]``."""
+        v = gather_rows(self.v, members)
+        inner = v @ v.transpose(-1, -2)
+        norms = inner.diagonal(dim1=-2, dim2=-1)
+        same = combine_squares(norms, norms, inner) < EQUAL * self.value_radius**2
+        return same.to(torch.uint8).argmax(-1) if same.numel() else torch.zeros_like(members)
 
 
 def compare_outputs(v: Tensor, target: Target, value_radius: float) -> CandidateOutputs:
-    """Compares the values of candidates with one another and with the estimates at the queries.
+    """The outputs of candidates with values ``v: [b, L, c]``, to be compared with one another and with the estimates.
 
     Args:
         v: Values of the candidates ``[b, L, c]``.
         target: ``b`` targets.
         value_radius: max‖v‖ over the pool.
     """
-    queries = target.queries
-    norms, inner = v.square().sum(-1), v @ v.transpose(-1, -2)
-    distances = norms[..., None] + norms[:, None, :] - 2 * inner
-    with_target = (v @ target.v.transpose(-1, -2))[..., :queries]
-    return CandidateOutputs(
-        likelihood=(with_target * target.query_mass[:, None, :queries]).sum(-1),
-        group=_first_true(distances < EQUAL * value_radius**2),
-    )
-
-
-def _first_true(same: Tensor) -> Tensor:
-    """The first true place of each row ``[b, L, L]``, 0 where there is none, ``[b, L]``."""
-    return same.to(torch.uint8).argmax(-1) if same.numel() else same.new_zeros(same.shape[:-1], dtype=torch.long)
+    return CandidateOutputs(v, target, value_radius)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kdprompt.objective.target import Target
+from kdprompt.pool.gathered_rows import GatheredRows
 from kdprompt.theory.kernels import Kernel
 
-__all__ = ["GramBlocks", "compute_gram_blocks"]
+__all__ = ["GramBlocks", "combine_rows_with_target", "compute_gram_blocks"]
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,22 @@ def compute_gram_blocks(kernel: Kernel, x: Tensor, v: Tensor, target: Target, va
         target: ``b`` targets.
         value_radius: max‖v‖ over the pool, for R3; κ_max is the target's.
     """
+    return combine_rows_with_target(kernel, GatheredRows(x, v), target, value_radius)
+
+
+def combine_rows_with_target(kernel: Kernel, rows: GatheredRows, target: Target, value_radius: float) -> GramBlocks:
+    """As ``compute_gram_blocks``, for rows whose inner products are at hand, or are wanted by others too."""
+    v, x = rows.v, rows.x
+    is_one = target.x.shape[1] == 1
+    with_query = rows.with_query if is_one else None
     values_st = v @ target.v.transpose(-1, -2)
     queries = target.queries
     query_norms = target.v[:, :queries].square().sum(-1)
     squared = v.square().sum(-1)[..., None] + query_norms[:, None, :] - 2 * values_st[..., :queries]
     return GramBlocks(
-        inputs_ss=kernel(x, x),
-        inputs_st=kernel(x, target.x),
-        inputs_tt=kernel(target.x, target.x),
+        inputs_ss=kernel.of_pairs(rows.among),
+        inputs_st=kernel(x, target.x) if with_query is None else kernel.of_pairs(with_query),
+        inputs_tt=kernel.diagonal(target.x)[..., None] if is_one else kernel(target.x, target.x),
         values=v,
         values_ss=v @ v.transpose(-1, -2),
         values_st=values_st,

@@ -21,7 +21,7 @@ from torch import Tensor
 from kdprompt.objective.gram import GramBlocks
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.reader_loss import ReaderLoss
-from kdprompt.objective.set_state import SetState, SetSums, Terms
+from kdprompt.objective.set_state import SetState, SetSums, Terms, gather_rows
 from kdprompt.theory.bounds import complexity_of_trace
 from kdprompt.theory.kernels import mix_output_kernel
 
@@ -122,13 +122,15 @@ class Objective:
             total: J ``[b]``.
         """
         unit = torch.finfo(self.gram.dtype).eps
-        error = self._largest * (32 * unit) / sums.divisor.view(-1)
-        return self.weights.bias * error / (bias + error.sqrt()) + 4 * unit * total.abs()
+        error = self._error / sums.divisor.view(-1)
+        spread = error / error.sqrt().add_(bias)
+        return spread.mul_(self.weights.bias).add_(total.abs(), alpha=4 * unit)
 
     @cached_property
-    def _largest(self) -> Tensor:
-        """The largest κ⊗(z, z) of the candidates ``[b]``."""
-        return self.gram.diagonal(dim1=-2, dim2=-1).amax(-1).to(self.sum_dtype)
+    def _error(self) -> Tensor:
+        """32 roundings of the largest κ⊗(z, z) of the candidates ``[b]``."""
+        largest = self.gram.diagonal(dim1=-2, dim2=-1).amax(-1).to(self.sum_dtype)
+        return largest * (32 * torch.finfo(self.gram.dtype).eps)
 
     def evaluate(self, sums: SetSums) -> tuple[Tensor, Tensor]:
         """J and its MMD from the sums over sets; terms of weight 0 are not computed. Both ``[b, …]``."""
@@ -153,8 +155,8 @@ class Objective:
 
     def _bias(self, sums: SetSums) -> Tensor:
         norm = self.target_norm.view((-1,) + (1,) * (sums.pairs.ndim - 1))
-        squared = torch.addcmul(norm, sums.pairs, 1 / sums.divisor.square())
-        return squared.addcmul_(sums.target, 1 / sums.divisor, value=-2).clamp_min_(0).sqrt_()
+        squared = torch.addcdiv(norm, sums.pairs, sums.divisor.square())
+        return squared.addcdiv_(sums.target, sums.divisor, value=-2).clamp_min_(0).sqrt_()
 
     def _complexity(self, sums: SetSums) -> Tensor:
         radius = self.radius.view((-1,) + (1,) * (sums.pairs.ndim - 1))
@@ -164,7 +166,7 @@ class Objective:
         """R6, mean over the queries, of the shape of ``sums.pairs``."""
         shape = (-1,) + (1,) * (sums.pairs.ndim - 1) + (self.query_weights.shape[-1],)
         ratio = torch.where(sums.attention > 0, sums.conflict / sums.attention, self.empty_conflict.view(shape))
-        return (ratio * self.query_weights.view(shape)).sum(-1)
+        return ratio.squeeze(-1) if shape[-1] == 1 else (ratio * self.query_weights.view(shape)).sum(-1)
 
     def _reader_loss(self, sums: SetSums) -> Tensor:
         """L of R9, mean over the queries, of the shape of ``sums.pairs``."""
@@ -201,6 +203,18 @@ class Objective:
     def terms_with_each(self, state: SetState) -> Terms:
         """The terms of S ∪ {i} for every candidate i, each ``[b, L]``."""
         return self._combine(self.sums_with_each(state))
+
+    def sums_of_each(self) -> SetSums:
+        """The sums over {i} for every candidate i, ``[b, L, …]``: those of ``sums_with_each`` for the empty set."""
+        return SetSums(
+            pairs=self.gram.diagonal(dim1=-2, dim2=-1).to(self.sum_dtype, copy=True),
+            target=self.target_mean.to(self.sum_dtype, copy=True),
+            diagonal=self.diagonal,
+            conflict=self.conflict.clone(),
+            attention=self.attention.clone(),
+            shown=self.outputs,
+            divisor=self.target_norm.new_ones(len(self.gram), 1),
+        )
 
     def sums_with_each(self, state: SetState) -> SetSums:
         """The sums over S ∪ {i} for every candidate i, ``[b, L, …]``."""
@@ -258,8 +272,3 @@ class Objective:
 def choose_sum_dtype(values: Tensor) -> torch.dtype:
     """The dtype in which sums are taken whose difference is small: float64 where the device of the values has it."""
     return values.dtype if values.device.type == "mps" else torch.float64
-
-
-def gather_rows(matrix: Tensor, index: Tensor) -> Tensor:
-    """Rows ``index: [b, K]`` of ``matrix: [b, L, c]``, ``[b, K, c]``."""
-    return matrix.gather(1, index[..., None].expand(-1, -1, matrix.shape[-1]))

@@ -2,9 +2,22 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-__all__ = ["SetState", "SetSums", "Terms"]
+__all__ = ["SetState", "SetSums", "Terms", "gather_rows"]
+
+
+def gather_rows(matrix: Tensor, index: Tensor) -> Tensor:
+    """Rows ``index: [b, K]`` of ``matrix: [b, L, …]``, ``[b, K, …]``; of one row each, ``[b]``, ``[b, …]``."""
+    b, candidates = matrix.shape[:2]
+    if b > 1:
+        first = torch.arange(b, device=index.device).mul_(candidates)
+        index = index + first.view(-1, *(1,) * (index.ndim - 1))
+    flat = matrix.flatten(0, 1)
+    if index.ndim == 1:
+        return flat.index_select(0, index)
+    return flat.index_select(0, index.flatten()).view(*index.shape, *matrix.shape[2:])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.objective.regression import KernelRegression
+from kdprompt.pool.gathered_rows import GatheredRows
 from kdprompt.pool.neighbours import Neighbours, take_rows
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors
@@ -58,6 +59,8 @@ class Target:
     @property
     def weights(self) -> Tensor:
         """(1 − η)·query_mass + η·nearby_mass, ``[b, m]``."""
+        if self.neighbourhood == 0:
+            return self.query_mass
         return (1 - self.neighbourhood) * self.query_mass + self.neighbourhood * self.nearby_mass
 
     def with_neighbourhood(self, share: float) -> "Target":
@@ -74,23 +77,31 @@ class _NearbyPoints:
     kernel: Tensor
 
 
-def _gather(pool: PoolTensors, neighbours: Neighbours, regression: KernelRegression) -> _NearbyPoints:
+def _gather(
+    pool: PoolTensors, neighbours: Neighbours, regression: KernelRegression, rows: GatheredRows | None
+) -> _NearbyPoints:
     device, dtype = neighbours.q.device, neighbours.q.dtype
+    if rows is not None and rows.neighbours is neighbours and rows.with_query is not None:
+        kernel = regression.kernel.of_pairs(rows.with_query).squeeze(-1)
+        return _NearbyPoints(rows.x, rows.v, kernel * neighbours.valid.to(dtype))
     index = neighbours.index.to(pool.x.device)  # index first, then move
     x, v = (take_rows(values, index).to(device, dtype) for values in (pool.x, pool.v))
     kernel = regression.kernel(neighbours.q[:, None, :], x) * neighbours.valid[:, None, :].to(dtype)
     return _NearbyPoints(x, v, kernel.squeeze(1))
 
 
-def estimate_query_target(pool: PoolTensors, neighbours: Neighbours, regression: KernelRegression) -> Target:
+def estimate_query_target(
+    pool: PoolTensors, neighbours: Neighbours, regression: KernelRegression, rows: GatheredRows | None = None
+) -> Target:
     """Each query alone: ``b`` targets of one point.
 
     Args:
         pool: The pool.
         neighbours: Of ``b`` queries.
         regression: Estimates the outputs.
+        rows: The neighbours' rows where they are at hand.
     """
-    return _query_target(pool, neighbours, regression, _gather(pool, neighbours, regression))
+    return _query_target(pool, neighbours, regression, _gather(pool, neighbours, regression, rows))
 
 
 def _query_target(
@@ -128,6 +139,8 @@ def score_labels(pool: PoolTensors, queries: QueryTensors, penalty: float) -> Te
         penalty: α of the regression.
     """
     text = queries.excluded_text.to(pool.text.device)
+    if not bool((text >= 0).any()):
+        return pool.ridge(penalty).predict(queries.q.cpu().double()).to(queries.q)
     rows = (torch.isin(pool.text, text[text >= 0]) & (pool.label >= 0)).nonzero().squeeze(-1)  # few, if any
     own, values = (text[:, None] == pool.text[rows]).cpu().double(), pool.v[rows].cpu().double()
     return pool.ridge(penalty).predict_without(queries.q.cpu().double(), own.sum(-1), own @ values).to(queries.q)
@@ -139,7 +152,11 @@ def _permitted_labels(queries: QueryTensors, like: Tensor) -> Tensor:
 
 
 def estimate_neighbourhood_target(
-    pool: PoolTensors, neighbours: Neighbours, regression: KernelRegression, share: float = 0.0
+    pool: PoolTensors,
+    neighbours: Neighbours,
+    regression: KernelRegression,
+    share: float = 0.0,
+    rows: GatheredRows | None = None,
 ) -> Target:
     """Each query and its neighbourhood: ``b`` targets of 1 + L points.
 
@@ -151,8 +168,9 @@ def estimate_neighbourhood_target(
         neighbours: Of ``b`` queries.
         regression: Estimates the outputs.
         share: η, the share of the neighbourhood, in [0, 1].
+        rows: The neighbours' rows where they are at hand.
     """
-    nearby = _gather(pool, neighbours, regression)
+    nearby = _gather(pool, neighbours, regression, rows)
     query = _query_target(pool, neighbours, regression, nearby)
     dtype = neighbours.q.dtype
     among = regression.kernel(nearby.x, nearby.x) * neighbours.valid.to(dtype)[:, None, :]
@@ -210,9 +228,13 @@ def _estimate_task(pool: PoolTensors, weights: Tensor, index: Tensor) -> Tensor:
 
 
 def estimate_target(
-    pool: PoolTensors, neighbours: Neighbours, regression: KernelRegression, neighbourhood: float
+    pool: PoolTensors,
+    neighbours: Neighbours,
+    regression: KernelRegression,
+    neighbourhood: float,
+    rows: GatheredRows | None = None,
 ) -> Target:
     """What each query's prompt is to come near to: the query and, for a share above 0, its neighbourhood."""
     if neighbourhood == 0:
-        return estimate_query_target(pool, neighbours, regression)
-    return estimate_neighbourhood_target(pool, neighbours, regression, neighbourhood)
+        return estimate_query_target(pool, neighbours, regression, rows)
+    return estimate_neighbourhood_target(pool, neighbours, regression, neighbourhood, rows)

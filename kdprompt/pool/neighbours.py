@@ -33,11 +33,14 @@ class Neighbours:
         index: Rows of the pool's tensors ``[b, L]``, in the order of ids.
         valid: Which of them may serve the query ``[b, L]``.
         queries: The queries.
+        similarity: Inner products of these rows with the query, in the pool's dtype ``[b, L]``, 0 where they are not
+            valid; None: not at hand.
     """
 
     index: Tensor
     valid: Tensor
     queries: QueryTensors
+    similarity: Tensor | None = None
 
     @property
     def q(self) -> Tensor:
@@ -51,10 +54,11 @@ class Neighbours:
 
     def part(self, rows: slice | Tensor) -> "Neighbours":
         """Those of some of the queries."""
-        return Neighbours(self.index[rows], self.valid[rows], self.queries.part(rows))
+        similarity = None if self.similarity is None else self.similarity[rows]
+        return Neighbours(self.index[rows], self.valid[rows], self.queries.part(rows), similarity)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Neighbours":
-        """The same on another device in another dtype."""
+        """The same on another device in another dtype, where similarities are to be computed anew."""
         return Neighbours(self.index.to(device), self.valid.to(device), self.queries.to(device, dtype))
 
     def __len__(self) -> int:
@@ -84,7 +88,7 @@ def find_neighbours(
     chunk = max(1, min(CHUNK, CELLS // max(len(pool), 1)))
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(queries), chunk):
-        part = queries.part(slice(start, start + chunk))
+        part = queries if len(queries) <= chunk else queries.part(slice(start, start + chunk))
         similarity = part.q @ pool.x.T
         if restricted:
             similarity.masked_fill_(~_find_allowed(pool, part, exclude), -torch.inf)
@@ -96,14 +100,16 @@ def find_neighbours(
             value = value.masked_fill(~alive[row], -torch.inf)
         turn = row if pool.rank is None else pool.rank[row]
         place, exact = _take_from_ranked(value, turn, furthest, most)
-        found.append((row.gather(-1, place), value.gather(-1, place) > -torch.inf, exact))
-    index, valid, exact = (torch.cat(columns) for columns in zip(*found, strict=True))
+        found.append((row.gather(-1, place), value.gather(-1, place), exact))
+    index, similarity, exact = (torch.cat(columns) for columns in zip(*found, strict=True))
+    valid = similarity > -torch.inf
     if size + SPARE < len(pool.x) and not bool(exact.all()):
         for again in (~exact).nonzero().squeeze(-1).split(chunk):
             part = queries.part(again)
             allowed = _find_allowed(pool, part, exclude)
             index[again], valid[again] = find_nearest(pool.x, part.q, allowed, most, pool.rank)
-    return Neighbours(index, valid, queries)
+            similarity[again] = (take_rows(pool.x, index[again]) @ part.q[..., None]).squeeze(-1)
+    return Neighbours(index, valid, queries, similarity.masked_fill(~valid, 0))
 
 
 def _join_alive(alive: Tensor | None, exclude: Tensor | None) -> Tensor | None:
@@ -179,19 +185,23 @@ def take_nearest(similarity: Tensor, size: int, rank: Tensor | None = None) -> t
     return index, similarity.gather(-1, index) > -torch.inf
 
 
-def find_duplicates(pool: PoolTensors, index: Tensor, threshold: float) -> Tensor:
+def find_duplicates(pool: PoolTensors, index: Tensor, threshold: float, inner: Tensor | None = None) -> Tensor:
     """Which rows are never shown together: those of one text, or with a cosine of at least ``threshold``.
 
     Args:
         pool: The pool.
         index: Rows ``[b, L]``.
         threshold: Cosine of two inputs.
+        inner: The rows' inner products ``[b, L, L]`` where they are at hand.
 
     Returns:
         Boolean ``[b, L, L]``, true on the diagonal.
     """
-    x, text = take_rows(pool.x, index), pool.text[index]
-    return (text[:, :, None] == text[:, None, :]) | (x @ x.transpose(-1, -2) >= threshold)
+    if inner is None:
+        x = take_rows(pool.x, index)
+        inner = x @ x.transpose(-1, -2)
+    text = pool.text[index]
+    return (inner >= threshold).logical_or_(text[:, :, None] == text[:, None, :])
 
 
 def take_nearest_in_turn(similarity: Tensor, size: int, rank: Tensor | None = None) -> list[int]:

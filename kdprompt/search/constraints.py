@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from kdprompt.objective.set_state import gather_rows
+
 __all__ = ["Constraints"]
 
 
@@ -90,8 +92,7 @@ class Constraints:
 
     def _find_duplicates(self, chosen: Tensor) -> Tensor:
         """What repeats each member of the sets ``[b, K]``, ``[b, K, L]``; nothing repeats a pad."""
-        index = chosen.clamp_min(0)[..., None].expand(-1, -1, self.duplicate.shape[-1])
-        return self.duplicate.gather(1, index) & (chosen >= 0)[..., None]
+        return gather_rows(self.duplicate, chosen.clamp_min(0)).logical_and_((chosen >= 0)[..., None])
 
     def counts(self, chosen: Tensor) -> Tensor:
         """Members per label of sets ``[b, …, K]``, ``[b, …, g]``."""

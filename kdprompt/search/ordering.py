@@ -134,11 +134,11 @@ def _spread(outputs: CandidateOutputs, members: Tensor) -> Tensor:
     """
     there, index = members >= 0, members.clamp_min(0)
     slots = torch.arange(members.shape[1], device=members.device)
-    group = outputs.group.gather(-1, index)
+    group = outputs.group(index)
     same = (group[:, :, None] == group[:, None, :]) & there[:, None, :]
     count = same.sum(-1).clamp_min(1)
     before = (same & (slots < slots[:, None])).sum(-1)
-    likely = (outputs.likelihood.gather(-1, index) / TIE).round().long()
+    likely = (outputs.likelihood(index) / TIE).round().long()
     likely = likely - likely.amin(-1, keepdim=True)
     nearest = (same * slots).amax(-1)
     key = (likely * (len(slots) + 1) + count) * len(slots) + nearest

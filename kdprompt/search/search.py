@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kdprompt.objective.changed_sets import add_member, sum_swaps
 from kdprompt.objective.objective import Objective
-from kdprompt.objective.set_state import SetSums, Terms
+from kdprompt.objective.set_state import SetSums, Terms, gather_rows
 from kdprompt.search.constraints import Constraints
 
 __all__ = ["GreedyPath", "cut_path", "greedy_search", "refine_by_swaps"]
@@ -34,12 +34,14 @@ class GreedyPath:
         fixed: Members that were given, 0 for an empty start.
         objective: J.
         constraints: What might be chosen.
+        reached: J of the whole path as the search saw it ``[b]``, +inf where it ended early; None: it has no steps.
     """
 
     chosen: Tensor
     fixed: int
     objective: Objective
     constraints: Constraints
+    reached: Tensor | None = None
 
     @cached_property
     def _terms(self) -> list[Terms]:
@@ -93,34 +95,62 @@ def greedy_search(objective: Objective, constraints: Constraints, k: int, fixed:
     b, device = objective.gram.shape[0], objective.gram.device
     chosen = torch.full((b, k), -1, dtype=torch.long, device=device)
     chosen[:, :fixed] = torch.arange(fixed, device=device)
-    state, problems = objective.state(chosen), torch.arange(b, device=device)
-    each, pairs, allowed = objective.sums_with_each(state), state.sums.pairs, constraints.open_to(chosen)
+    each, pairs, blocked = *_start(objective, chosen, fixed), ~constraints.open_to(chosen[:, :fixed])
+    joined: list[Tensor] = []
+    reached: Tensor | None = None
     for step in range(fixed, k):
-        feasible = allowed
+        barred = blocked
         if constraints.has_limits:
             left = torch.full((b, 1), k - step, device=device)
-            feasible = constraints.limit(chosen[:, None], left, allowed[:, None])[:, 0]
-        least, _, index = _find_lowest(objective, each, feasible)
-        joins = least < torch.inf  # what cannot grow now never can
-        chosen[:, step] = torch.where(joins, index, -1)
+            barred = ~constraints.limit(chosen[:, None], left, ~blocked[:, None])[:, 0]
+        lowest = _find_lowest(objective, each, barred)
+        reached = lowest.least
+        joins = reached < torch.inf  # what cannot grow now never can
+        joined.append(torch.where(joins, lowest.place, -1))
         if step + 1 < k:
-            each, pairs = add_member(objective, each, pairs, index)
-            allowed = allowed & ~constraints.duplicate[problems, index] & joins[:, None]
-    return GreedyPath(chosen, fixed, objective, constraints)
+            each, pairs = add_member(objective, each, pairs, lowest.place)
+            blocked = blocked | gather_rows(constraints.duplicate, lowest.place)
+            if constraints.has_limits:
+                chosen[:, step] = joined[-1]
+                blocked |= ~joins[:, None]
+    if joined:
+        chosen[:, fixed:] = torch.stack(joined, -1)
+    return GreedyPath(chosen, fixed, objective, constraints, reached)
 
 
-def _find_lowest(objective: Objective, sums: SetSums, allowed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The first of the sets, ``[b, …]`` of them, whose J is the smallest or cannot be told from it.
+def _start(objective: Objective, chosen: Tensor, fixed: int) -> tuple[SetSums, Tensor]:
+    """The sums over the fixed members with every candidate, and Σ κ⊗ over these members ``[b]``."""
+    if not fixed:
+        return objective.sums_of_each(), objective.target_norm.new_zeros(len(chosen))
+    state = objective.state(chosen[:, :fixed])
+    return objective.sums_with_each(state), state.sums.pairs
 
-    Returns:
-        J, MMD and the place among the sets of each problem, flattened, ``[b]``; J is +inf where none is allowed.
+
+@dataclass(frozen=True)
+class _Lowest:
+    """Where J is least among sets ``[b, …]``, flattened to ``[b, N]``.
+
+    Attributes:
+        total: J, +inf where a set is barred ``[b, N]``.
+        bias: MMD ``[b, N]``.
+        least: The smallest J ``[b]``.
+        place: The first set whose J cannot be told from it ``[b]``.
     """
+
+    total: Tensor
+    bias: Tensor
+    least: Tensor
+    place: Tensor
+
+
+def _find_lowest(objective: Objective, sums: SetSums, barred: Tensor) -> _Lowest:
+    """The set of least J in each problem, of sets that are not ``barred: [b, …]``."""
     total, bias = objective.evaluate(sums)
-    total, bias = total.masked_fill_(~allowed, torch.inf).flatten(1), bias.flatten(1)
-    least, place = total.min(-1, keepdim=True)
-    limit = least + objective.resolution(sums, bias.gather(-1, place)[:, 0], least[:, 0])[:, None]
-    place = (total <= limit).to(torch.uint8).argmax(-1, keepdim=True)
-    return total.gather(-1, place)[:, 0], bias.gather(-1, place)[:, 0], place[:, 0]
+    total, bias = total.masked_fill_(barred, torch.inf).flatten(1), bias.flatten(1)
+    least, place = total.min(-1)
+    limit = least + objective.resolution(sums, gather_rows(bias, place), least)
+    place = (total <= limit[:, None]).view(torch.uint8).argmax(-1)
+    return _Lowest(total, bias, least, place)
 
 
 def cut_path(path: GreedyPath, tolerance: float = 0.0) -> Tensor:
@@ -142,7 +172,9 @@ def cut_path(path: GreedyPath, tolerance: float = 0.0) -> Tensor:
     return torch.where(place < size[:, None], path.chosen, -1)
 
 
-def refine_by_swaps(objective: Objective, constraints: Constraints, chosen: Tensor, fixed: int = 0) -> Tensor:
+def refine_by_swaps(
+    objective: Objective, constraints: Constraints, chosen: Tensor, fixed: int = 0, reached: Tensor | None = None
+) -> Tensor:
     """Swaps one member for one candidate, the best swap first, until no swap lowers J; sizes stay.
 
     Args:
@@ -150,21 +182,24 @@ def refine_by_swaps(objective: Objective, constraints: Constraints, chosen: Tens
         constraints: Kept by every swap.
         chosen: Sets ``[b, K]``, −1 pads.
         fixed: How many of the first members stay.
+        reached: J of the sets ``[b]`` where it is at hand.
 
     Returns:
         Sets ``[b, K]`` with J no larger.
     """
     chosen = chosen.clone()
-    reached = objective.evaluate(objective.state(chosen).sums)[0]
-    active = torch.arange(chosen.shape[0], device=chosen.device)
-    active = active[(chosen[:, fixed:] >= 0).any(-1)]
+    reached = objective.evaluate(objective.state(chosen).sums)[0] if reached is None else reached.clone()
+    active = (chosen[:, fixed:] >= 0).any(-1).nonzero().squeeze(-1)
     while active.numel():
         part, rules, sets = objective, constraints, chosen
         if active.numel() < chosen.shape[0]:  # all of them would be a copy
             part, rules, sets = objective.subset(active), constraints.subset(active), chosen[active]
         swap = _find_best_swap(part, rules, sets, fixed)
         # J as it was reached falls strictly, whatever the rounding of the sums, so that the loop ends.
-        better = swap.total < reached[active] - swap.resolution
+        before = reached if active.numel() == chosen.shape[0] else reached[active]
+        better = swap.total < before - swap.resolution
+        if not bool(better.any()):
+            break
         active = active[better]
         chosen[active, swap.leaves[better]] = swap.joins[better]
         reached[active] = swap.total[better]
@@ -190,11 +225,12 @@ def _find_best_swap(objective: Objective, constraints: Constraints, chosen: Tens
     best: list[_Swap] = []
     for start in range(fixed, size, step):
         places = slice(start, start + step)
-        sums, allowed = sum_swaps(objective, chosen, places), constraints.replaceable(chosen, places)
-        least, bias, place = _find_lowest(objective, sums, allowed)
-        resolution = objective.resolution(sums, bias, least)
+        sums, barred = sum_swaps(objective, chosen, places), ~constraints.replaceable(chosen, places)
+        lowest = _find_lowest(objective, sums, barred)
+        place, total = lowest.place, gather_rows(lowest.total, lowest.place)
+        resolution = objective.resolution(sums, gather_rows(lowest.bias, place), total)
         leaves = start + place.div(candidates, rounding_mode="floor")
-        best.append(_Swap(least, resolution, leaves, place % candidates))
+        best.append(_Swap(total, resolution, leaves, place % candidates))
     if len(best) == 1:
         return best[0]
     first = torch.stack([swap.total for swap in best]).min(0).indices[None]

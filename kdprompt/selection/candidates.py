@@ -30,6 +30,8 @@ class Candidates:
 
     def with_prefix(self, prefix: Tensor) -> "Candidates":
         """The same with the rows ``prefix: [c]`` in every set, in this order; they are not chosen once more."""
+        if not len(prefix):
+            return self
         repeated = (self.index[..., None] == prefix).any(-1)
         index = torch.cat([prefix.expand(len(self.index), -1), self.index], -1)
         not_chosen = torch.zeros_like(index[:, : len(prefix)], dtype=torch.bool)

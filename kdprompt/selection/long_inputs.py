@@ -14,7 +14,7 @@ from kdprompt.selection.embedded_pool import EmbeddedPool
 __all__ = ["find_repeats", "note_long_inputs"]
 
 
-def find_repeats(context: SelectionContext, index: Tensor) -> Tensor:
+def find_repeats(context: SelectionContext, index: Tensor, inner: Tensor | None = None) -> Tensor:
     """Which rows are never shown together, as ``find_duplicates``, with an eye on long inputs.
 
     Two inputs that both go on where the embedder stopped reading, each in its own way, are different inputs, however
@@ -23,12 +23,13 @@ def find_repeats(context: SelectionContext, index: Tensor) -> Tensor:
     Args:
         context: The pool and the settings.
         index: Rows ``[b, L]``.
+        inner: Their inner products ``[b, L, L]`` where they are at hand.
 
     Returns:
         Boolean ``[b, L, L]``, true on the diagonal.
     """
     pool = context.tensors
-    repeats = find_duplicates(pool, index, context.settings.search.near_duplicate)
+    repeats = find_duplicates(pool, index, context.settings.search.near_duplicate, inner)
     text = pool.text[index]
     alike = repeats & (text[:, :, None] != text[:, None, :])
     if not bool(alike.any()):

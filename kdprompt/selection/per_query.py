@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.objective.target import estimate_target
+from kdprompt.pool.gathered_rows import GatheredRows
 from kdprompt.pool.neighbours import Neighbours, find_neighbours
 from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.pool.records import Query
@@ -48,7 +49,8 @@ def select_in_groups(
     for group in groups:
         for part in group.queries.split(CHUNK):
             places = part.tolist()
-            batch = select_per_query(context, [queries[i] for i in places], encoded.part(part), group.prefix)
+            asked = encoded if len(part) == len(queries) else encoded.part(part)  # all of them, in their order
+            batch = select_per_query(context, [queries[i] for i in places], asked, group.prefix)
             selections |= zip(places, batch, strict=True)
             if progress is not None:
                 progress(len(places))
@@ -129,5 +131,6 @@ def solve_queries(
     pool, parameters = context.tensors, context.parameters
     nearest = neighbours if options is None else options
     candidates = find_query_candidates(pool, encoded, nearest, context.settings).with_prefix(prefix)
-    target = estimate_target(pool, neighbours, context.regression, parameters.neighbourhood)
-    return SelectionProblem.build(context, candidates, target).solve()
+    rows = GatheredRows.take(pool, candidates.index, neighbours if candidates.index is neighbours.index else None)
+    target = estimate_target(pool, neighbours, context.regression, parameters.neighbourhood, rows)
+    return SelectionProblem.build(context, candidates, target, rows).solve()

@@ -81,6 +81,8 @@ def group_by_prefix(
     if given is not None:
         return [PrefixGroup(everyone, find_prefix_rows(pool, list_ids(given), settings))]
     prefix = _find_usable_rows(pool, calibrated, settings)
+    if not len(prefix):
+        return [PrefixGroup(everyone, prefix)]
     serves = ~(queries.excluded_text[:, None] == pool.tensors.text[prefix]).any(-1)
     if queries.permitted is not None:
         label = pool.tensors.label[prefix]

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from kdprompt.objective.candidate_outputs import compare_outputs
-from kdprompt.objective.gram import compute_gram_blocks
+from kdprompt.objective.gram import combine_rows_with_target
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.target import Target
-from kdprompt.pool.neighbours import take_rows
+from kdprompt.pool.gathered_rows import GatheredRows
 from kdprompt.search.constraints import Constraints
 from kdprompt.search.exchange import draw_sets, replace_member
 from kdprompt.search.ordering import ByObjective, OrderingProblem
@@ -42,21 +42,24 @@ class SelectionProblem:
     settings: Settings
 
     @classmethod
-    def build(cls, context: SelectionContext, candidates: Candidates, target: Target) -> "SelectionProblem":
+    def build(
+        cls, context: SelectionContext, candidates: Candidates, target: Target, rows: GatheredRows | None = None
+    ) -> "SelectionProblem":
         """Computes J and the limits.
 
         Args:
             context: The pool, the settings and J's parameters.
             candidates: Of ``b`` problems.
             target: Their targets.
+            rows: The candidates' rows where they are at hand.
         """
         pool, parameters = context.tensors, context.parameters
-        x, v = (take_rows(values, candidates.index) for values in (pool.x, pool.v))
-        blocks = compute_gram_blocks(parameters.kernel, x, v, target, pool.value_radius)
+        rows = GatheredRows.take(pool, candidates.index) if rows is None else rows
+        blocks = combine_rows_with_target(parameters.kernel, rows, target, pool.value_radius)
         reader = context.reader_loss(target) if parameters.weights.reader > 0 else None
         objective = Objective.build(blocks, parameters.output_share, parameters.weights, reader)
-        ordering = OrderingProblem(objective, compare_outputs(v, target, pool.value_radius))
-        constraints = build_constraints(context, candidates)
+        ordering = OrderingProblem(objective, compare_outputs(rows.v, target, pool.value_radius))
+        constraints = build_constraints(context, candidates, rows)
         return cls(candidates, ordering, constraints, parameters.tolerance, context.settings)
 
     @property
@@ -81,8 +84,12 @@ class SelectionProblem:
         constraints = self.constraints if valid is None else replace(self.constraints, valid=valid)
         fixed = self.candidates.prefix_length
         path = greedy_search(self.objective, constraints, self.settings.largest_k, fixed)
-        chosen = cut_path(path, self.tolerance) if self.settings.k == "auto" else path.chosen
-        return self.arrange(refine_by_swaps(self.objective, constraints, chosen, fixed))
+        chosen, reached = path.chosen, path.reached
+        if self.settings.k == "auto":
+            chosen, reached = cut_path(path, self.tolerance), None
+        elif reached is not None and not bool(reached.isfinite().all()):
+            reached = None
+        return self.arrange(refine_by_swaps(self.objective, constraints, chosen, fixed, reached))
 
     def draw(self, size: int, keys: Tensor) -> Tensor:
         """A feasible set by random ``keys`` ``[b, L]``; J decides its order at most. Rows ``[b, size]``."""
@@ -107,7 +114,9 @@ class SelectionProblem:
         return torch.where(chosen >= 0, self.candidates.index.gather(-1, chosen.clamp_min(0)), -1)
 
 
-def build_constraints(context: SelectionContext, candidates: Candidates) -> Constraints:
+def build_constraints(
+    context: SelectionContext, candidates: Candidates, rows: GatheredRows | None = None
+) -> Constraints:
     """The limits of the settings over some candidates: budget, quota, no two duplicates."""
     settings, pool, index = context.settings, context.tensors, candidates.index
     group, most, least = None, None, None
@@ -119,7 +128,7 @@ def build_constraints(context: SelectionContext, candidates: Candidates) -> Cons
     token_counts = context.pool.token_counts
     return Constraints(
         valid=candidates.valid,
-        duplicate=find_repeats(context, index),
+        duplicate=find_repeats(context, index, None if rows is None else rows.among.inner),
         cost=None if settings.budget is None or token_counts is None else token_counts[index],
         budget=settings.budget or 0,
         group=group,

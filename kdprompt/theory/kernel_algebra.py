@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from kdprompt.tagged_union import TaggedUnion
+from kdprompt.theory.point_pairs import PointPairs
 
 __all__ = ["Kernel", "Product", "Scaled", "Sum", "check_positive"]
 
@@ -29,6 +30,10 @@ class Kernel(TaggedUnion, ABC):
         Returns:
             ``[..., n, m]``.
         """
+
+    def of_pairs(self, pairs: PointPairs) -> Tensor:
+        """The Gram matrix ``[..., n, m]`` of points whose inner products may be at hand; this looks at points alone."""
+        return self(pairs.x, pairs.y)
 
     @abstractmethod
     def diagonal(self, x: Tensor) -> Tensor:
@@ -56,6 +61,9 @@ class Sum(Kernel):
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         return self.first(x, y) + self.second(x, y)
 
+    def of_pairs(self, pairs: PointPairs) -> Tensor:
+        return self.first.of_pairs(pairs) + self.second.of_pairs(pairs)
+
     def diagonal(self, x: Tensor) -> Tensor:
         return self.first.diagonal(x) + self.second.diagonal(x)
 
@@ -70,6 +78,9 @@ class Product(Kernel):
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         return self.first(x, y) * self.second(x, y)
+
+    def of_pairs(self, pairs: PointPairs) -> Tensor:
+        return self.first.of_pairs(pairs) * self.second.of_pairs(pairs)
 
     def diagonal(self, x: Tensor) -> Tensor:
         return self.first.diagonal(x) * self.second.diagonal(x)
@@ -92,6 +103,9 @@ class Scaled(Kernel):
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         return self.scale * self.base(x, y)
+
+    def of_pairs(self, pairs: PointPairs) -> Tensor:
+        return self.scale * self.base.of_pairs(pairs)
 
     def diagonal(self, x: Tensor) -> Tensor:
         return self.scale * self.base.diagonal(x)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.theory.kernel_algebra import Kernel, Product, Scaled, Sum, check_positive
+from kdprompt.theory.point_pairs import PointPairs, combine_squares
 
 __all__ = [
     "KERNELS",
@@ -45,8 +46,7 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """‖x_i − y_j‖² in [0, ∞) as ``[..., n, m]``, from one matrix product (clamped at zero)."""
     x_norms = x.square().sum(-1)
     y_norms = x_norms if y is x else y.square().sum(-1)
-    sums = x_norms[..., :, None] + y_norms[..., None, :]
-    return sums.sub_(x @ y.transpose(-1, -2), alpha=2).clamp_min(0)
+    return combine_squares(x_norms, y_norms, x @ y.transpose(-1, -2))
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,13 @@ class Gaussian(Kernel):
         check_positive("temperature", self.temperature)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        return (squared_distances(x, y) / (-2 * self.temperature)).exp()
+        return self._of_squares(squared_distances(x, y))
+
+    def of_pairs(self, pairs: PointPairs) -> Tensor:
+        return self._of_squares(pairs.squared_distances())
+
+    def _of_squares(self, squares: Tensor) -> Tensor:
+        return (squares / (-2 * self.temperature)).exp()
 
     def diagonal(self, x: Tensor) -> Tensor:
         return torch.ones_like(x[..., 0])
@@ -157,8 +163,13 @@ class RationalQuadratic(Kernel):
         check_positive("alpha", self.alpha)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        scaled = squared_distances(x, y) / (2 * self.alpha * self.temperature)
-        return (1 + scaled).pow(-self.alpha)
+        return self._of_squares(squared_distances(x, y))
+
+    def of_pairs(self, pairs: PointPairs) -> Tensor:
+        return self._of_squares(pairs.squared_distances())
+
+    def _of_squares(self, squares: Tensor) -> Tensor:
+        return (1 + squares / (2 * self.alpha * self.temperature)).pow(-self.alpha)
 
     def diagonal(self, x: Tensor) -> Tensor:
         return torch.ones_like(x[..., 0])
@@ -172,6 +183,9 @@ class Linear(Kernel):
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         return x @ y.transpose(-1, -2)
+
+    def of_pairs(self, pairs: PointPairs) -> Tensor:
+        return pairs.inner
 
     def diagonal(self, x: Tensor) -> Tensor:
         return x.square().sum(-1)
@@ -214,7 +228,13 @@ class Polynomial(Kernel):
             raise ValueError(f"offset must be at least 0 (else not a kernel), got {self.offset}")
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        return (x @ y.transpose(-1, -2) + self.offset).pow(self.degree)
+        return self._of_products(x @ y.transpose(-1, -2))
+
+    def of_pairs(self, pairs: PointPairs) -> Tensor:
+        return self._of_products(pairs.inner)
+
+    def _of_products(self, products: Tensor) -> Tensor:
+        return (products + self.offset).pow(self.degree)
 
     def diagonal(self, x: Tensor) -> Tensor:
         return (x.square().sum(-1) + self.offset).pow(self.degree)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from kdprompt.pool import neighbours
-from kdprompt.pool.neighbours import find_nearest, find_neighbours, take_rows
+from kdprompt.pool.gathered_rows import GatheredRows
+from kdprompt.pool.neighbours import find_duplicates, find_nearest, find_neighbours, take_rows
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import build_pool_tensors
 from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
@@ -51,6 +52,7 @@ def test_neighbours_are_the_nearest_allowed_rows(kind, spare, lattice, device, d
     index, valid = expect(pool, queries, exclude)
     assert found.valid.tolist() == valid.tolist() and bool(valid.all())
     assert found.index.tolist() == index.tolist()
+    torch.testing.assert_close(found.similarity, (queries.q @ pool.x.T).gather(-1, index))
 
 
 def test_where_too_few_rows_may_serve_a_query_the_rest_is_not_valid(device, dtype):
@@ -59,6 +61,9 @@ def test_where_too_few_rows_may_serve_a_query_the_rest_is_not_valid(device, dtyp
     found = find_neighbours(pool, queries, SIZE, exclude=exclude)
     assert found.valid.sum(-1).tolist() == [3] * QUERIES
     assert [row[ok].tolist() for row, ok in zip(found.index, found.valid, strict=True)] == [[0, 1, 2]] * QUERIES
+    assert found.similarity[~found.valid].tolist() == [0.0] * QUERIES * 2
+    assert found.part(slice(2, 4)).similarity.tolist() == found.similarity[2:4].tolist()
+    assert found.to(device, torch.float64).similarity is None
 
 
 def test_a_pool_that_has_shrunk_below_the_shortlist_gives_as_many_columns_to_every_query(device, dtype):
@@ -70,6 +75,18 @@ def test_a_pool_that_has_shrunk_below_the_shortlist_gives_as_many_columns_to_eve
     assert len(pool) == 30 < size + neighbours.SPARE < len(pool.x)
     found = find_neighbours(pool, queries, size)
     assert found.index.tolist() == [list(range(0, ROWS, 3))] * QUERIES and bool(found.valid.all())
+
+
+def test_gathered_rows_know_their_pairs(device, dtype):
+    pool, queries = make(4, device, dtype, lattice=False)
+    found = find_neighbours(pool, queries, SIZE)
+    rows = GatheredRows.take(pool, found.index, found)
+    inner = rows.x @ rows.x.transpose(-1, -2)
+    torch.testing.assert_close(rows.among.inner, inner)
+    torch.testing.assert_close(rows.with_query.inner[..., 0], (rows.x @ queries.q[..., None])[..., 0])
+    torch.testing.assert_close(rows.with_query.x_norms, rows.x.square().sum(-1))
+    assert GatheredRows.take(pool, found.index).with_query is None
+    assert bool((find_duplicates(pool, found.index, 0.9, inner) == find_duplicates(pool, found.index, 0.9)).all())
 
 
 def test_rows_are_taken_as_indexing_takes_them(device, dtype):

@@ -31,6 +31,7 @@ from kdprompt.theory.kernels import (
     RationalQuadratic,
     Scaled,
 )
+from kdprompt.theory.point_pairs import PointPairs
 
 
 def dot(a, b):
@@ -160,6 +161,26 @@ def test_gram_equals_the_naive_double_loop(kernel, textbook, pair, device, dtype
     gram = kernel(tensor(x, device, dtype), tensor(y, device, dtype))
     assert gram.dtype is dtype
     assert_close(gram, expected, dtype)
+
+
+@every_kernel
+@some_samples
+@given(pair=samples())
+def test_pairs_with_inner_products_at_hand_give_the_gram_matrix(kernel, textbook, pair, device, dtype):
+    x, y = (tensor(points, device, dtype) for points in pair)
+    between, among = PointPairs(x, y), PointPairs(x, x)
+    assert_close(kernel.of_pairs(between), [[textbook(a, b) for b in pair[1]] for a in pair[0]], dtype)
+    assert_close(kernel.of_pairs(among), [[textbook(a, b) for b in pair[0]] for a in pair[0]], dtype)
+    known = between.with_known(inner=x @ y.T, x_norms=among.x_norms)
+    assert_close(kernel.of_pairs(known), kernel(x, y).cpu(), dtype)
+
+
+def test_what_is_at_hand_is_not_computed_again():
+    x, y = torch.eye(3), torch.ones(2, 3)
+    planted = PointPairs(x, y).with_known(inner=torch.full((3, 2), 0.5))
+    assert planted.inner.unique().tolist() == [0.5]
+    assert Linear().of_pairs(planted).unique().tolist() == [0.5]
+    assert planted.squared_distances().unique().tolist() == [3.0]  # 1 + 3 − 2 · 0.5
 
 
 @every_kernel

@@ -1,0 +1,48 @@
+"""Two sets of points, and what several kernels look at: their inner products, computed once."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+__all__ = ["PointPairs", "combine_squares"]
+
+
+@dataclass(frozen=True)
+class PointPairs:
+    """The pairs of points ``x: [..., n, d]`` and ``y: [..., m, d]``; where both are one tensor, pairs among them."""
+
+    x: Tensor
+    y: Tensor
+
+    @cached_property
+    def inner(self) -> Tensor:
+        """⟨x_i, y_j⟩ ``[..., n, m]``."""
+        return self.x @ self.y.transpose(-1, -2)
+
+    @cached_property
+    def x_norms(self) -> Tensor:
+        """‖x_i‖² ``[..., n]``."""
+        return self.inner.diagonal(dim1=-2, dim2=-1) if self.x is self.y else self.x.square().sum(-1)
+
+    @cached_property
+    def y_norms(self) -> Tensor:
+        """‖y_j‖² ``[..., m]``."""
+        return self.x_norms if self.x is self.y else self.y.square().sum(-1)
+
+    def squared_distances(self) -> Tensor:
+        """‖x_i − y_j‖² in [0, ∞) as ``[..., n, m]``, computed anew."""
+        return combine_squares(self.x_norms, self.y_norms, self.inner)
+
+    def with_known(self, **known: Tensor) -> "PointPairs":
+        """The same pairs, of which ``inner``, ``x_norms`` or ``y_norms`` are at hand."""
+        same = replace(self)
+        vars(same).update(known)
+        return same
+
+
+def combine_squares(x_norms: Tensor, y_norms: Tensor, inner: Tensor) -> Tensor:
+    """‖x‖² + ‖y‖² − 2⟨x, y⟩, clamped at zero, ``[..., n, m]``."""
+    sums = x_norms[..., :, None] + y_norms[..., None, :]
+    return torch.sub(sums, inner, alpha=2).clamp_min_(0)
