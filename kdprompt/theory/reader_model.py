@@ -30,7 +30,7 @@ def pool_evidence(estimate: Tensor, prior: Tensor) -> Tensor:
         prior: v̄, shares of the outputs in the pool, ``[..., c]``, ≥ 0.
 
     Returns:
-        Nats ``[..., c]``; −∞ where either is 0: such an output cannot occur.
+        Nats ``[..., c]``; −∞ where either is 0: such an output cannot occur. Zeros where none could: nothing is known.
 
     Example:
         >>> import torch
@@ -39,7 +39,9 @@ def pool_evidence(estimate: Tensor, prior: Tensor) -> Tensor:
     """
     tiny = torch.finfo(estimate.dtype).tiny
     evidence = estimate.clamp_min(tiny).log() - prior.clamp_min(tiny).log()
-    return evidence.masked_fill((prior <= 0) | (estimate <= 0), -torch.inf)
+    impossible = (prior <= 0) | (estimate <= 0)
+    nothing = impossible.all(-1, keepdim=True)
+    return evidence.masked_fill(impossible, -torch.inf).masked_fill(nothing, 0.0)
 
 
 def combine_knowledge(own: Tensor, evidence: Tensor, knowledge_weight: float | Tensor) -> Tensor:

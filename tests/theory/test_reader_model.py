@@ -158,3 +158,12 @@ def test_the_softmax_of_few_outputs_is_that_of_torch(outputs, leading, device, d
     found, expected = log_softmax_of_few(logits), logits.log_softmax(-1)
     assert found.shape == expected.shape
     torch.testing.assert_close(found, expected, rtol=0, atol=16 * torch.finfo(dtype).eps)
+
+
+def test_where_no_output_can_occur_nothing_is_known():
+    estimate, prior = torch.tensor([[0.0, 0.0], [0.5, 0.5]]), torch.tensor([[0.0, 0.0], [0.5, 0.5]])
+    evidence = pool_evidence(estimate, prior)
+    assert evidence.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    target = combine_knowledge(torch.zeros(2, 2), evidence, 1.0)
+    loss = expected_log_loss(target, reader_log_probs(evidence, torch.zeros(2, 2), torch.zeros(2, 2), 1.0, 0.5))
+    assert loss.tolist() == pytest.approx([math.log(2)] * 2)
