@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdprompt.diagnose.left_out_evidence import LabelledInputs, estimate_by_neighbours, score_by_ridge
+from kdprompt.diagnose.left_out_evidence import LabelledInputs, RidgeScores, estimate_by_neighbours
 from kdprompt.diagnose.nearest_inputs import NearestInputs, find_nearest_inputs
 
 __all__ = ["LabelNoise", "estimate_label_noise"]
@@ -104,14 +104,15 @@ def _fit_evidence(
 ) -> tuple[_Mixture, Tensor]:
     """The likeliest temperature, then the likeliest penalty, and the mixture with both; its log p ``[m, c]``."""
     few, many = (_sample(judged, cells // inputs.labels) for cells in (CELLS, LAST_CELLS))
-    middle = next(score_by_ridge(inputs.x, counts, PENALTIES[2:3]))
+    scores = RidgeScores.fit(inputs.x, counts)
+    middle = scores.score(PENALTIES[2])
     kernel = min(
         estimate_by_neighbours(nearest, counts, TEMPERATURES),
         key=lambda shares: _fit_mixture((shares, middle), inputs, few).loss,
     )
     ridge = min(
-        score_by_ridge(inputs.x, counts, PENALTIES),
-        key=lambda scores: _fit_mixture((kernel, scores), inputs, few).loss,
+        map(scores.score, PENALTIES),
+        key=lambda scored: _fit_mixture((kernel, scored), inputs, few).loss,
     )
     mixture = _fit_mixture((kernel, ridge), inputs, many)
     if 2 * len(many) * mixture.gain < CRITICAL:

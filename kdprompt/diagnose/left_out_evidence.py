@@ -15,7 +15,7 @@ from torch import Tensor
 from kdprompt.diagnose.nearest_inputs import NearestInputs
 from kdprompt.objective.regression import SMALLEST_SHARE
 
-__all__ = ["LabelledInputs", "estimate_by_neighbours", "score_by_ridge"]
+__all__ = ["LabelledInputs", "RidgeScores", "estimate_by_neighbours"]
 
 PRIOR_MASS = 0.03  # of the pool's mean output, in median kernel masses
 
@@ -42,33 +42,54 @@ class LabelledInputs:
         return counts.index_put((self.input, self.label), self.x.new_ones(len(self.label)), accumulate=True)
 
 
-def score_by_ridge(x: Tensor, counts: Tensor, penalties: tuple[float, ...]) -> Iterator[Tensor]:
+@dataclass(frozen=True)
+class RidgeScores:
     """Ridge regression of the outputs on the inputs, each input left out with all its examples.
 
     One eigenvalue decomposition serves all penalties. The intercept is not penalised.
 
-    Args:
-        x: Distinct inputs ``[m, d]``.
-        counts: Weights of their examples by output ``[m, c]``.
-        penalties: Values of α > 0.
-
-    Yields:
-        Scores ``[m, c]`` for each penalty; the mean output where nothing is left.
+    Attributes:
+        turned: Centred inputs in the basis of the eigenvectors ``[m, d]``.
+        squares: Their squares ``[m, d]``.
+        spectrum: Eigenvalues ``[d]``, float64.
+        products: The turned inputs' products with the centred outputs ``[d, c]``.
+        counts: Weights of the inputs' examples by output ``[m, c]``.
+        prior: The mean output ``[c]``.
     """
-    weight = counts.sum(-1)
-    total = weight.sum()
-    prior = counts.sum(0) / total
-    centred = x - (weight @ x) / total
-    spectrum, basis = torch.linalg.eigh(((centred.T * weight) @ centred).double())
-    turned = centred @ basis.to(x)
-    products = turned.T @ (counts - weight[:, None] * prior)
-    for penalty in penalties:
-        scale = (1 / (spectrum.clamp_min(0) + penalty)).to(x)
-        fitted = (turned * scale) @ products + prior
-        leverage = (turned.square() * scale).sum(-1) + 1 / total
+
+    turned: Tensor
+    squares: Tensor
+    spectrum: Tensor
+    products: Tensor
+    counts: Tensor
+    prior: Tensor
+
+    @classmethod
+    def fit(cls, x: Tensor, counts: Tensor) -> "RidgeScores":
+        """All but the penalty.
+
+        Args:
+            x: Distinct inputs ``[m, d]``.
+            counts: Weights of their examples by output ``[m, c]``.
+        """
+        weight = counts.sum(-1)
+        total = weight.sum()
+        prior = counts.sum(0) / total
+        centred = x - (weight @ x) / total
+        spectrum, basis = torch.linalg.eigh(((centred.T * weight) @ centred).double())
+        turned = centred @ basis.to(x)
+        products = turned.T @ (counts - weight[:, None] * prior)
+        return cls(turned, turned.square(), spectrum.clamp_min(0), products, counts, prior)
+
+    def score(self, penalty: float) -> Tensor:
+        """Scores ``[m, c]`` for a penalty α > 0; the mean output where nothing is left."""
+        scale = (1 / (self.spectrum + penalty)).to(self.turned)
+        fitted = self.turned @ (scale[:, None] * self.products) + self.prior
+        weight = self.counts.sum(-1)
+        leverage = self.squares @ scale + 1 / weight.sum()
         left_out = weight * leverage
-        without = (fitted - leverage[:, None] * counts) / (1 - left_out).clamp_min(1e-6)[:, None]
-        yield torch.where(left_out[:, None] < 1, without, prior)
+        without = (fitted - leverage[:, None] * self.counts) / (1 - left_out).clamp_min(1e-6)[:, None]
+        return torch.where(left_out[:, None] < 1, without, self.prior)
 
 
 def estimate_by_neighbours(nearest: NearestInputs, counts: Tensor, temperatures: tuple[float, ...]) -> Iterator[Tensor]:

@@ -151,14 +151,14 @@ def find_task_mixture(pool: Pool, vectors: Tensor, *, k: int = 8, seed: int = 0)
 
 
 def _labelled_pool(pool: Pool, vectors: Tensor) -> _LabelledPool:
-    rows = [i for i, d in enumerate(pool) if d.output is not None]
-    names = sorted({(pool[i].task or "", str(pool[i].output)) for i in rows})
+    given = {i: (d.task or "", str(d.output)) for i, d in enumerate(pool) if d.output is not None}
+    rows, names = list(given), sorted(set(given.values()))
     if len(rows) < 3 or len(names) < 2:
         raise ValueError(
             f"a mixture can be looked for among at least 3 examples with 2 outputs, got {len(rows)} with {len(names)}"
         )
     code = {name: i for i, name in enumerate(names)}
-    y = torch.tensor([code[pool[i].task or "", str(pool[i].output)] for i in rows])
+    y = torch.tensor([code[name] for name in given.values()])
     return _LabelledPool(normalise_rows(vectors[torch.tensor(rows)].float().cpu()), y, names)
 
 

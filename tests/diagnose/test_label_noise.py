@@ -7,7 +7,7 @@ import torch
 
 from kdprompt.diagnose import find_wrong_outputs
 from kdprompt.diagnose.label_noise import estimate_label_noise
-from kdprompt.diagnose.left_out_evidence import LabelledInputs, estimate_by_neighbours, score_by_ridge
+from kdprompt.diagnose.left_out_evidence import LabelledInputs, RidgeScores, estimate_by_neighbours
 from kdprompt.diagnose.nearest_inputs import find_nearest_inputs
 from kdprompt.pool.pool import Pool
 
@@ -53,7 +53,9 @@ def test_the_ridge_scores_are_those_of_fits_without_the_input():
     x = unit(30, 5, 0)
     counts = torch.rand(30, 3, generator=torch.Generator().manual_seed(1))
     counts[4] = 0  # an input none of whose examples counts
-    for penalty, scores in zip((0.3, 2.0), score_by_ridge(x, counts, (0.3, 2.0)), strict=True):
+    ridge = RidgeScores.fit(x, counts)
+    for penalty in (0.3, 2.0):
+        scores = ridge.score(penalty)
         for i in range(30):
             assert torch.allclose(scores[i].double(), refit(x, counts, i, penalty), atol=2e-5)
 
