@@ -44,6 +44,7 @@ ROOMS = (
     "micro_batching",
     "selector",
     "measure_profile",
+    "distributed",
     "resources",
     "probe",
     "evaluate",

@@ -20,7 +20,7 @@ from kdprompt.selection.origin import ExactTarget
 from kdprompt.selection.problem import SelectionProblem
 from kdprompt.selection.traffic import QuerySample
 
-__all__ = ["account_for_sample", "find_sample_neighbours", "solve_sample"]
+__all__ = ["account_for_sample", "find_sample_neighbours", "solve_sample", "solve_target"]
 
 CHUNK = 128  # queries whose allowed rows are held at a time
 
@@ -32,11 +32,27 @@ def find_sample_neighbours(context: SelectionContext, sample: QuerySample) -> Ne
 
 def solve_sample(context: SelectionContext, sample: QuerySample, neighbours: Neighbours) -> Tensor:
     """A set of small J for the whole sample: rows of the pool in reading order ``[1, K]``."""
-    pool = context.tensors
-    target = estimate_sample_target(pool, neighbours, context.regression)
-    if _weighs_means_alone(context):
-        return _solve_by_means(context, sample.encoded, target)
-    candidates = find_static_candidates(pool, sample.encoded, context.settings.static.shortlist)
+    target = estimate_sample_target(context.tensors, neighbours, context.regression)
+    return solve_target(context, sample.encoded, target)
+
+
+def solve_target(
+    context: SelectionContext, queries: QueryTensors, target: Target, among: Tensor | None = None
+) -> Tensor:
+    """A set of small J for a target: rows of the pool in reading order ``[1, K]``.
+
+    Args:
+        context: The pool, the settings and J's parameters.
+        queries: Rows must serve one of them.
+        target: One target.
+        among: Rows that may be chosen ``[L]``, in the order of ids; None: all, or the nearest.
+    """
+    if among is None and _weighs_means_alone(context):
+        return _solve_by_means(context, queries, target)
+    if among is None:
+        candidates = find_static_candidates(context.tensors, queries, context.settings.static.shortlist)
+    else:
+        candidates = Candidates(among[None], torch.ones_like(among, dtype=torch.bool)[None])
     return SelectionProblem.build(context, candidates, target).solve()
 
 

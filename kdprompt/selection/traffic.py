@@ -12,7 +12,7 @@ from kdprompt.pool.records import Query
 from kdprompt.selection.embedded_pool import AnyQuery, EmbeddedPool
 from kdprompt.settings import Settings
 
-__all__ = ["QuerySample", "Traffic", "TrafficRequest", "sample_queries"]
+__all__ = ["POOL_STANDS_IN", "QuerySample", "Traffic", "TrafficRequest", "draw_inputs", "sample_queries"]
 
 POOL_STANDS_IN = "no queries were given: the pool's own inputs stand for the query distribution"
 
@@ -77,13 +77,12 @@ def sample_queries(
         QueryError: There are none.
     """
     from_pool = request.queries is None and traffic is None
-    vectors, notes = None, [POOL_STANDS_IN] if from_pool else []
+    notes = [POOL_STANDS_IN] if from_pool else []
+    queries: Iterable[AnyQuery]
+    vectors = None
     if from_pool:
-        shown = pool.pool.demonstrations
-        index = [i for i, example in enumerate(shown) if request.task is None or example.task == request.task]
-        kept = [index[i] for i in _draw(len(index), settings, notes)]
-        queries: Iterable[AnyQuery] = [Query(text=shown[i].input, task=shown[i].task) for i in kept]
-        vectors = pool.embeddings.at(kept)
+        inputs = draw_inputs(pool, settings, request.task, notes)
+        queries, vectors = inputs.queries, inputs.vectors
     elif request.queries is None and traffic is not None:
         kept = _draw(len(traffic.queries), settings, notes)
         queries, vectors = [traffic.queries[i] for i in kept], traffic.vectors[kept]
@@ -95,6 +94,15 @@ def sample_queries(
         raise QueryError("queries must hold at least one query; leave them out to take the pool's own inputs")
     encoded = pool.encode(parsed, settings, vectors)
     return QuerySample(encoded, tuple(query.text for query in parsed), from_pool, tuple(notes))
+
+
+def draw_inputs(pool: EmbeddedPool, settings: Settings, task: str | None, notes: list[str]) -> Traffic:
+    """The pool's own inputs, of one task or of all, or a seeded sample of them; a note says where it is not all."""
+    shown = pool.pool.demonstrations
+    index = [i for i, example in enumerate(shown) if task is None or example.task == task]
+    kept = [index[i] for i in _draw(len(index), settings, notes)]
+    queries = tuple(Query(text=shown[i].input, task=shown[i].task) for i in kept)
+    return Traffic(queries, pool.embeddings.at(kept))
 
 
 def _draw(count: int, settings: Settings, notes: list[str]) -> list[int]:
