@@ -126,7 +126,10 @@ class PoolFrame:
         codes: dict[str, int] = {}
         text = [codes.setdefault(normalise_text(shown.input), len(codes)) for shown in rows.demonstrations]
         tensors = PoolTensors(
-            **rows.columns,
+            x=rows.columns["x"],
+            v=rows.columns["v"],
+            label=rows.columns["label"],
+            task=rows.columns["task"],
             text=torch.tensor(text, dtype=torch.long, device=rows.vectors.device),
             rows=DistinctRows(ids, by_content, {}, ids),
             tasks=self.tasks,

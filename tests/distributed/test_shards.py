@@ -1,16 +1,11 @@
-"""A pool in shards on a local Ray cluster chooses what one process chooses, also where processes die meanwhile."""
+"""A pool in shards chooses what the whole pool chooses. The shards stand in this process; test_ray_cluster has Ray."""
 
-import os
-import signal
-import sys
-import time
 import zlib
 
 import pytest
 import torch
 
-from kdprompt import CallableEmbedder, DistillationSelector, PoolError, QueryError, Quota, SearchSettings, Settings
-from kdprompt.distributed import ShardedPool
+from kdprompt import CallableEmbedder, DistillationSelector, Quota, SearchSettings, Settings
 from kdprompt.distributed.shard import PoolShard, ShardPlan
 from kdprompt.distributed.sharded_search import ShardedSearch
 from kdprompt.selection.pool_part import PoolFrame, PoolRows
@@ -28,11 +23,6 @@ def embed(texts):
         centre[LETTERS.find(text[0]) + 1] = 3.0
         rows.append(noise + centre)
     return torch.stack(rows)
-
-
-def embed_slowly(texts):
-    time.sleep(0.3)
-    return embed(texts)
 
 
 def make_selector(embedder=embed, size=240, **settings):
@@ -127,64 +117,3 @@ def test_one_prompt_of_two_rounds_is_at_most_five_percent_worse(weights):
     merged = search_in_shards(selector).choose_static(plan_queries._traffic, TrafficRequest())
     assert len(merged.ids) == len(alone.ids)
     assert merged.terms.total <= alone.terms.total * 1.05
-
-
-ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'kdprompt[ray]')")
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """A cluster on this machine, whose processes run what this module defines."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    ray.init(num_cpus=4, include_dashboard=False, logging_level="error", log_to_driver=False)
-    yield ray
-    ray.shutdown()
-
-
-def list_processes():
-    """Id and command line of each process here."""
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/cmdline", encoding="utf-8", errors="replace") as file:
-                    yield int(entry), file.read()
-            except OSError:
-                continue  # it has ended
-
-
-def kill_in_mid_run(pool):
-    """One of the processes that search, as by a machine that fails, and one that holds a shard."""
-    workers = [pid for pid, name in list_processes() if "_QueryWorker" in name]
-    os.kill(workers[0], signal.SIGKILL)
-    ray.kill(pool._shards[1], no_restart=False)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_a_worker_and_a_shard_that_die_in_mid_run_change_nothing(cluster):
-    selector, queries = make_selector(embed_slowly), make_queries(90)
-    expected = ids_of(selector.select_batch(queries))
-    pool = ShardedPool(selector, 2, num_cpus=0)
-    data = ray.data.from_items([{"input": query} for query in queries], override_num_blocks=6)
-    found = {}
-    for row in pool.select(data, workers=2, batch_size=5).iter_rows():
-        if not found:
-            kill_in_mid_run(pool)
-        assert row["input"] not in found
-        found[row["input"]] = tuple(row["demonstrations"])
-    assert [found.get(query) for query in queries] == expected
-
-    alone = selector.select_static(k=3)
-    merged = pool.select_static(k=3)
-    assert merged.notes[0] == alone.notes[0]
-    assert merged.terms.total <= 1.05 * alone.terms.total
-    with pytest.raises(QueryError, match="no task 'middle'"):
-        pool.select_static(queries[:5], task="middle")
-    with pytest.raises(PoolError, match="at most the number of distinct examples"):
-        pool.select_static(k=1000)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_more_shards_than_examples_are_refused(cluster):
-    with pytest.raises(ValueError, match=r"shards must be from 1 to .*\(8\), got 9"):
-        ShardedPool(make_selector(size=8), 9)
