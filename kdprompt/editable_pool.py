@@ -1,11 +1,13 @@
 """An embedded pool that can be changed: examples are added, replaced and removed, all or none."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from kdprompt.forked_workers import guard_forks
+from kdprompt.observation import observe
 from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.pool import Pool
@@ -14,6 +16,8 @@ from kdprompt.settings import Settings
 from kdprompt.short_repr import shorten
 
 __all__ = ["EditablePool"]
+
+logger = logging.getLogger(__name__)
 
 
 class EditablePool:
@@ -88,8 +92,10 @@ class EditablePool:
 
     def _change_pool(self, change: Callable[[EmbeddedPool], EmbeddedPool]) -> EmbeddedPool:
         """Puts what ``change`` makes of the pool in its place and returns it; no other change comes between."""
-        with self._change_lock:
-            self._pool = changed = change(self._pool)
+        with observe(logger, "change") as counts, self._change_lock:
+            before = self._pool
+            self._pool = changed = change(before)
+            counts |= {"examples_before": len(before.pool), "examples": len(changed.pool)}
         return changed
 
     def __getstate__(self) -> dict[str, Any]:

@@ -10,15 +10,19 @@ Rejected: waiting a few milliseconds for more calls, which makes every single ca
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from kdprompt.fault_search import FaultSearch, PartialAnswer
+from kdprompt.observation import name_error
 from kdprompt.pool.transient_errors import back_off, is_transient
 
 __all__ = ["MicroBatcher"]
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -107,6 +111,8 @@ class MicroBatcher(Generic[Item, Answer]):
             outcome = await self._answer_places(calls, places)
             search.untried += outcome.untried
             for group, error in outcome.failed:
+                said = name_error(error)
+                logger.warning("%d calls failed together (%s); the one at fault is looked for", len(group), said)
                 search.failed.append((group, error))
                 search.report(error)
             if outcome.answers:

@@ -1,5 +1,6 @@
 """``DistillationSelector``: pool, embedder and settings in; selections out. State lives here, mathematics does not."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,10 +11,12 @@ from kdprompt.deprecation import rename_argument
 from kdprompt.errors import QueryError
 from kdprompt.explanation import Explanation, explain_query, explain_static
 from kdprompt.micro_batching import MicroBatcher
+from kdprompt.observation import observe
 from kdprompt.pool.embedder_faults import naming
 from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import embed_queries, embed_query_async, embed_together
 from kdprompt.pool.pool import Pool
+from kdprompt.pool.query_tensors import check_query
 from kdprompt.pool.records import Query, Schema
 from kdprompt.readers.reader import Reader
 from kdprompt.selection.embedded_pool import AnyQuery, EmbeddedPool, Record, check_size
@@ -29,6 +32,7 @@ from kdprompt.tuning.static_choice import StaticChoice, choose_static
 
 __all__ = ["DistillationSelector"]
 
+logger = logging.getLogger(__name__)
 _AskedQuery = tuple[Query, Tensor | None, tuple[int | str | None, tuple[str, ...] | None]]  # with k and prefix
 
 
@@ -171,10 +175,9 @@ class DistillationSelector(StorableSelector):
         pool = self._pool
         parsed = pool.parse_queries([query], task, outputs, own)[0]
         ids = None if prefix is None else list_ids(prefix)
-        settings = self._settings_for(pool, k)
-        if ids is not None:
-            find_prefix_rows(pool, ids, settings)  # refused here, before it could hold up the others
-        with naming(parsed.text):
+        check_query(pool.tensors, parsed)  # what is wrong with a call is refused here, before it could hold up others
+        find_prefix_rows(pool, ids or (), self._settings_for(pool, k))
+        with observe(logger, "aselect"), naming(parsed.text):
             return await self._together((parsed, await embed_query_async(self.embedder, parsed.text), (k, ids)))
 
     def _answer(self, asked: Sequence[_AskedQuery]) -> Sequence[Selection]:
@@ -227,10 +230,11 @@ class DistillationSelector(StorableSelector):
         vectors: Any | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> list[Selection]:
-        encoded = pool.encode(queries, settings, vectors)
-        context = self.calibration.query_context(pool, settings)
-        groups = group_by_prefix(pool, encoded, settings, prefix, self.calibration.prefix)
-        return select_in_groups(context, queries, encoded, groups, progress)
+        with observe(logger, "select", queries=len(queries), examples=len(pool.tensors), k=settings.k):
+            encoded = pool.encode(queries, settings, vectors)
+            context = self.calibration.query_context(pool, settings)
+            groups = group_by_prefix(pool, encoded, settings, prefix, self.calibration.prefix)
+            return select_in_groups(context, queries, encoded, groups, progress)
 
     def _settings_for(self, pool: EmbeddedPool, k: int | str | None) -> Settings:
         """The settings with another k for one call, checked."""
@@ -268,8 +272,9 @@ class DistillationSelector(StorableSelector):
         settings = self.settings.for_static_prompt(k)
         pool = self._pool if reader is None else self._pool.in_order(self.settings)
         check_size(pool.pool, len(pool.tensors), settings)
-        sample = sample_queries(pool, self._traffic, settings, request)
-        return choose_static(self.calibration.static_context(pool, settings), sample, reader)
+        context = self.calibration.static_context(pool, settings)
+        with observe(logger, "select_static", examples=len(pool.tensors), k=settings.k):
+            return choose_static(context, sample_queries(pool, self._traffic, settings, request), reader)
 
     def explain(
         self,

@@ -28,6 +28,7 @@ ROOMS = (
     "forked_workers",
     "short_repr",
     "pages",
+    "observation",
     "theory",
     "pool",
     "objective",

@@ -52,23 +52,21 @@ class SelectExamples(Runnable[Variables, Examples]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Any]:
-        """The examples for each query; with ``return_exceptions`` one that fails is its exception."""
-        examples_of: dict[int, Any] = {}
+        """The examples for each query, each with a run of its own for callbacks; errors as ``invoke``.
 
-        def select_together(_: Variables) -> Examples:
-            try:
-                examples_of.update(enumerate(self.selector.select_batch(inputs)))
-            except Exception:
-                if not return_exceptions:
-                    raise
-                for i, variables in enumerate(inputs):  # who is at fault
-                    try:
-                        examples_of[i] = self.selector.select_examples(variables)
-                    except Exception as error:
-                        examples_of[i] = error
-            return []
+        With ``return_exceptions`` a query that fails has its exception.
+        """
+        return self._batch_with_config(self._select_together, inputs, config, return_exceptions=return_exceptions)
 
-        if inputs:
-            first = config[0] if isinstance(config, list) else config
-            self._call_with_config(select_together, inputs[0], first)
-        return [examples_of[i] for i in range(len(inputs))]
+    def _select_together(self, inputs: list[Variables]) -> list[Exception | Examples]:
+        """All in one pass; where it fails each alone, to see which query is at fault."""
+        try:
+            return list(self.selector.select_batch(inputs))
+        except Exception:
+            return [self._try_one(variables) for variables in inputs]
+
+    def _try_one(self, variables: Variables) -> Exception | Examples:
+        try:
+            return self.selector.select_examples(variables)
+        except Exception as error:
+            return error

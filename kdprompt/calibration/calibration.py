@@ -23,6 +23,7 @@ narrower kernels than the reader does), and outputs in proportion to their estim
 where a reader prefers one output as it gained elsewhere.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -40,6 +41,7 @@ from kdprompt.objective.own_knowledge import OwnEstimate, OwnKnowledge
 from kdprompt.objective.parameters import ObjectiveParameters, ObjectiveWeights
 from kdprompt.objective.reader_profile import CAPABLE_READER
 from kdprompt.objective.regression import KernelRegression
+from kdprompt.observation import observe
 from kdprompt.pool.neighbours import take_nearest_in_turn
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.search.ordering import EvidenceLast, Order
@@ -54,6 +56,7 @@ from kdprompt.theory.standard_error import is_within_one_standard_error
 __all__ = ["Calibration", "calibrate", "calibrate_pool"]
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 PSEUDO_QUERIES = 192
 FEWEST = 24
 TEMPERATURES = (1.0, 2.0, 4.0)  # multiples of the regression's
@@ -130,10 +133,12 @@ def calibrate_pool(
         settings: What is fixed there stays, the profile of a reader among it.
         own: What that reader answered to examples without the pool's help.
     """
-    share = fit_lexical_share(pool.with_lexical_share(0.0, settings), settings)
-    pool = pool.with_lexical_share(share, settings)
-    q = None if traffic is None else pool.encode(traffic.queries, settings, traffic.vectors).q
-    found = calibrate(pool.tensors, settings, q, pool.estimate_own(own))
+    with observe(logger, "calibrate", examples=len(pool.tensors)) as counts:
+        share = fit_lexical_share(pool.with_lexical_share(0.0, settings), settings)
+        pool = pool.with_lexical_share(share, settings)
+        q = None if traffic is None else pool.encode(traffic.queries, settings, traffic.vectors).q
+        found = calibrate(pool.tensors, settings, q, pool.estimate_own(own))
+        counts |= {"pseudo_queries": found.pseudo_queries, "trials": len(found.trials)}
     return replace(found, own=own, lexical_share=share)
 
 

@@ -5,6 +5,7 @@ stay where the embedder puts them; this is the only module that takes a device.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.fault_search import PartialAnswer, answer_all
+from kdprompt.observation import name_error, observe
 from kdprompt.pool.embedder_faults import EmbedderFault, name_text, stays
 from kdprompt.pool.transient_errors import aretry, back_off, is_transient, retry
 from kdprompt.pool.vectors import check_vectors, read_vectors
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 PART = 32  # queries of concurrent calls that are embedded in one call
 
@@ -138,9 +141,10 @@ async def embed_query_async(embedder: Embedder, text: str) -> Tensor | None:
     embed_async = getattr(embedder, "aembed_query", None)
     name = "embed_query" if embed_async is None else "aembed_query"
     try:
-        vector = await aretry(
-            lambda: asyncio.to_thread(embedder.embed_query, text) if embed_async is None else embed_async(text)
-        )
+        with observe(logger, "embed", texts=1, method=name):
+            vector = await aretry(
+                lambda: asyncio.to_thread(embedder.embed_query, text) if embed_async is None else embed_async(text)
+            )
     except Exception as error:
         raise name_text(error, [text]) from error
     return check_vectors([_read_one(vector, text, name)], [text], f"{name} of the embedder")[0]
@@ -209,14 +213,17 @@ def _embed_distinct(texts: Sequence[str], function: TextsToVectors, name: str, f
     def embed(part: list[str]) -> Tensor:
         return check_vectors(function(list(part)), part, f"{name} of the embedder")  # it may sort its list
 
-    try:
-        vectors = embed(distinct)
-    except Exception as error:
-        if stays(error):
-            raise
-        if not find_fault:
-            raise EmbedderFault from error
-        vectors = _embed_in_parts(embed, distinct, error)
+    with observe(logger, "embed", texts=len(distinct), method=name):
+        try:
+            vectors = embed(distinct)
+        except Exception as error:
+            if stays(error):
+                raise
+            if not find_fault:
+                raise EmbedderFault from error
+            said = name_error(error)
+            logger.warning("%s of %d texts failed (%s); the text at fault is looked for", name, len(distinct), said)
+            vectors = _embed_in_parts(embed, distinct, error)
     row = {text: i for i, text in enumerate(distinct)}
     return vectors[torch.tensor([row[text] for text in texts], dtype=torch.long, device=vectors.device)]
 

@@ -9,6 +9,7 @@ millisecond); write-ahead logging (not on network file systems).
 """
 
 import hashlib
+import logging
 import os
 import sqlite3
 import warnings
@@ -31,6 +32,7 @@ from kdprompt.pool.vectors import check_vectors
 __all__ = ["CachedEmbedder", "identify_embedder"]
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 FILE = "embeddings.sqlite3"
 CHUNK = 1024  # texts embedded before they are written
@@ -95,6 +97,7 @@ class CachedEmbedder:
         keys = {text: self._key(side, text) for text in texts}
         known = self._read(list(keys.values()))
         new = [text for text, key in keys.items() if key not in known]
+        logger.debug("%d of %d texts were kept in %s", len(keys) - len(new), len(keys), self.path)
         for start in range(0, len(new), CHUNK):
             part = new[start : start + CHUNK]
             made = check_vectors(embed(list(part)), part, f"embed_{side} of the embedder").cpu()

@@ -12,7 +12,7 @@ from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.records import Query, normalise_text
 from kdprompt.pool.vectors import normalise_rows
 
-__all__ = ["QueryTensors", "build_query_tensors", "find_allowed_rows"]
+__all__ = ["QueryTensors", "build_query_tensors", "check_query", "find_allowed_rows"]
 
 MOST_NATS = 1e4  # of what a reader knows itself; more would drown everything in rounding
 
@@ -86,6 +86,14 @@ def build_query_tensors(
         permitted,
         own,
     )
+
+
+def check_query(pool: PoolTensors, query: Query) -> None:
+    """Refuses what ``build_query_tensors`` would refuse, before anything is embedded: a ``QueryError``, as there."""
+    _task_code(pool, query)
+    if query.outputs is not None:
+        _permitted_labels(pool, query)
+    _own_log_probs(pool, query)
 
 
 def _task_code(pool: PoolTensors, query: Query) -> int:

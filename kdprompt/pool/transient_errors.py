@@ -4,13 +4,17 @@ SDKs have classes of their own for these, so they are known by their kind: conne
 status codes, and the names that HTTP clients and SDKs give their classes.
 """
 
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from kdprompt.observation import name_error
+
 __all__ = ["aretry", "back_off", "is_transient", "retry"]
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds
@@ -83,7 +87,12 @@ async def aretry(function: Callable[[], Awaitable[T]]) -> T:
 def _options() -> dict[str, Any]:
     from tenacity import retry_if_exception, stop_after_attempt
 
+    def say(state: Any) -> None:
+        error = name_error(state.outcome.exception())
+        logger.warning("a call failed (%s), attempt %d of %d; trying again", error, state.attempt_number, ATTEMPTS)
+
     return {
+        "before_sleep": say,
         "retry": retry_if_exception(is_transient),
         "stop": stop_after_attempt(ATTEMPTS),
         "wait": lambda state: _pause(state.attempt_number),

@@ -1,5 +1,6 @@
 """J over some candidates under the limits of the settings, and the sets that are asked of it."""
 
+import logging
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +10,7 @@ from kdprompt.objective.candidate_outputs import compare_outputs
 from kdprompt.objective.gram import combine_rows_with_target
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.target import Target
+from kdprompt.observation import observe
 from kdprompt.pool.gathered_rows import GatheredRows
 from kdprompt.search.constraints import Constraints
 from kdprompt.search.exchange import draw_sets, replace_member
@@ -21,6 +23,8 @@ from kdprompt.selection.quota import output_limits
 from kdprompt.settings import Settings
 
 __all__ = ["SelectionProblem", "build_constraints"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ class SelectionProblem:
     def arrange(self, chosen: Tensor) -> Tensor:
         """Sets of candidates ``[b, K]`` (−1 pads) in reading order, as rows of the pool."""
         order = self.settings.query_order
-        return self._to_rows(order.arrange(self.ordering, chosen, self.candidates.prefix_length))
+        with observe(logger, "order", sets=len(chosen), by=type(order).__name__):
+            return self._to_rows(order.arrange(self.ordering, chosen, self.candidates.prefix_length))
 
     def _to_rows(self, chosen: Tensor) -> Tensor:
         return torch.where(chosen >= 0, self.candidates.index.gather(-1, chosen.clamp_min(0)), -1)

@@ -6,6 +6,7 @@ dictionary, with the tensors in base64, goes where a framework wants JSON. Both 
 
 import base64
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from kdprompt.atomic_write import atomic_write
 from kdprompt.checksums import checksum_json
 from kdprompt.errors import DamagedFileError, KDPromptError, PoolError
+from kdprompt.observation import observe
 from kdprompt.storage.archive import is_archive, pack_archive, unpack_archive
 from kdprompt.storage.document import FORMAT, build_parts, read_parts
 from kdprompt.storage.gate import REMEDY, explain_error, reading
@@ -23,6 +25,8 @@ from kdprompt.storage.records import Recode
 from kdprompt.storage.stored import Stored
 
 __all__ = ["from_dict", "read", "to_dict", "write"]
+
+logger = logging.getLogger(__name__)
 
 PARTS = {"about", "calibration", "embedder", "outputs", "queries", "records", "schema", "settings", "tensors"}
 DOCUMENT = "document"  # where formats 1 and 2 kept everything but the tensors
@@ -67,8 +71,11 @@ def write(stored: Stored, path: str | Path, default: Recode | None = None) -> No
     Raises:
         PoolError: As ``to_dict``; nothing is written.
     """
-    parts, tensors = build_parts(stored, default)
-    atomic_write(path, pack_archive(tensors, {**parts, "format": FORMAT}))
+    with observe(logger, "save", examples=len(stored.pool)) as counts:
+        parts, tensors = build_parts(stored, default)
+        content = pack_archive(tensors, {**parts, "format": FORMAT})
+        counts["bytes"] = len(content)
+        atomic_write(path, content)
 
 
 def read(path: str | Path, decode: Recode | None = None) -> Stored:
@@ -79,7 +86,13 @@ def read(path: str | Path, decode: Recode | None = None) -> Stored:
         PoolError: It is no stored selector, is of another format, or a part of it is damaged or does not fit the
             others.
     """
-    path = Path(path).expanduser()
+    with observe(logger, "load") as counts:
+        stored = _read(Path(path).expanduser(), decode)
+        counts["examples"] = len(stored.pool)
+    return stored
+
+
+def _read(path: Path, decode: Recode | None) -> Stored:
     content = path.read_bytes()
     try:
         document, tensors = _open(content)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.embeddings import Embeddings
 from langchain_core.example_selectors import BaseExampleSelector, SemanticSimilarityExampleSelector
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
@@ -575,6 +576,43 @@ def test_in_a_chat_chain(selector):
     assert chain.batch([QUERY, {"question": "boiled rice"}]) == ["trains", "food"]
     assert asyncio.run(chain.abatch([QUERY, {"question": "boiled rice"}])) == ["trains", "food"]
     assert "".join(chain.stream(QUERY)) == "trains"
+
+
+class Runs(BaseCallbackHandler):
+    """What LangChain tells of runs."""
+
+    def __init__(self):
+        self.started, self.ended, self.failed = [], [], []
+
+    def on_chain_start(self, serialized, inputs, **kwargs):
+        self.started.append((kwargs["name"], inputs))
+
+    def on_chain_end(self, outputs, **kwargs):
+        self.ended.append(outputs)
+
+    def on_chain_error(self, error, **kwargs):
+        self.failed.append(type(error))
+
+
+def test_callbacks_hear_of_every_run(selector):
+    runnable, runs, asked = selector.as_runnable(), Runs(), [QUERY, {"question": "boiled rice"}]
+    config = {"callbacks": [runs]}
+    expected = [selector.select_examples(query) for query in asked]
+    assert runnable.invoke(QUERY, config) == expected[0]
+    assert runnable.batch(asked, config) == asyncio.run(runnable.abatch(asked, config)) == expected
+    assert runs.started == [("SelectExamples", query) for query in (QUERY, *asked, *asked)]
+    assert sorted(map(str, runs.ended)) == sorted(map(str, [expected[0], *expected, *expected])) and not runs.failed
+
+
+def test_callbacks_hear_which_of_a_batch_failed(selector):
+    runnable, runs = selector.as_runnable(), Runs()
+    asked = [QUERY, {"question": "  "}]
+    found = runnable.batch(asked, {"callbacks": [runs]}, return_exceptions=True)
+    assert found[0] == selector.select_examples(QUERY) and isinstance(found[1], QueryError)
+    assert (runs.ended, runs.failed) == ([found[0]], [QueryError]) and len(runs.started) == 2
+    with pytest.raises(QueryError):
+        runnable.batch(asked)
+    assert runnable.batch([]) == []
 
 
 def test_in_a_chat_chain_with_history():
