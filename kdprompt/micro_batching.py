@@ -13,8 +13,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import ismethod
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakMethod
 
 from kdprompt.fault_search import FaultSearch, PartialAnswer
 from kdprompt.observation import name_error
@@ -43,7 +44,8 @@ class MicroBatcher(Generic[Item, Answer]):
     waiting.
 
     Args:
-        answer_batch: Answers several items at once, in their order.
+        answer_batch: Answers several items at once, in their order. The object of a method is not kept alive by this
+            one, so that it is freed at once when its owner lets go of it, with whatever it holds.
         max_batch_size: Most items per call of ``answer_batch``, at least 1.
 
     Raises:
@@ -60,11 +62,20 @@ class MicroBatcher(Generic[Item, Answer]):
     def __init__(self, answer_batch: Callable[[Sequence[Item]], Sequence[Answer]], max_batch_size: int = 128) -> None:
         if max_batch_size < 1:
             raise ValueError(f"max_batch_size must be at least 1, got {max_batch_size}")
-        self.answer_batch = answer_batch
+        self._find_answer_batch: Callable[[], Callable[[Sequence[Item]], Sequence[Answer]] | None]
+        self._find_answer_batch = WeakMethod(answer_batch) if ismethod(answer_batch) else lambda: answer_batch
         self.max_batch_size = max_batch_size
         self._waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, list[_PendingCall[Item, Answer]]]
         self._waiting = WeakKeyDictionary()
         self._tasks: set[asyncio.Task[None]] = set()  # an event loop keeps weak references to its tasks alone
+
+    @property
+    def answer_batch(self) -> Callable[[Sequence[Item]], Sequence[Answer]]:
+        """Answers several items at once; ``ReferenceError`` where its object is no more."""
+        found = self._find_answer_batch()
+        if found is None:
+            raise ReferenceError("whoever was to answer these calls is no more")
+        return found
 
     async def __call__(self, item: Item) -> Answer:
         """Answers one item.

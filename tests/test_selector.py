@@ -1,9 +1,12 @@
 """What a selector does for the people who call it: choosing, growing, refusing, and saying what it did."""
 
+import asyncio
 import copy
+import gc
 import json
 import pickle
 import threading
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -867,3 +870,18 @@ def test_k_of_one_call_is_that_of_settings():
         selector.select("a 20", k=13)
     with pytest.raises(ValueError, match="greater than or equal to 0"):
         selector.select("a 20", k=-1)
+
+
+def test_a_selector_is_freed_as_soon_as_it_is_let_go_of():
+    examples = [{"input": f"{'abc'[i % 3]} {i}", "output": "xyz"[i % 3]} for i in range(120)]
+    selector = DistillationSelector.from_examples(examples, Clustered(), settings=Settings(k=4))
+    selector.select("a 20")
+    asyncio.run(selector.aselect("a 20"))
+    held = [weakref.ref(one) for one in (selector, selector.pool, selector._pool.tensors)]
+    gc.collect()
+    gc.disable()
+    try:
+        del selector
+        assert [one() for one in held] == [None] * 3
+    finally:
+        gc.enable()

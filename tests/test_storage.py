@@ -142,6 +142,19 @@ def test_a_selector_comes_back_without_embedding_or_calibrating(way, tmp_path, d
         assert_same(chooser, other)
 
 
+def test_a_file_may_be_replaced_while_a_selector_from_it_is_in_use(tmp_path):
+    path = tmp_path / "selector"
+    chooser, larger = selector(), selector(records(72))
+    chooser.save(path)
+    loaded = DistillationSelector.load(path, Counted())
+    larger.save(path)
+    assert torch.equal(loaded._pool.vectors, chooser._pool.vectors)
+    loaded.add_example({"input": "d 99", "output": "blue"})  # joins the vectors that lie in the file of before
+    loaded.save(path)
+    again = DistillationSelector.load(path, Counted())
+    assert len(again.pool) == 37 and torch.equal(again._pool.vectors[:36], chooser._pool.vectors)
+
+
 @WAYS
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
 def test_vectors_keep_every_bit(way, dtype, tmp_path):

@@ -19,6 +19,12 @@ def test_from_examples_100000(world, take):
     take(lambda: DistillationSelector.from_examples(records, w.embedder, vectors=w.x), target=2.0, rounds=3)
 
 
+def test_load_100000(world, take, tmp_path):
+    w = world(N, MORE)
+    w.selector().save(tmp_path / "selector.kd")
+    take(lambda: DistillationSelector.load(tmp_path / "selector.kd", w.embedder), target=0.2, rounds=3)
+
+
 @pytest.mark.parametrize("kind", ["add", "update", "remove"])
 def test_change_one_of_100000(world, take, kind):
     w = world(N, MORE)

@@ -11,6 +11,8 @@ __all__ = ["paused_collection"]
 def paused_collection() -> Iterator[None]:
     """Pauses the collection of cycles while objects are made that stay; memory is still freed as it is let go of.
 
+    What was made then counts as old, so that the first collection afterwards does not look at all of it.
+
     Example:
         >>> import gc
         >>> with paused_collection():
@@ -24,5 +26,8 @@ def paused_collection() -> Iterator[None]:
     try:
         yield
     finally:
+        if not gc.get_freeze_count():  # else the application has frozen objects of its own
+            gc.freeze()
+            gc.unfreeze()  # among the oldest
         if was_on:
             gc.enable()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdprompt.errors import EmbeddingError
 
-__all__ = ["cast_vectors", "check_vectors", "normalise_rows", "read_vectors"]
+__all__ = ["cast_vectors", "check_finite_rows", "check_vectors", "normalise_rows", "read_vectors"]
 
 SAFE = 1e15  # components between its inverse and itself can be squared and summed in float32
 
@@ -39,7 +39,7 @@ def check_vectors(vectors: Any, texts: Sequence[str], name: str) -> Tensor:
             f"{name} must return one row a text, shape [{len(texts)}, d], got shape {list(tensor.shape)}; "
             "nothing was changed"
         )
-    _check_rows(tensor, tensor.to(torch.float32), texts, name)
+    check_finite_rows(tensor, tensor.to(torch.float32), texts, name)
     return tensor
 
 
@@ -51,7 +51,7 @@ def cast_vectors(vectors: Tensor, like: Tensor, texts: Sequence[str], name: str)
     """
     cast = vectors.to(like)
     if cast.dtype is not vectors.dtype:
-        _check_rows(vectors, cast, texts, name)
+        check_finite_rows(vectors, cast, texts, name)
     return cast
 
 
@@ -132,7 +132,18 @@ def _check_widths(rows: Any, texts: Sequence[str], name: str) -> None:
         )
 
 
-def _check_rows(given: Tensor, cast: Tensor, texts: Sequence[str], name: str) -> None:
+def check_finite_rows(given: Tensor, cast: Tensor, texts: Sequence[str], name: str) -> None:
+    """Refuses vectors a row of which is not finite, or zero.
+
+    Args:
+        given: The vectors as they came ``[n, d]``.
+        cast: The same in the dtype in which they are used.
+        texts: What each row is of, to be named in errors.
+        name: Where the vectors come from.
+
+    Raises:
+        EmbeddingError: A row is not finite, or is zero, as it is cast; names the text.
+    """
     if cast.dtype in (torch.float32, torch.float64) and _are_ordinary(cast, SAFE):
         return
     zero = ~(cast != 0).any(-1)

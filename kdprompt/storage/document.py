@@ -77,7 +77,7 @@ def read_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor], decode: 
     with reading("the schema"):
         schema = Schema.model_validate({k: tuple(v) if isinstance(v, list) else v for k, v in parts["schema"].items()})
     with reading("the records"):
-        pool = Pool([_read_record(record, i, decode) for i, record in enumerate(parts["records"])], schema)
+        pool = Pool(_read_records(list(parts["records"]), decode), schema)
         vectors = tensors["vectors"]
     with reading("the outputs"):
         outputs = _read_outputs(parts["outputs"], tensors)
@@ -93,9 +93,15 @@ def read_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor], decode: 
     return Stored(pool, vectors, outputs, traffic, settings, calibration, embedder, about)
 
 
-def _read_record(record: Any, i: int, decode: Recode | None) -> Demonstration:
-    with reading(f"example {i}"):
-        return demonstration_from_record(check_mapping(record, "it"), decode)
+def _read_records(records: list[Any], decode: Recode | None) -> list[Demonstration]:
+    made: list[Demonstration] = []
+    try:
+        for record in records:
+            made.append(demonstration_from_record(check_mapping(record, "it"), decode))
+    except Exception:
+        with reading(f"example {len(made)}"):
+            raise
+    return made
 
 
 def _read_outputs(texts: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

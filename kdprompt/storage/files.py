@@ -7,17 +7,19 @@ dictionary, with the tensors in base64, goes where a framework wants JSON. Both 
 import base64
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor
 
 from kdprompt.atomic_write import atomic_write
 from kdprompt.checksums import checksum_json
 from kdprompt.errors import DamagedFileError, KDPromptError, PoolError
 from kdprompt.observation import observe
+from kdprompt.pool.paused_collection import paused_collection
 from kdprompt.storage.archive import is_archive, pack_archive, unpack_archive
 from kdprompt.storage.document import FORMAT, build_parts, read_parts
 from kdprompt.storage.gate import REMEDY, explain_error, reading
@@ -79,23 +81,27 @@ def write(stored: Stored, path: str | Path, default: Recode | None = None) -> No
 
 
 def read(path: str | Path, decode: Recode | None = None) -> Stored:
-    """Reads what ``write`` wrote.
+    """Reads what ``write`` wrote; every part is compared with its checksum.
+
+    The vectors stay in the file, which is mapped into memory (not on Windows, where a mapped file cannot be replaced):
+    it may be replaced by another, as ``write`` does, but must not be written into while they are in use.
 
     Raises:
         FileNotFoundError: There is no such file.
         PoolError: It is no stored selector, is of another format, or a part of it is damaged or does not fit the
             others.
     """
-    with observe(logger, "load") as counts:
+    with observe(logger, "load") as counts, paused_collection():
         stored = _read(Path(path).expanduser(), decode)
         counts["examples"] = len(stored.pool)
     return stored
 
 
 def _read(path: Path, decode: Recode | None) -> Stored:
-    content = path.read_bytes()
+    with path.open("rb"):
+        pass  # whatever keeps it from being read is said in its own words
     try:
-        document, tensors = _open(content)
+        document, tensors = _open(path)
     except Exception as error:  # a file of any kind may be given, and break its reader anywhere
         said = str(error) if isinstance(error, DamagedFileError) else explain_error(error)
         raise PoolError(f"{path} is no stored selector, or is damaged: {said}. {REMEDY.capitalize()}.") from error
@@ -105,9 +111,9 @@ def _read(path: Path, decode: Recode | None) -> Stored:
         raise PoolError(f"{path}: {error}") from error
 
 
-def _open(content: bytes) -> tuple[Any, dict[str, Tensor]]:
+def _open(path: Path) -> tuple[Any, dict[str, Tensor]]:
     """Everything but the tensors, and the tensors."""
-    tensors = load(content)
+    tensors = load(path.read_bytes()) if os.name == "nt" else load_file(path)
     if is_archive(tensors):
         tensors, parts = unpack_archive(tensors)
         return parts, tensors

@@ -17,7 +17,7 @@ from kdprompt.errors import EmbeddingError, KDPromptError, PoolError
 from kdprompt.pool.fingerprint import Fingerprint
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Demonstration, check_text
-from kdprompt.pool.vectors import check_vectors
+from kdprompt.pool.vectors import check_finite_rows
 from kdprompt.selection.traffic import Traffic
 from kdprompt.settings import Settings
 from kdprompt.theory.kernels import Kernel
@@ -98,9 +98,11 @@ def check_stored(
     Raises:
         PoolError: They do not; the message names the example, the query or the parameter.
     """
+    names = _ExampleNames(pool)
     for i, shown in enumerate(pool):
-        _check_texts(shown, f"example {i} (id {shown.id!r})")
-    check_rows(vectors, [f"example {i} (id {shown.id!r})" for i, shown in enumerate(pool)], "vectors")
+        if not (shown.input.strip() and _is_ascii(shown)):
+            _check_texts(shown, names[i])
+    check_rows(vectors, names, "vectors")
     if traffic is not None:
         pool.queries(traffic.queries)
         check_rows(traffic.vectors, [f"query {i}" for i in range(len(traffic.queries))], "queries")
@@ -131,9 +133,26 @@ def check_rows(vectors: Any, names: Sequence[str], part: str) -> None:
             f"{REMEDY.capitalize()}."
         )
     try:
-        check_vectors(vectors, names, f"{part} of the stored selector")
+        check_finite_rows(vectors, vectors.to(torch.float32), names, f"{part} of the stored selector")
     except EmbeddingError as error:
         raise PoolError(f"{error} {REMEDY.capitalize()}.") from error
+
+
+class _ExampleNames(Sequence[str]):
+    """What names the examples of a pool in errors, made where it is asked for."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    def __getitem__(self, i: Any) -> Any:
+        return f"example {i} (id {self.pool[i].id!r})"
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+
+def _is_ascii(shown: Demonstration) -> bool:
+    return shown.input.isascii() and (shown.output or "").isascii() and (shown.task or "").isascii()
 
 
 def _check_texts(shown: Demonstration, where: str) -> None:

@@ -10,6 +10,7 @@ from kdprompt.pool.records import Demonstration
 __all__ = ["Recode", "demonstration_from_record", "demonstration_to_record"]
 
 Recode = Callable[[Any], Any]
+KEYS = {"id", "input", "output", "task", "fields"}
 
 
 def demonstration_to_record(demonstration: Demonstration, name: str, default: Recode | None = None) -> dict[str, Any]:
@@ -49,7 +50,9 @@ def demonstration_from_record(record: Mapping[str, Any], decode: Recode | None =
         record: The dictionary.
         decode: Makes a field's value again of what ``default`` made of it.
     """
-    fields = {key: decode(value) if decode else value for key, value in record["fields"].items()}
+    fields = {key: decode(value) for key, value in record["fields"].items()} if decode else dict(record["fields"])
+    if record.keys() == KEYS:
+        return Demonstration.of_texts(record["id"], record["input"], record["output"], record["task"], fields)
     return Demonstration(**{**record, "fields": fields})
 
 
