@@ -97,7 +97,10 @@ class Objective:
         """The problems ``keep`` (indices or mask ``[b]``) alone."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         kept: dict[str, Any] = {name: value[keep] for name, value in values.items() if isinstance(value, Tensor)}
-        return replace(self, **kept, reader=None if self.reader is None else self.reader.subset(keep))
+        part = replace(self, **kept, reader=None if self.reader is None else self.reader.subset(keep))
+        if vars(self).get("_all_attend"):
+            vars(part)["_all_attend"] = True
+        return part
 
     def rounding(self, terms: Terms) -> Tensor:
         """How far J may be off by rounding: smaller differences are ties; shape of the terms.
@@ -124,7 +127,8 @@ class Objective:
         unit = torch.finfo(self.gram.dtype).eps
         error = self._error / sums.divisor.view(-1)
         spread = error / error.sqrt().add_(bias)
-        return spread.mul_(self.weights.bias).add_(total.abs(), alpha=4 * unit)
+        spread = spread if self.weights.bias == 1 else spread.mul_(self.weights.bias)
+        return spread.add_(total, alpha=4 * unit)  # J is not negative
 
     @cached_property
     def _error(self) -> Tensor:
@@ -133,13 +137,14 @@ class Objective:
         return largest * (32 * torch.finfo(self.gram.dtype).eps)
 
     def evaluate(self, sums: SetSums) -> tuple[Tensor, Tensor]:
-        """J and its MMD from the sums over sets; terms of weight 0 are not computed. Both ``[b, …]``."""
+        """J and its MMD from the sums over sets with a member; terms of weight 0 are not computed. Both ``[b, …]``."""
         bias, w = self._bias(sums), self.weights
         total = bias if w.bias == 1 else w.bias * bias
         if w.complexity:
             total = total + w.complexity * self._complexity(sums)
         if w.interference:
-            total = torch.add(total, self._interference(sums), alpha=w.interference)
+            interference = self._interference(sums, may_vanish=not self._all_attend)
+            total = torch.add(total, interference, alpha=w.interference)
         if w.reader and self.reader is not None:
             total = torch.add(total, self._reader_loss(sums), alpha=w.reader)
         return total, bias
@@ -162,10 +167,17 @@ class Objective:
         radius = self.radius.view((-1,) + (1,) * (sums.pairs.ndim - 1))
         return complexity_of_trace(sums.diagonal / sums.divisor.square(), radius, self.width)
 
-    def _interference(self, sums: SetSums) -> Tensor:
-        """R6, mean over the queries, of the shape of ``sums.pairs``."""
+    @cached_property
+    def _all_attend(self) -> bool:
+        """Whether every query attends to every candidate, so that it attends to every set with a member."""
+        return bool((self.attention > 0).all())
+
+    def _interference(self, sums: SetSums, *, may_vanish: bool = True) -> Tensor:
+        """R6, mean over the queries, of the shape of ``sums.pairs``; where attention vanishes, that of no prompt."""
         shape = (-1,) + (1,) * (sums.pairs.ndim - 1) + (self.query_weights.shape[-1],)
-        ratio = torch.where(sums.attention > 0, sums.conflict / sums.attention, self.empty_conflict.view(shape))
+        ratio = sums.conflict / sums.attention
+        if may_vanish:
+            ratio = torch.where(sums.attention > 0, ratio, self.empty_conflict.view(shape))
         return ratio.squeeze(-1) if shape[-1] == 1 else (ratio * self.query_weights.view(shape)).sum(-1)
 
     def _reader_loss(self, sums: SetSums) -> Tensor:

@@ -96,26 +96,27 @@ def greedy_search(objective: Objective, constraints: Constraints, k: int, fixed:
     chosen = torch.full((b, k), -1, dtype=torch.long, device=device)
     chosen[:, :fixed] = torch.arange(fixed, device=device)
     each, pairs, blocked = *_start(objective, chosen, fixed), ~constraints.open_to(chosen[:, :fixed])
-    joined: list[Tensor] = []
-    reached: Tensor | None = None
+    places: list[Tensor] = []
+    reached: list[Tensor] = []
     for step in range(fixed, k):
         barred = blocked
         if constraints.has_limits:
             left = torch.full((b, 1), k - step, device=device)
             barred = ~constraints.limit(chosen[:, None], left, ~blocked[:, None])[:, 0]
         lowest = _find_lowest(objective, each, barred)
-        reached = lowest.least
-        joins = reached < torch.inf  # what cannot grow now never can
-        joined.append(torch.where(joins, lowest.place, -1))
+        reached.append(lowest.least)
+        places.append(lowest.place)
         if step + 1 < k:
             each, pairs = add_member(objective, each, pairs, lowest.place)
             blocked = blocked | gather_rows(constraints.duplicate, lowest.place)
-            if constraints.has_limits:
-                chosen[:, step] = joined[-1]
-                blocked |= ~joins[:, None]
-    if joined:
-        chosen[:, fixed:] = torch.stack(joined, -1)
-    return GreedyPath(chosen, fixed, objective, constraints, reached)
+            if constraints.has_limits:  # what cannot grow now never can
+                ends = lowest.least == torch.inf
+                chosen[:, step] = torch.where(ends, -1, lowest.place)
+                blocked |= ends[:, None]
+    if not places:
+        return GreedyPath(chosen, fixed, objective, constraints)
+    chosen[:, fixed:] = torch.where(torch.stack(reached, -1) < torch.inf, torch.stack(places, -1), -1)
+    return GreedyPath(chosen, fixed, objective, constraints, reached[-1])
 
 
 def _start(objective: Objective, chosen: Tensor, fixed: int) -> tuple[SetSums, Tensor]:
@@ -146,7 +147,9 @@ class _Lowest:
 def _find_lowest(objective: Objective, sums: SetSums, barred: Tensor) -> _Lowest:
     """The set of least J in each problem, of sets that are not ``barred: [b, …]``."""
     total, bias = objective.evaluate(sums)
-    total, bias = total.masked_fill_(barred, torch.inf).flatten(1), bias.flatten(1)
+    total.masked_fill_(barred, torch.inf)
+    if total.ndim > 2:
+        total, bias = total.flatten(1), bias.flatten(1)
     least, place = total.min(-1)
     limit = least + objective.resolution(sums, gather_rows(bias, place), least)
     place = (total <= limit[:, None]).view(torch.uint8).argmax(-1)
