@@ -73,7 +73,7 @@ class Objective:
         joint_st = blocks.inputs_st * mix_output_kernel(blocks.values_st, output_share)
         attention = blocks.inputs_st[..., :queries].clamp_min(0)
         return cls(
-            gram=blocks.inputs_ss * mix_output_kernel(blocks.values_ss, output_share),
+            gram=mix_output_kernel(blocks.values_ss, output_share).mul_(blocks.inputs_ss),
             target_mean=(joint_st @ mass[..., None]).squeeze(-1),
             target_norm=(mass * (joint_tt @ mass[..., None]).squeeze(-1)).sum(-1, dtype=choose_sum_dtype(joint_tt)),
             diagonal=blocks.inputs_ss.diagonal(dim1=-2, dim2=-1),

@@ -10,6 +10,7 @@ from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
 
 __all__ = [
     "Neighbours",
+    "compare_rows",
     "find_duplicates",
     "find_nearest",
     "find_neighbours",
@@ -99,7 +100,8 @@ def find_neighbours(
         if alive is not None:
             value = value.masked_fill(~alive[row], -torch.inf)
         turn = row if pool.rank is None else pool.rank[row]
-        place, exact = _take_from_ranked(value, turn, furthest, most)
+        edge = _find_edge(value, most, is_sorted=not drops_text and alive is None)
+        place, exact = _take_from_ranked(value, turn, edge, furthest, most)
         found.append((row.gather(-1, place), value.gather(-1, place), exact))
     index, similarity, exact = (torch.cat(columns) for columns in zip(*found, strict=True))
     valid = similarity > -torch.inf
@@ -124,12 +126,18 @@ def _find_allowed(pool: PoolTensors, queries: QueryTensors, exclude: Tensor | No
     return allowed if exclude is None else allowed & ~exclude
 
 
-def _take_from_ranked(value: Tensor, turn: Tensor, furthest: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _find_edge(value: Tensor, size: int, *, is_sorted: bool) -> Tensor:
+    """The smallest of the ``size`` largest values of each row ``[b, 1]``; rows may be sorted, the largest first."""
+    return value[:, size - 1 : size] if is_sorted else value.topk(size, dim=-1).values[:, -1:]
+
+
+def _take_from_ranked(value: Tensor, turn: Tensor, edge: Tensor, furthest: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Which of the nearest rows ``find_nearest`` takes of all rows.
 
     Args:
         value: The largest similarities of each query ``[b, N]``; −inf where a row may not serve it.
         turn: Which of their rows comes first where several tie ``[b, N]``.
+        edge: The smallest of the ``size`` largest of them ``[b, 1]``.
         furthest: The smallest of the similarities, those that were left out among them ``[b]``.
         size: How many to take, at most N.
 
@@ -138,7 +146,6 @@ def _take_from_ranked(value: Tensor, turn: Tensor, furthest: Tensor, size: int) 
         ``[b]``.
     """
     rounding = TIE * torch.finfo(value.dtype).eps
-    edge = value.topk(size, dim=-1).values[:, -1:]
     inside = value > edge + rounding
     tied = ~inside & (value >= edge - rounding)
     key = torch.where(inside, -1, torch.where(tied, turn, torch.iinfo(turn.dtype).max))
@@ -197,11 +204,19 @@ def find_duplicates(pool: PoolTensors, index: Tensor, threshold: float, inner: T
     Returns:
         Boolean ``[b, L, L]``, true on the diagonal.
     """
+    near, same = compare_rows(pool, index, threshold, inner)
+    return near.logical_or_(same)
+
+
+def compare_rows(
+    pool: PoolTensors, index: Tensor, threshold: float, inner: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Which rows have a cosine of at least ``threshold``, and which are of one text; as ``find_duplicates``."""
     if inner is None:
         x = take_rows(pool.x, index)
         inner = x @ x.transpose(-1, -2)
     text = pool.text[index]
-    return (inner >= threshold).logical_or_(text[:, :, None] == text[:, None, :])
+    return inner >= threshold, text[:, :, None] == text[:, None, :]
 
 
 def take_nearest_in_turn(similarity: Tensor, size: int, rank: Tensor | None = None) -> list[int]:

@@ -93,7 +93,8 @@ class PoolTensors:
     def ridge(self, penalty: float) -> RidgeFit:
         """The ridge regression of the labels on the inputs, of all rows that have one; fitted once, kept."""
         if penalty not in self._ridges:
-            self._ridges[penalty] = self.ridge_sums.fit(penalty)
+            with torch.inference_mode(False):  # a caller's inference mode must not bind what is kept
+                self._ridges[penalty] = self.ridge_sums.fit(penalty)
         return self._ridges[penalty]
 
     @cached_property

@@ -96,7 +96,8 @@ def compute_fields(context: SelectionContext, prompts: Prompts) -> list[dict[str
     Returns:
         Fields of ``Selection``, of each prompt: all but those that ``account`` knows already.
     """
-    ledger = _compute(context, prompts)
+    with torch.inference_mode():
+        ledger = _compute(context, prompts)
     target = prompts.exact.value
     support = (target.support * target.query_mass[:, : target.queries]).sum(-1).tolist()
     cross_task = (ledger.conflict * ledger.other_task).sum((1, 2))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from kdprompt.pool.neighbours import find_duplicates
+from kdprompt.pool.neighbours import compare_rows
 from kdprompt.pool.records import Query, normalise_text
 from kdprompt.pool.unread import find_unread
 from kdprompt.selection.context import SelectionContext
@@ -29,9 +29,8 @@ def find_repeats(context: SelectionContext, index: Tensor, inner: Tensor | None 
         Boolean ``[b, L, L]``, true on the diagonal.
     """
     pool = context.tensors
-    repeats = find_duplicates(pool, index, context.settings.search.near_duplicate, inner)
-    text = pool.text[index]
-    alike = repeats & (text[:, :, None] != text[:, None, :])
+    near, same = compare_rows(pool, index, context.settings.search.near_duplicate, inner)
+    alike, repeats = near > same, near | same
     if not bool(alike.any()):
         return repeats
     rows = index[alike.any(-1)].unique()
@@ -70,6 +69,7 @@ def note_long_inputs(context: SelectionContext, query: Query | None, rows: Seque
 def _find_ends(pool: EmbeddedPool, rows: Sequence[int]) -> list[str]:
     """The end of each row's input that the embedder does not read, looked for once; empty where it reads all."""
     new = [row for row in dict.fromkeys(rows) if row not in pool.unread]
-    ends = find_unread(pool.embedder, [pool.demonstration(row).input for row in new])
+    with torch.inference_mode(False):  # a model that is loaded now is kept
+        ends = find_unread(pool.embedder, [pool.demonstration(row).input for row in new])
     pool.unread.update(zip(new, ends, strict=True))
     return [pool.unread[row] for row in rows]

@@ -77,9 +77,10 @@ def choose_query_prompts(
     """The rows of each query's prompt, with what they are accounted for by."""
     settings = context.settings
     least = 0 if settings.k == "auto" else settings.k
-    neighbours = find_neighbours(context.tensors, encoded, max(settings.search.shortlist, least))
-    rows = solve_queries(context, encoded, neighbours, prefix)
-    shortages = _fill_short_prompts(context, neighbours, rows, prefix)
+    with torch.inference_mode():  # an operation costs a fifth less where nobody can ask for its gradient
+        neighbours = find_neighbours(context.tensors, encoded, max(settings.search.shortlist, least))
+        rows = solve_queries(context, encoded, neighbours, prefix)
+        shortages = _fill_short_prompts(context, neighbours, rows, prefix)
     exact, texts = ExactTarget(context, neighbours), tuple(query.text for query in queries)
     return Prompts(tuple(queries), rows, exact, encoded, texts, len(prefix), shortages=shortages)
 

@@ -76,7 +76,7 @@ class Gaussian(Kernel):
         return self._of_squares(pairs.squared_distances())
 
     def _of_squares(self, squares: Tensor) -> Tensor:
-        return (squares / (-2 * self.temperature)).exp()
+        return (squares / (-2 * self.temperature)).exp_()
 
     def diagonal(self, x: Tensor) -> Tensor:
         return torch.ones_like(x[..., 0])
@@ -284,7 +284,7 @@ def mix_output_kernel(value_products: Tensor, output_share: float) -> Tensor:
     Returns:
         ``[...]``.
     """
-    return (1 - output_share) + output_share * value_products
+    return (output_share * value_products).add_(1 - output_share)
 
 
 KERNELS: tuple[type[Kernel], ...] = Kernel.members()

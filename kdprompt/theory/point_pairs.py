@@ -44,5 +44,4 @@ class PointPairs:
 
 def combine_squares(x_norms: Tensor, y_norms: Tensor, inner: Tensor) -> Tensor:
     """‖x‖² + ‖y‖² − 2⟨x, y⟩, clamped at zero, ``[..., n, m]``."""
-    sums = x_norms[..., :, None] + y_norms[..., None, :]
-    return torch.sub(sums, inner, alpha=2).clamp_min_(0)
+    return torch.sub(y_norms[..., None, :], inner, alpha=2).add_(x_norms[..., :, None]).clamp_min_(0)
