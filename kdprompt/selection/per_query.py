@@ -24,6 +24,7 @@ __all__ = ["choose_query_prompts", "select_in_groups", "select_per_query", "solv
 
 CHUNK = 128  # queries of one pass
 FEW = 16  # the same with long shortlists
+CELLS = 1 << 20  # of the Gram matrices of one pass
 
 
 def select_in_groups(
@@ -79,10 +80,21 @@ def choose_query_prompts(
     least = 0 if settings.k == "auto" else settings.k
     with torch.inference_mode():  # an operation costs a fifth less where nobody can ask for its gradient
         neighbours = find_neighbours(context.tensors, encoded, max(settings.search.shortlist, least))
-        rows = solve_queries(context, encoded, neighbours, prefix)
+        rows = _solve_in_passes(context, encoded, neighbours, prefix)
         shortages = _fill_short_prompts(context, neighbours, rows, prefix)
     exact, texts = ExactTarget(context, neighbours), tuple(query.text for query in queries)
     return Prompts(tuple(queries), rows, exact, encoded, texts, len(prefix), shortages=shortages)
+
+
+def _solve_in_passes(
+    context: SelectionContext, encoded: QueryTensors, neighbours: Neighbours, prefix: Tensor
+) -> Tensor:
+    """As ``solve_queries``, for so many queries at a time that their Gram matrices stay near the processor."""
+    size = max(1, CELLS // max(neighbours.index.shape[1], 1) ** 2)
+    if len(encoded) <= size:
+        return solve_queries(context, encoded, neighbours, prefix)
+    parts = [slice(start, start + size) for start in range(0, len(encoded), size)]
+    return torch.cat([solve_queries(context, encoded.part(part), neighbours.part(part), prefix) for part in parts])
 
 
 def _fill_short_prompts(
