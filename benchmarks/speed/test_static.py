@@ -5,6 +5,8 @@ from dataclasses import replace
 import torch
 
 from kdprompt import ObjectiveWeights, StaticSettings
+from kdprompt.evaluate.benchmark_pool import BenchmarkPool
+from kdprompt.evaluate.static_baselines import facility_location
 from kdprompt.search.mean_search import MeanProblem
 from kdprompt.theory.kernels import Gaussian
 
@@ -25,3 +27,9 @@ def test_static_16_of_20000_for_1000_queries(world, compare):
     alone = former.static_parameters.model_copy(update={"weights": ObjectiveWeights(), "output_share": 0.0})
     selector.calibration = replace(former, static_parameters=alone)
     compare(lambda: selector.select_static(w.queries), lambda: evaluate_mean(w), target=2.0, rounds=3)
+
+
+def test_facility_location_32_of_10000(world, take):
+    w = world(10_000, 2)
+    benchmark = BenchmarkPool(w.pool, w.x, (), w.x, w.embed)
+    take(lambda: facility_location(benchmark, 32), target=1.0, rounds=3)

@@ -142,6 +142,21 @@ def test_facility_location_and_herding_are_greedy(embedded):
     assert static.herding(embedded, 5) == nearest_last_of(herded, mean)
 
 
+@pytest.mark.parametrize("few", [1, 3, 64])
+@pytest.mark.parametrize("seed", range(6))
+def test_facility_location_looks_at_few_rows_and_takes_what_greedy_takes(few, seed, monkeypatch):
+    monkeypatch.setattr(static, "FEW", few)
+    rng = np.random.default_rng(seed)
+    similarity = rng.integers(-8, 9, size=(40, 12)) / 8  # ties abound, and rows that repeat one another
+    similarity[20:] = similarity[rng.integers(20, size=20)]
+    expected: list[int] = []
+    for _ in range(40):  # beyond what adds anything
+        added = [(np.max(similarity[[*expected, i]], axis=0).sum(), -i) for i in range(40) if i not in expected]
+        expected.append(-max(added)[1])
+    for k in (0, 1, 2, 7, 40):
+        assert static.cover_lazily(torch.as_tensor(similarity), k) == expected[:k]
+
+
 def test_vote_k_discounts_what_is_covered(embedded):
     x = embedded.x.double().numpy()
     near = np.argsort(-(x @ x.T), axis=1)[:, 1:6]
