@@ -32,6 +32,8 @@ def list_notes(
             f"{len(shown)} of {settings.k} demonstrations: no more fit the budget, the quotas, the task and the "
             "permitted outputs without showing a duplicate or the query itself"
         )
+    elif settings.k == "auto" and not shown:
+        yield "no demonstrations: by J no prompt is better than the empty one; give k for a prompt all the same"
     without = sum(member.output is None for member in shown)
     if without and context.pool.pool.schema.outputs != ():
         yield (

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdprompt import DistillationSelector, Quota, SearchSettings, Settings
+from kdprompt import DistillationSelector, ObjectiveSettings, ObjectiveWeights, Quota, SearchSettings, Settings
 
 VECTORS = torch.randn(21, 16, generator=torch.Generator().manual_seed(0))
 POOL = [{"input": f"t {i}", "output": "ab"[i % 2]} for i in range(20)]
@@ -141,3 +141,11 @@ def test_nearest_neighbours_keep_the_floor_and_a_prefix_stands_below_it():
 def test_a_floor_that_is_no_cosine_is_refused(least):
     with pytest.raises(ValueError, match="min_similarity"):
         SearchSettings(min_similarity=least)
+
+
+def test_k_auto_returns_nothing_with_a_word_alone():
+    dear = ObjectiveSettings(weights=ObjectiveWeights(1.0, 9.0, 0.5))
+    selector = DistillationSelector.from_examples(POOL, by_number, settings=Settings(k="auto", objective=dear))
+    for found in (selector.select("t 20"), selector.select_static(["t 20"])):
+        assert len(found) == 0 and any(note.startswith("no demonstrations: by J") for note in found.notes)
+    assert not any("no demonstrations" in note for note in selector.select("t 20", k=2).notes)
