@@ -2,12 +2,13 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from kdprompt.cli.checks import check_device
+from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import (
     DeviceOption,
     EmbeddingModelOption,
@@ -25,7 +26,7 @@ from kdprompt.cli.terminal import Terminal
 from kdprompt.defaults import DEFAULT_K
 
 if TYPE_CHECKING:
-    from kdprompt import Pool, SentenceTransformerEmbedder
+    from kdprompt import Pool
     from kdprompt.diagnose import Diagnosis, DoctorSettings, EmbeddedTexts, Finding, TokenLimit
 
 __all__ = ["doctor"]
@@ -67,6 +68,7 @@ def doctor(  # noqa: PLR0913
     no_outputs: NoOutputsOption = False,
     model: EmbeddingModelOption = None,
     device: DeviceOption = None,
+    no_cache: NoCacheOption = False,
 ) -> None:
     """Look for what is wrong with a pool: repeats, conflicts, wrong outputs, leakage, gaps, mixed tasks."""
     from kdprompt.diagnose import DoctorSettings
@@ -75,7 +77,8 @@ def doctor(  # noqa: PLR0913
     loaded = read_pool(pool, Keys(input_key, output_key, task_key, id_key, no_outputs))
     asked, held_out = _read(loaded, queries), _read(loaded, evaluation)
     settings = DoctorSettings(k=k, cosine=cosine, injection=injection)
-    diagnosis = _diagnose(_untagged(loaded) if ignore_tags else loaded, asked, held_out, settings, (model, device))
+    embedder = open_embedder(model, device, None, keep=not no_cache)
+    diagnosis = _diagnose(_untagged(loaded) if ignore_tags else loaded, asked, held_out, settings, embedder)
     _report(diagnosis, as_json, html, {"pool": pool.name, "embedding model": model or "the default"})
     if diagnosis.fails(fail_on):
         raise typer.Exit(1)
@@ -104,17 +107,15 @@ def _diagnose(
     asked: list[str],
     held_out: list[str],
     settings: "DoctorSettings",
-    model: tuple[str | None, str | None],
+    embedder: Any,
 ) -> "Diagnosis":
-    """Embeds what was read by the model of a name on a device, and looks."""
+    """Embeds what was read, and looks."""
     from kdprompt import PoolError
-    from kdprompt.cli.progress import ProgressEmbedder
     from kdprompt.diagnose import diagnose_pool
     from kdprompt.pool.embedding import embed_documents
 
     if not len(pool):
         raise PoolError("the pool holds no examples")
-    embedder = ProgressEmbedder(model[0], device=model[1])
     return diagnose_pool(
         pool,
         embed_documents(embedder, [d.input for d in pool]),
@@ -130,18 +131,19 @@ def _read(pool: "Pool", path: Path | None) -> list[str]:
     return [query.text for query in pool.queries(*read_queries(path, schema=pool.schema))]
 
 
-def _embed(embedder: "SentenceTransformerEmbedder", texts: list[str]) -> "EmbeddedTexts | None":
+def _embed(embedder: Any, texts: list[str]) -> "EmbeddedTexts | None":
     from kdprompt.diagnose import EmbeddedTexts
     from kdprompt.pool.embedding import embed_queries
 
     return EmbeddedTexts(texts, embed_queries(embedder, texts)) if texts else None
 
 
-def _token_limit(embedder: "SentenceTransformerEmbedder") -> "TokenLimit | None":
+def _token_limit(embedder: Any) -> "TokenLimit | None":
     """What the model reads; None where it has no limit, or no tokenizer of the usual kind."""
     from kdprompt.diagnose import TokenLimit
 
-    limit, tokenizer = embedder.model.max_seq_length, embedder.model.tokenizer
+    model = getattr(embedder, "embedder", embedder).model  # the one whose vectors are kept on disk
+    limit, tokenizer = model.max_seq_length, model.tokenizer
     if limit is None or not callable(tokenizer):
         return None
 

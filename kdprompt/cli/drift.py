@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import DeviceOption, EmbeddingModelOption, SeedOption
 from kdprompt.cli.queries import read_queries
 from kdprompt.cli.terminal import Terminal
@@ -34,15 +35,15 @@ def drift(  # noqa: PLR0913 - a command's options are its interface
     model: EmbeddingModelOption = None,
     device: DeviceOption = None,
     seed: SeedOption = 0,
+    no_cache: NoCacheOption = False,
 ) -> None:
     """Say whether recent queries have left a reference, and which to label next. Exit code 1 is an alarm."""
     from kdprompt import Pool
-    from kdprompt.cli.progress import ProgressEmbedder
     from kdprompt.diagnose import measure_drift
     from kdprompt.pool.embedding import embed_queries
 
     old, new = ([query.text for query in Pool(()).queries(*read_queries(path))] for path in (reference, window))
-    embedder = ProgressEmbedder(model, device=device)
+    embedder = open_embedder(model, device, None, keep=not no_cache)
     vectors = [embed_queries(embedder, texts) for texts in (old, new)]
     result = measure_drift(*vectors, level=level, count=count, seed=seed)
     if as_json:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from kdprompt.cli.checks import check_device, check_file, check_request
-from kdprompt.cli.embeddings import open_embedder
+from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import (
     DeviceOption,
     EmbeddingModelOption,
@@ -53,6 +53,7 @@ def report(  # noqa: PLR0913 - a command's options are its interface
     no_outputs: NoOutputsOption = False,
     model: EmbeddingModelOption = None,
     device: DeviceOption = None,
+    no_cache: NoCacheOption = False,
 ) -> None:
     """Write a page that shows one prompt: beside the nearest neighbours', what it covers and what it does not.
 
@@ -67,7 +68,7 @@ def report(  # noqa: PLR0913 - a command's options are its interface
     else:
         examples = read_pool(pool, Keys(input_key, output_key, task_key, id_key, no_outputs))
         check_request(examples, task, permit)
-        selector = _build(examples, settings, model, device)
+        selector = _build(examples, settings, open_embedder(model, device, None, keep=not no_cache))
     check_request(selector.pool, task, permit)
     if query is None:
         selection = selector.select_static(task=task, outputs=permit)
@@ -77,8 +78,7 @@ def report(  # noqa: PLR0913 - a command's options are its interface
     log.print(f"wrote the page of {len(selection)} demonstrations to {output}", style="dim")
 
 
-def _build(pool: Any, settings: Any, model: str | None, device: str | None) -> Any:
+def _build(pool: Any, settings: Any, embedder: Any) -> Any:
     from kdprompt import DistillationSelector, Settings
 
-    embedder = open_embedder(model, device, None, keep=True)
     return DistillationSelector.from_examples(pool, embedder, settings=settings(Settings()))

@@ -153,7 +153,8 @@ def check_finite_rows(given: Tensor, cast: Tensor, texts: Sequence[str], name: s
             lost = bool(torch.isfinite(given[i]).all()) and bool((given[i] != 0).any())
             dtype = str(cast.dtype).removeprefix("torch.")
             as_dtype = f" as {dtype}, though not as given (scale them to unit norm)" if lost else ""
+            words = " (one that counts words knows none of them: give it a constant component)" if bad is zero else ""
             raise EmbeddingError(
                 f"{name}: the row of text {i} ({texts[i]!r:.80}) has {what}{as_dtype}; check the embedder on that "
-                "text, or leave the text out. Nothing was changed."
+                f"text{words}, or leave the text out. Nothing was changed."
             )

@@ -227,14 +227,41 @@ def test_a_console_with_few_signs_gets_escapes_and_loses_nothing(tmp_path):
 # -- embeddings on disk -------------------------------------------------------------------------------------------
 
 
-def test_select_embeds_a_pool_once(tmp_path, monkeypatch):
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """The texts that models embedded."""
+    texts_embedded = []
     encode = SentenceTransformerEmbedder._encode
     monkeypatch.setattr(
         SentenceTransformerEmbedder,
         "_encode",
-        lambda self, texts, name: asked.extend(texts) or encode(self, texts, name),
+        lambda self, texts, name: texts_embedded.extend(texts) or encode(self, texts, name),
     )
+    return texts_embedded
+
+
+def test_select_doctor_drift_and_report_embed_a_text_once_between_them(tmp_path, monkeypatch, asked):
+    """Pools as documents, queries as queries."""
+    monkeypatch.setenv("KDPROMPT_CACHE", str(tmp_path / "kept"))
+    page = tmp_path / "page.html"
+    queries = tmp_path / "queries.txt"
+    queries.write_text("".join(f"my order number {i} is late\n" for i in range(12)))
+    assert invoke("select", "--pool", POOL, "--query", "my order number 0 is late").exit_code == 0
+    once = len(asked)
+    commands = [
+        ("doctor", "--pool", POOL, "--fail-on", "never"),
+        ("report", "--pool", POOL, "--query", "my order number 0 is late", "--output", page),
+        ("doctor", "--pool", POOL, "--fail-on", "never", "--queries", queries),
+        ("drift", queries, queries),
+    ]
+    assert [invoke(*command).exit_code for command in commands] == [0] * 4
+    assert len(asked) == once + 11 and len(set(asked)) == len(asked)
+    for command in commands[1:]:
+        before = len(asked)
+        assert invoke(*command, "--no-cache").exit_code == 0 and len(asked) > before
+
+
+def test_select_embeds_a_pool_once(tmp_path, asked):
     command = ("select", "--pool", POOL, "--query", "I was charged twice", "--cache", tmp_path / "kept")
     first = invoke(*command)
     once = len(asked)

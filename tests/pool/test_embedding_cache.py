@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt import DistillationSelector, EmbeddingError, SentenceTransformerEmbedder, Settings
+from kdprompt import CallableEmbedder, DistillationSelector, EmbeddingError, SentenceTransformerEmbedder, Settings
 from kdprompt.pool.embedding_cache import FILE, CachedEmbedder, identify_embedder
 
 TEXTS = [f"text {i}" for i in range(7)]
@@ -148,3 +148,12 @@ def test_a_model_is_known_by_its_name_prompts_and_files(tmp_path):
     assert len(set(names)) == 5
     with pytest.raises(ValueError, match="give a name with its version"):
         CachedEmbedder(Counting(), tmp_path)
+
+
+def test_a_row_of_zeros_is_refused_by_the_gate_with_what_helps_word_counts(tmp_path):
+    counts = CachedEmbedder(
+        CallableEmbedder(lambda texts: [[float("a" in text)] for text in texts]), tmp_path, name="w"
+    )
+    with pytest.raises(EmbeddingError, match=r"'xyz'.*zeros only.*constant component"):
+        counts.embed_documents(["abc", "xyz"])
+    assert counts.embed_documents(["abc"]).tolist() == [[1.0]]
