@@ -1,12 +1,14 @@
 """``DistillationSelector``: pool, embedder and settings in; selections out. State lives here, mathematics does not."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from torch import Tensor
+import torch
 
 from kdprompt.calibration.calibration import Calibration, calibrate_pool
+from kdprompt.concurrent_queries import AskedQuery, answer_together
 from kdprompt.deprecation import rename_argument
 from kdprompt.errors import QueryError
 from kdprompt.explanation import Explanation, explain_query, explain_static
@@ -14,13 +16,15 @@ from kdprompt.micro_batching import MicroBatcher
 from kdprompt.observation import observe
 from kdprompt.pool.embedder_faults import naming
 from kdprompt.pool.embedders import AnyEmbedder, as_embedder
-from kdprompt.pool.embedding import embed_queries, embed_query_async, embed_together
+from kdprompt.pool.embedding import embed_queries, embed_query_async
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.query_tensors import check_query
 from kdprompt.pool.records import Query, Schema
+from kdprompt.pool.vectors import parse_device
 from kdprompt.readers.reader import Reader
-from kdprompt.selection.embedded_pool import AnyQuery, EmbeddedPool, Record, check_size
+from kdprompt.selection.embedded_pool import AnyQuery, EmbeddedPool, Record
 from kdprompt.selection.per_query import select_in_groups
+from kdprompt.selection.pool_size import check_size, choose_k
 from kdprompt.selection.prefix import Prefix, find_prefix_rows, group_by_prefix, list_ids
 from kdprompt.selection.result import Selection
 from kdprompt.selection.traffic import Traffic, TrafficRequest, sample_queries
@@ -33,7 +37,6 @@ from kdprompt.tuning.static_choice import StaticChoice, choose_static
 __all__ = ["DistillationSelector"]
 
 logger = logging.getLogger(__name__)
-_AskedQuery = tuple[Query, Tensor | None, tuple[int | str | None, tuple[str, ...] | None]]  # with k and prefix
 
 
 class DistillationSelector(StorableSelector):
@@ -64,7 +67,7 @@ class DistillationSelector(StorableSelector):
         self._pool = pool.with_lexical_share(self.calibration.lexical_share, settings)
 
     @classmethod
-    def from_examples(
+    def from_examples(  # noqa: PLR0913 -- what a selector is made of
         cls,
         examples: Iterable[Record] | Pool,
         embeddings: AnyEmbedder | None = None,
@@ -73,6 +76,7 @@ class DistillationSelector(StorableSelector):
         schema: Schema | None = None,
         settings: Settings | None = None,
         vectors: Any | None = None,
+        device: str | torch.device | None = None,
     ) -> "DistillationSelector":
         """Builds a selector: embeds the pool once and calibrates on it.
 
@@ -84,16 +88,18 @@ class DistillationSelector(StorableSelector):
             schema: Which keys of an example hold what.
             settings: Everything else.
             vectors: Embeddings of the inputs ``[n, d]`` where they are at hand.
+            device: Where the pool is kept and searched, ``"cuda"`` say; None: where the vectors are.
 
         Raises:
             PoolError, MissingKeyError, EmbeddingError: Examples, queries, k or embeddings do not fit together.
+            ValueError: This machine does not have the device.
         """
         pool = examples if isinstance(examples, Pool) else Pool.from_records(examples, schema)
         settings = settings or Settings()
         check_size(pool, pool.distinct, settings)
         parsed = pool.queries(() if queries is None else queries)
         embedder = as_embedder(embeddings)
-        embedded = EmbeddedPool.embed(pool, embedder, settings, vectors)
+        embedded = EmbeddedPool.embed(pool, embedder, settings, vectors, parse_device(device))
         traffic = Traffic(parsed, embed_queries(embedder, [q.text for q in parsed])) if parsed else None
         return cls(embedded, settings, traffic)
 
@@ -125,7 +131,7 @@ class DistillationSelector(StorableSelector):
         return plan_answers(self._pool.tensors, self.settings, max_answers)
 
     @rename_argument("core", "prefix")
-    def select(
+    def select(  # noqa: PLR0913 -- what a query may bring
         self,
         query: AnyQuery,
         *,
@@ -134,6 +140,7 @@ class DistillationSelector(StorableSelector):
         k: int | Literal["auto"] | None = None,
         prefix: Prefix | None = None,
         own: Mapping[str, float] | None = None,
+        vectors: Any | None = None,
     ) -> Selection:
         """Chooses the demonstrations for one query.
 
@@ -148,6 +155,7 @@ class DistillationSelector(StorableSelector):
                 for queries that permit its outputs and do not stand in it; ``()`` is no prefix.
             own: What the reader answers without the pool's help: a log-probability in nats for each output, zero-shot
                 or behind a neutral prompt. J adds to it what the pool knows (R9).
+            vectors: The query's embedding ``[1, d]`` where it is at hand; nothing is embedded then.
 
         Raises:
             QueryError: It is empty, its task, outputs or ``own`` are not the pool's, or the prefix exceeds k or budget.
@@ -156,9 +164,9 @@ class DistillationSelector(StorableSelector):
         """
         pool = self._pool
         parsed = pool.parse_queries([query], task, outputs, own)
-        return self._select(pool, parsed, self._settings_for(pool, k), prefix)[0]
+        return self._select(pool, parsed, choose_k(self.settings, k, pool.pool, len(pool.tensors)), prefix, vectors)[0]
 
-    async def aselect(
+    async def aselect(  # noqa: PLR0913 -- what select takes
         self,
         query: AnyQuery,
         *,
@@ -167,6 +175,7 @@ class DistillationSelector(StorableSelector):
         k: int | Literal["auto"] | None = None,
         prefix: Prefix | None = None,
         own: Mapping[str, float] | None = None,
+        vectors: Any | None = None,
     ) -> Selection:
         """As ``select``, in a worker thread; what is asked concurrently is computed in one batched pass.
 
@@ -176,22 +185,14 @@ class DistillationSelector(StorableSelector):
         parsed = pool.parse_queries([query], task, outputs, own)[0]
         ids = None if prefix is None else list_ids(prefix)
         check_query(pool.tensors, parsed)  # what is wrong with a call is refused here, before it could hold up others
-        find_prefix_rows(pool, ids or (), self._settings_for(pool, k))
+        find_prefix_rows(pool, ids or (), choose_k(self.settings, k, pool.pool, len(pool.tensors)))
         with observe(logger, "aselect"), naming(parsed.text):
+            if vectors is not None:  # nothing to wait for
+                return await asyncio.to_thread(self.select, parsed, k=k, prefix=ids, vectors=vectors)
             return await self._together((parsed, await embed_query_async(self.embedder, parsed.text), (k, ids)))
 
-    def _answer(self, asked: Sequence[_AskedQuery]) -> Sequence[Selection]:
-        embedded = embed_together(self.embedder, [(query.text, vector) for query, vector, _ in asked])
-        alike: dict[tuple[Any, Any], list[int]] = {}
-        for i, place in enumerate(embedded.places):
-            alike.setdefault(asked[place][2], []).append(i)
-        selections: dict[int, Selection] = {}
-        for (k, prefix), members in alike.items():
-            vectors = None if embedded.vectors is None else embedded.vectors[members]
-            queries = [asked[embedded.places[i]][0] for i in members]
-            batch = self.select_batch(queries, k=k, prefix=prefix, vectors=vectors)
-            selections |= zip(members, batch, strict=True)
-        return embedded.report([selections[i] for i in range(len(embedded.places))])
+    def _answer(self, asked: Sequence[AskedQuery]) -> Sequence[Selection]:
+        return answer_together(asked, self.embedder, self.select_batch)
 
     @rename_argument("core", "prefix")
     def select_batch(  # noqa: PLR0913 -- what select takes, and what many queries need
@@ -219,7 +220,9 @@ class DistillationSelector(StorableSelector):
         pool = self._pool
         if not (parsed := pool.parse_queries(queries, task, outputs)):
             return []
-        return self._select(pool, parsed, self._settings_for(pool, k), prefix, vectors, progress)
+        return self._select(
+            pool, parsed, choose_k(self.settings, k, pool.pool, len(pool.tensors)), prefix, vectors, progress
+        )
 
     def _select(
         self,
@@ -236,14 +239,6 @@ class DistillationSelector(StorableSelector):
             groups = group_by_prefix(pool, encoded, settings, prefix, self.calibration.prefix)
             return select_in_groups(context, queries, encoded, groups, progress)
 
-    def _settings_for(self, pool: EmbeddedPool, k: int | str | None) -> Settings:
-        """The settings with another k for one call, checked."""
-        if k is None:
-            return self.settings
-        settings = Settings.model_validate({**dict(self.settings), "k": k})
-        check_size(pool.pool, len(pool.tensors), settings)
-        return settings
-
     def select_static(
         self,
         queries: Iterable[AnyQuery] | None = None,
@@ -252,6 +247,7 @@ class DistillationSelector(StorableSelector):
         outputs: Iterable[str] | None = None,
         k: int | None = None,
         reader: Reader | None = None,
+        vectors: Any | None = None,
     ) -> Selection:
         """Chooses one prompt for the whole query distribution; its ``query`` is None.
 
@@ -263,8 +259,9 @@ class DistillationSelector(StorableSelector):
             reader: The model that will read the prompt, ``LabelReader`` or ``TextReader`` say. In some 9,600
                 answers (``settings.static.rounds``) to held-out examples of the pool, no label of a query, it chooses
                 among prompts of small J, drawn ones, changes of the best. ``PoolError``: fewer than 96 have an output.
+            vectors: Embeddings of ``queries`` ``[m, d]`` where they are at hand.
         """
-        return self._choose_static(TrafficRequest(queries, task, outputs), k, reader).select()
+        return self._choose_static(TrafficRequest(queries, task, outputs, vectors), k, reader).select()
 
     def _choose_static(
         self, request: TrafficRequest, k: int | Literal["auto"] | None, reader: Reader | None
@@ -288,13 +285,14 @@ class DistillationSelector(StorableSelector):
     ) -> Explanation:
         """Selects and explains, beside as many nearest neighbours; without a query as ``select_static`` selects.
 
-        ``QueryError``: A prefix is given without a query; a static prompt has none.
+        A static prompt takes no prefix (``QueryError``).
         """
         if query is None:
             if prefix is not None:
                 raise QueryError("a static prompt has no prefix; give the query that the prefix stands in front of")
-            choice = self._choose_static(TrafficRequest(None, task, outputs), k, reader)
-            return explain_static(choice, self.calibration)
+            return explain_static(self._choose_static(TrafficRequest(None, task, outputs), k, reader), self.calibration)
         pool = self._pool
         parsed = pool.parse_queries([query], task, outputs)[0]
-        return explain_query(pool, parsed, self._settings_for(pool, k), self.calibration, prefix)
+        return explain_query(
+            pool, parsed, choose_k(self.settings, k, pool.pool, len(pool.tensors)), self.calibration, prefix
+        )

@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.editable_pool import EditablePool
 from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import Embedder, embed_queries
+from kdprompt.pool.vectors import parse_device
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selection.traffic import Traffic
 from kdprompt.settings import Settings
@@ -68,6 +71,7 @@ class StorableSelector(EditablePool):
         settings: Settings | None = None,
         decode: Recode | None = None,
         reembed: bool = False,
+        device: str | torch.device | None = None,
     ) -> Self:
         """Reads what ``save`` wrote; nothing is embedded or calibrated again.
 
@@ -78,13 +82,15 @@ class StorableSelector(EditablePool):
             settings: In place of the stored ones, which cannot hold objects of yours; new pins calibrate again.
             decode: Makes a value again of what ``default`` made of it.
             reembed: Whether to embed everything anew, by another embedder than before, and to calibrate again.
+            device: Where the pool is kept and searched, ``"cuda"`` say; None: the CPU. ``ValueError``: it is not there.
 
         Raises:
             FileNotFoundError, PoolError: There is none; or it is no stored selector, is damaged, or holds what nothing
                 can work with; or settings must be given.
             EmbeddingError: The embedder is another one than before, or it was none of kdprompt's and none is given.
         """
-        return cls.restored(read(path, decode), embeddings, settings, reembed=reembed)
+        place = parse_device(device)
+        return cls.restored(read(path, decode), embeddings, settings, reembed=reembed, device=place)
 
     def to_dict(self, default: Recode | None = None) -> dict[str, Any]:
         """All that ``save`` writes, as JSON has it."""
@@ -117,19 +123,22 @@ class StorableSelector(EditablePool):
         settings: Settings | None = None,
         *,
         reembed: bool = False,
+        device: torch.device | None = None,
     ) -> Self:
         """A selector from what ``stored`` gave; errors as ``load``."""
         settings = settings or stored.restored_settings()
         if reembed:
             anew = make_embedder(stored.embedder) if embeddings is None else as_embedder(embeddings)
-            return cls._embedded_anew(stored, anew, settings)
+            return cls._embedded_anew(stored, anew, settings, device)
         embedder = restore_embedder(stored.embedder, embeddings)
-        pool = EmbeddedPool.build(stored.pool, stored.vectors, embedder, settings, stored.outputs)
+        pool = EmbeddedPool.build(stored.pool, stored.vectors.to(device), embedder, settings, stored.outputs)
         return cls(pool, settings, stored.traffic, stored.calibration_under(settings))
 
     @classmethod
-    def _embedded_anew(cls, stored: Stored, embedder: Embedder, settings: Settings) -> Self:
-        pool, traffic = EmbeddedPool.embed(stored.pool, embedder, settings), stored.traffic
+    def _embedded_anew(
+        cls, stored: Stored, embedder: Embedder, settings: Settings, device: torch.device | None
+    ) -> Self:
+        pool, traffic = EmbeddedPool.embed(stored.pool, embedder, settings, device=device), stored.traffic
         if traffic is not None:
             traffic = Traffic(traffic.queries, embed_queries(embedder, [query.text for query in traffic.queries]))
         return cls(pool, settings, traffic)

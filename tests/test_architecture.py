@@ -43,6 +43,7 @@ ROOMS = (
     "editable_pool",
     "storable_selector",
     "micro_batching",
+    "concurrent_queries",
     "selector",
     "measure_profile",
     "distributed",

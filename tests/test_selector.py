@@ -103,6 +103,44 @@ def test_vectors_at_hand_are_taken_and_the_embedder_is_asked_for_queries_alone()
     assert embedder.asked == ["a query"]
 
 
+def test_vectors_of_one_query_and_of_a_sample_are_taken_and_nothing_is_embedded():
+    made, queries = selector(), [f"{'abc'[i % 3]} query {i}" for i in range(9)]
+    vectors = np.array([Clustered().vector(query) for query in queries])
+    expected = made.select(queries[0]), made.select_static(queries)
+    made.embedder.asked.clear()
+    assert made.select(queries[0], vectors=vectors[:1]).ids == expected[0].ids
+    assert (
+        asyncio.run(made.aselect(queries[0], k=2, vectors=vectors[:1])).ids
+        == made.select(queries[0], k=2, vectors=vectors[:1]).ids
+    )
+    assert made.select_static(queries, vectors=vectors).ids == expected[1].ids
+    assert made.embedder.asked == []
+    for wrong in (vectors[:2], vectors[0], vectors[:1] * np.nan):
+        with pytest.raises(EmbeddingError, match="vectors"):
+            made.select(queries[0], vectors=wrong)
+    with pytest.raises(EmbeddingError, match="vectors"):
+        made.select_static(queries, vectors=vectors[:3])
+
+
+def test_a_pool_is_kept_where_it_is_asked_for(device, tmp_path):
+    made = selector(device=device)
+    assert made._pool.tensors.x.device.type == device.type
+    assert made.select("a query").ids == selector().select("a query").ids
+    made.save(tmp_path / "pool.kd")
+    loaded = DistillationSelector.load(tmp_path / "pool.kd", Clustered(), device=device)
+    assert loaded._pool.tensors.x.device.type == device.type
+    assert loaded.select("a query").ids == made.select("a query").ids
+
+
+@pytest.mark.parametrize("wrong", ["cuda:99", "nonsense"])
+def test_a_device_that_is_not_there_is_named_with_those_that_are(wrong, tmp_path):
+    with pytest.raises(ValueError, match=f"device '{wrong}' is .*; this machine has cpu"):
+        selector(device=wrong)
+    selector().save(tmp_path / "pool.kd")
+    with pytest.raises(ValueError, match=f"device '{wrong}' is .*; this machine has cpu"):
+        DistillationSelector.load(tmp_path / "pool.kd", Clustered(), device=wrong)
+
+
 def test_vectors_of_queries_at_hand_are_taken():
     embedder = Clustered()
     chooser = DistillationSelector.from_examples(records(), embedder, settings=Settings(k=4))

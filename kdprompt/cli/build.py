@@ -74,7 +74,7 @@ def _build(pool: Any, traffic: Any, options: PromptOptions, embedder: Any, clock
     """Checks what can be checked, embeds and calibrates."""
     from kdprompt import DistillationSelector, Settings
     from kdprompt.pool.embedding import embed_documents
-    from kdprompt.selection.embedded_pool import check_size
+    from kdprompt.selection.pool_size import check_size
 
     settings = options.settings()(Settings())
     check_size(pool, pool.distinct, settings)

@@ -48,24 +48,10 @@ def check_device(device: str | None) -> None:
     Raises:
         ValueError: It is none; the message names it, and those that are there.
     """
-    if device is None:
-        return
-    import torch
+    if device is not None:
+        from kdprompt.pool.vectors import parse_device
 
-    there = ["cpu"]
-    there += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    there += ["mps"] if torch.backends.mps.is_available() else []
-    try:
-        kind, index = torch.device(device).type, torch.device(device).index
-    except RuntimeError:
-        raise ValueError(f"--device {device!r} is no device; this machine has {', '.join(there)}") from None
-    known = kind in ("cpu", "cuda", "mps")
-    if known and (kind if index is None or kind != "cuda" else f"{kind}:{index}") not in {*there, *_kinds(there)}:
-        raise ValueError(f"--device {device!r} is not there; this machine has {', '.join(there)}")
-
-
-def _kinds(devices: Iterable[str]) -> set[str]:
-    return {device.partition(":")[0] for device in devices}
+        parse_device(device, "--device")
 
 
 def check_request(pool: Any, task: str | None, outputs: Iterable[str] | None, named: str = "--task") -> None:

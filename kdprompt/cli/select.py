@@ -242,7 +242,7 @@ class _Loaded:
     def check(self, asked: _Asked) -> Request:
         """What is asked of the selector; whatever can be wrong is found before anything costs time."""
         from kdprompt import QueryError
-        from kdprompt.selection.embedded_pool import check_size
+        from kdprompt.selection.pool_size import check_size
 
         check_size(self.pool, self.pool.distinct, self.settings)
         check_request(self.pool, asked.task, asked.permitted)

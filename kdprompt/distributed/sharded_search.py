@@ -13,8 +13,9 @@ from kdprompt.pool.embedding import embed_queries
 from kdprompt.pool.neighbours import find_neighbours
 from kdprompt.pool.records import Query
 from kdprompt.selection.context import SelectionContext
-from kdprompt.selection.embedded_pool import AnyQuery, check_size
+from kdprompt.selection.embedded_pool import AnyQuery
 from kdprompt.selection.pool_part import PoolRows
+from kdprompt.selection.pool_size import check_size
 from kdprompt.selection.result import Selection
 from kdprompt.selection.shortage import LONGEST
 from kdprompt.selection.static import account_for_sample, find_sample_neighbours, solve_target

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kdprompt.errors import EmbeddingError
 
-__all__ = ["cast_vectors", "check_finite_rows", "check_vectors", "normalise_rows", "read_vectors"]
+__all__ = ["cast_vectors", "check_finite_rows", "check_vectors", "normalise_rows", "parse_device", "read_vectors"]
 
 SAFE = 1e15  # components between its inverse and itself can be squared and summed in float32
 
@@ -158,3 +158,30 @@ def check_finite_rows(given: Tensor, cast: Tensor, texts: Sequence[str], name: s
                 f"{name}: the row of text {i} ({texts[i]!r:.80}) has {what}{as_dtype}; check the embedder on that "
                 f"text{words}, or leave the text out. Nothing was changed."
             )
+
+
+def parse_device(device: str | torch.device | None, name: str = "device") -> torch.device | None:
+    """A device by its name, if this machine has it; None is none.
+
+    Args:
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` and so on, or torch's own.
+        name: What it is called in errors.
+
+    Raises:
+        ValueError: It is none, or not there; the message names it, and those that are there.
+    """
+    if device is None:
+        return None
+    there = ["cpu"]
+    there += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    there += ["mps"] if torch.backends.mps.is_available() else []
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"{name} {device!r} is no device; this machine has {', '.join(there)}") from None
+    numbered = found.type == "cuda" and found.index is not None
+    kinds = {one.partition(":")[0] for one in there}
+    is_known = found.type in ("cpu", "cuda", "mps")  # what others have only their own back-ends know
+    if is_known and (str(found) not in there if numbered else found.type not in kinds):
+        raise ValueError(f"{name} {str(device)!r} is not there; this machine has {', '.join(there)}")
+    return found

@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from kdprompt.errors import EmbeddingError, PoolError, QueryError
+from kdprompt.errors import EmbeddingError, QueryError
 from kdprompt.objective.own_knowledge import OwnEstimate, OwnKnowledge
 from kdprompt.pool.changed_tensors import change_tensors
 from kdprompt.pool.distinct_rows import DistinctRows, RowChange, content_of
@@ -24,10 +24,11 @@ from kdprompt.pool.prompt import count_demonstration_tokens
 from kdprompt.pool.query_tensors import QueryTensors, build_query_tensors
 from kdprompt.pool.records import Demonstration, Query, make_content_id
 from kdprompt.pool.vectors import cast_vectors, check_vectors
+from kdprompt.selection.pool_size import check_size
 from kdprompt.selection.quota import check_quota
 from kdprompt.settings import Settings
 
-__all__ = ["AnyQuery", "EmbeddedPool", "Record", "check_size"]
+__all__ = ["AnyQuery", "EmbeddedPool", "Record"]
 
 AnyQuery = str | Mapping[str, Any] | Query
 Record = Mapping[str, Any] | Demonstration
@@ -59,15 +60,24 @@ class EmbeddedPool:
     unread: dict[int, str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
-    def embed(cls, pool: Pool, embedder: Embedder, settings: Settings, vectors: Any | None = None) -> "EmbeddedPool":
+    def embed(
+        cls,
+        pool: Pool,
+        embedder: Embedder,
+        settings: Settings,
+        vectors: Any | None = None,
+        device: torch.device | None = None,
+    ) -> "EmbeddedPool":
         """As ``build``; embeds the inputs where their ``vectors: [n, d]`` are not at hand, else copies these.
+
+        ``device`` is where the pool is kept and searched; None: where the vectors are.
 
         Raises:
             EmbeddingError: They do not fit; names the text.
         """
         texts = [demonstration.input for demonstration in pool]
         known = embed_documents(embedder, texts) if vectors is None else check_vectors(vectors, texts, "vectors")
-        return cls.build(pool, known, embedder, settings)
+        return cls.build(pool, known.to(device), embedder, settings)
 
     @classmethod
     def build(
@@ -284,14 +294,3 @@ class EmbeddedPool:
             shown = [self.demonstration(row)]
             self.counted[row] = count_demonstration_tokens(shown, settings.template, settings.count_tokens)[0]
         return self.counted[row]
-
-
-def check_size(pool: Pool, distinct: int, settings: Settings) -> None:
-    """Raises a ``PoolError`` if the pool is empty, or k exceeds the number of its distinct examples."""
-    if not len(pool):
-        raise PoolError("the pool is empty; give it at least one example")
-    if settings.k != "auto" and settings.k > distinct:
-        raise PoolError(
-            f"k must be at most the number of distinct examples in the pool ({distinct}), got {settings.k}; add "
-            "examples, lower k, or use k='auto'"
-        )

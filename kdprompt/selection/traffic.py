@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from kdprompt.errors import QueryError
 from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.pool.records import Query
+from kdprompt.pool.vectors import check_vectors
 from kdprompt.selection.embedded_pool import AnyQuery, EmbeddedPool
 from kdprompt.settings import Settings
 
@@ -33,11 +35,13 @@ class TrafficRequest:
         queries: In place of the traffic; None takes the traffic, or without one the pool's own inputs.
         task: Of all of them.
         outputs: Permitted for all of them.
+        vectors: Embeddings of ``queries`` ``[m, d]`` where they are at hand.
     """
 
     queries: Iterable[AnyQuery] | None = None
     task: str | None = None
     outputs: Iterable[str] | None = None
+    vectors: Any | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,10 @@ def sample_queries(
         queries, vectors = [traffic.queries[i] for i in kept], traffic.vectors[kept]
     else:
         given = pool.parse_queries(() if request.queries is None else request.queries)
-        queries = [given[i] for i in _draw(len(given), settings, notes)]
+        kept = _draw(len(given), settings, notes)
+        queries = [given[i] for i in kept]
+        if request.vectors is not None:
+            vectors = check_vectors(request.vectors, [query.text for query in given], "vectors")[kept]
     parsed = pool.parse_queries(queries, request.task, request.outputs)
     if not parsed:
         raise QueryError("queries must hold at least one query; leave them out to take the pool's own inputs")
