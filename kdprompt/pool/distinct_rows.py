@@ -61,10 +61,18 @@ class DistinctRows:
         """Rows in the order of ids, and the place in the pool of each."""
         ids = [shown.id for shown in pool]
         contents = [(shown.input, shown.output, shown.task) for shown in pool]
-        by_content: dict[Content, int] = {}
+        order = sorted(range(len(ids)), key=ids.__getitem__)
+        rows = [0] * len(ids)
+        for row, place in enumerate(order):
+            rows[place] = row
+        by_content: dict[Content, int] = dict(zip(contents, rows, strict=True))  # in the order in which they lie
+        if len(by_content) == len(ids):
+            standing = [ids[place] for place in order]
+            return cls(standing, by_content, {}, standing), order
+        by_content.clear()
         repeats: dict[Content, list[str]] = {}
         places: list[int] = []
-        for place in sorted(range(len(ids)), key=ids.__getitem__):
+        for place in order:
             content = contents[place]
             row = by_content.setdefault(content, len(places))
             if row == len(places):

@@ -159,10 +159,13 @@ class Demonstration(Record):
         made = cls.__new__(cls)
         values = {"id": ident, "input": text, "output": output, "task": task, "fields": fields}
         object.__setattr__(made, "__dict__", values)
-        object.__setattr__(made, "__pydantic_fields_set__", set(values))
+        object.__setattr__(made, "__pydantic_fields_set__", _ALL_FIELDS)
         object.__setattr__(made, "__pydantic_extra__", None)
         object.__setattr__(made, "__pydantic_private__", None)
         return made
+
+
+_ALL_FIELDS = set(Demonstration.model_fields)  # one for all that are made of texts: 700 bytes each, and never changed
 
 
 class Query(Record):
