@@ -311,3 +311,9 @@ def test_cosine_ignores_length_even_where_its_square_leaves_the_dtype(size, devi
 def test_invalid_parameters_raise_with_the_value(make, value):
     with pytest.raises(ValueError, match=f"got {re.escape(str(value))}"):
         make(value)
+
+
+def test_a_polynomial_of_degree_1_is_the_smallest_and_is_allowed():
+    x, y = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])
+    kernel = Polynomial(degree=1)
+    assert kernel(x, y).shape == (1, 1) and kernel.degree == 1
