@@ -122,6 +122,12 @@ def test_vectors_of_one_query_and_of_a_sample_are_taken_and_nothing_is_embedded(
         made.select_static(queries, vectors=vectors[:3])
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+def test_a_pool_of_a_few_examples_with_traffic_is_calibrated(size):
+    made = selector(records(size), Settings(k=1), queries=["a query", "b query"])
+    assert len(made.select("a query")) == 1 and len(made.select_static()) == 1
+
+
 def test_a_pool_is_kept_where_it_is_asked_for(device, tmp_path):
     made = selector(device=device)
     assert made._pool.tensors.x.device.type == device.type

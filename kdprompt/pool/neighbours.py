@@ -224,10 +224,12 @@ def take_nearest_in_turn(similarity: Tensor, size: int, rank: Tensor | None = No
 
     Args:
         similarity: Of ``m`` queries with ``n`` rows ``[m, n]``; −inf bars a row from a query.
-        size: Most rows; fewer come back where the queries share their ``4·size/m`` nearest.
+        size: Most rows, may be 0; fewer come back where the queries share their ``4·size/m`` nearest.
         rank: Place of each row in the order of ids ``[n]``, the lowest of which comes first of rows as near; None: the
             rows stand in it.
     """
+    if size < 1:
+        return []
     depth = -(-size // len(similarity))
     index, valid = take_nearest(similarity, 4 * depth, rank)
     order = similarity.gather(-1, index).sort(dim=-1, descending=True, stable=True).indices

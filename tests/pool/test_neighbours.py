@@ -7,7 +7,7 @@ import torch
 
 from kdprompt.pool import neighbours
 from kdprompt.pool.gathered_rows import GatheredRows
-from kdprompt.pool.neighbours import find_duplicates, find_nearest, find_neighbours, take_rows
+from kdprompt.pool.neighbours import find_duplicates, find_nearest, find_neighbours, take_nearest_in_turn, take_rows
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import build_pool_tensors
 from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
@@ -87,6 +87,12 @@ def test_gathered_rows_know_their_pairs(device, dtype):
     torch.testing.assert_close(rows.with_query.x_norms, rows.x.square().sum(-1))
     assert GatheredRows.take(pool, found.index).with_query is None
     assert bool((find_duplicates(pool, found.index, 0.9, inner) == find_duplicates(pool, found.index, 0.9)).all())
+
+
+def test_no_rows_in_turn_are_none(device, dtype):
+    similarity = torch.randn(3, 7, device=device).to(dtype)
+    assert take_nearest_in_turn(similarity, 0) == []
+    assert take_nearest_in_turn(similarity, 3)[0] == int(similarity[0].argmax())
 
 
 def test_rows_are_taken_as_indexing_takes_them(device, dtype):
