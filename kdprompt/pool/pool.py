@@ -54,7 +54,8 @@ class Pool:
                 place, earlier = (bisect_left(self._numbers, which) for which in (number, first))
                 raise PoolError(
                     f"example {place} has the id {demonstration.id!r} that example {earlier} has already; ids must be "
-                    "unique. Change one, or name another id key in the schema."
+                    "unique. Change one, name another id key in the schema, or none where it means something else "
+                    "(Schema(id=None); id_key=None in adapters): ids are made from the content then."
                 )
 
     def _copy(self, demonstrations: tuple[Demonstration, ...]) -> "Pool":

@@ -7,6 +7,7 @@ texts and stable ids. Every error names the example and the key.
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from json.encoder import encode_basestring
@@ -19,6 +20,7 @@ from kdprompt.short_repr import Record
 
 __all__ = ["Demonstration", "Query", "Schema", "copy_fields", "normalise_text", "render_value", "suggest"]
 
+ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]{6,}>")  # as Python writes objects that say nothing of themselves
 _TEXT, _TEXT_OR_NONE = frozenset({str}), frozenset({str, type(None)})
 _IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -264,8 +266,19 @@ def _join(record: Mapping[str, Any], keys: Sequence[str], where: str, role: str)
                 + f"Add the key, or name the right one in the schema ({role} keys are {list(keys)})."
             )
     if len(keys) == 1:
-        return render_value(record[keys[0]])
-    return "\n".join(f"{key}: {render_value(record[key])}" for key in keys if not is_missing(record[key]))
+        return _render(record, keys[0], where)
+    return "\n".join(f"{key}: {_render(record, key, where)}" for key in keys if not is_missing(record[key]))
+
+
+def _render(record: Mapping[str, Any], key: str, where: str) -> str:
+    value = record[key]
+    text = render_value(value)
+    if text is not value and ADDRESS.search(text):  # another text in every process, so another id
+        raise MissingKeyError(
+            f"{where} has no text under {key!r}: {text[:80]} is a {type(value).__name__} that has no text of its own. "
+            "Give text, a number, or a list or mapping of these."
+        )
+    return text
 
 
 def make_content_id(*parts: str | None) -> str:

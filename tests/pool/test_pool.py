@@ -387,3 +387,16 @@ def test_what_a_caller_does_to_nested_values_later_does_not_reach_the_pool():
 def test_values_that_cannot_be_copied_stay_as_they_are():
     lock = threading.Lock()
     assert Pool.from_records([{"input": "a", "output": "x", "lock": lock}])[0].fields["lock"] is lock
+
+
+@pytest.mark.parametrize(
+    "value", [object(), [1, object()], {"a": {"b": object()}}, lambda: 1], ids=["object", "list", "mapping", "function"]
+)
+@pytest.mark.parametrize("key", ["input", "output"])
+def test_a_value_without_text_of_its_own_is_refused_with_its_key(key, value):
+    """Its address would stand in the prompt, and in the id, which would be another one in every process."""
+    record = {"input": "a", "output": "b", key: value}
+    with pytest.raises(MissingKeyError, match=f"example 1 has no text under '{key}': .* has no text of its own"):
+        Pool.from_records([{"input": "fine", "output": "x at 0x7f0000000000>"}, record])
+    with pytest.raises(QueryError, match="the query has no text under 'input'"):
+        Pool.from_records([{"input": "a"}]).query({"input": value})
