@@ -62,8 +62,12 @@ class SelectExamples(Runnable[Variables, Examples]):
         """All in one pass; where it fails each alone, to see which query is at fault."""
         try:
             return list(self.selector.select_batch(inputs))
-        except Exception:
-            return [self._try_one(variables) for variables in inputs]
+        except Exception as error:
+            found = [self._try_one(variables) for variables in inputs]
+            first = next((place for place, one in enumerate(found) if type(one) is type(error)), None)
+            if first is not None:
+                found[first] = error  # which says the number of the query
+            return found
 
     def _try_one(self, variables: Variables) -> Exception | Examples:
         try:
