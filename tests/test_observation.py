@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from kdprompt import CachedEmbedder, CallableEmbedder, DistillationSelector, EmbeddingError, QueryError
 from kdprompt.errors import PoolError
+from kdprompt.micro_batching import MicroBatcher
 from kdprompt.pool.transient_errors import retry
 from support import make_settings
 
@@ -182,7 +183,7 @@ def test_a_call_that_is_wrong_in_itself_is_refused_without_a_batch():
     """It went to the batch, which was bisected for it."""
     selector, batches = make(), []
     answer = selector._together.answer_batch
-    selector._together.answer_batch = lambda asked: batches.append(len(asked)) or answer(asked)
+    selector._together = MicroBatcher(lambda asked: batches.append(len(asked)) or answer(asked))
 
     async def ask():
         calls = [selector.aselect("a", task="nobody's"), selector.aselect("b", outputs=["nothing"])]

@@ -14,6 +14,7 @@ from kdprompt.theory.bounds import Bound, BoundKind, complexity_of_trace, genera
 from kdprompt.theory.kernels import *  # noqa: F403 - the kernels' own list
 from kdprompt.theory.mmd import mean_embedding, mmd, mmd_squared, mmd_squared_unbiased, witness
 from kdprompt.theory.multinomial import MultinomialFit, fit_multinomial
+from kdprompt.theory.point_pairs import PointPairs
 from kdprompt.theory.reader_model import combine_knowledge, expected_log_loss, pool_evidence, reader_log_probs
 from kdprompt.theory.regression import RidgeFit, RidgeSums, ridge_regression, shrink_to_prior
 from kdprompt.theory.results import (
@@ -43,6 +44,7 @@ __all__ = [
     "LeaveOneOutFit",
     "MultinomialFit",
     "OrderSensitivity",
+    "PointPairs",
     "RidgeFit",
     "RidgeSums",
     "Sample",
