@@ -120,16 +120,18 @@ def _draw_scores(rows: Sequence[Row], reference: str) -> _Chart:
 
 
 def _draw_differences(tables: Sequence[Table]) -> _Chart | None:
-    """The reference's score less that of every other selector, in points: one selector after the other."""
+    """The reference's score less that of every other selector, in points; labels say what tells the lines apart."""
     others = list(dict.fromkeys(row.selector for t in tables for row in t.rows if row.against is not None))
+    named = [(table.dataset, table.suite, f"k = {table.k}", table.reader) for table in tables]
+    varies = [len({names[place] for names in named}) > 1 for place in range(4)]
     numbers = []
     for other in others:
-        for table in tables:
-            what = ", ".join(filter(None, [table.dataset, table.suite, f"k = {table.k}", table.reader]))
+        for table, names in zip(tables, named, strict=True):
+            told = [name for name, tells in zip((other, *names), (len(others) > 1, *varies), strict=True) if tells]
             for row in table.rows:
                 if row.selector == other and (pair := row.against) is not None:
                     low, high, mean = 100 * pair.low, 100 * pair.high, 100 * pair.difference
-                    numbers.append((f"{other} · {what}" if len(tables) > 1 else other, low, high, mean, True))
+                    numbers.append((", ".join(filter(None, told)) or other, low, high, mean, True))
     return _draw(numbers, "points", digits=1) if numbers else None
 
 
