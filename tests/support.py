@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel
 
 from kdprompt import ObjectiveSettings, SearchSettings, Settings, StaticSettings
-from kdprompt.objective.candidate_outputs import compare_outputs
+from kdprompt.objective.candidate_outputs import CandidateOutputs
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.reader_loss import ReaderLoss
@@ -67,7 +67,7 @@ def build_ordering_problem(kernel, candidates, target, output_share, weights, va
     blocks = compute_gram_blocks(kernel, x, v, target, value_radius)
     reader = ReaderLoss.build(target, READER, ["a", "b", "c"]) if weights.reader > 0 else None
     objective = Objective.build(blocks, output_share, weights, reader)
-    return OrderingProblem(objective, compare_outputs(v, target, value_radius))
+    return OrderingProblem(objective, CandidateOutputs(v, target, value_radius))
 
 
 def kappa(a, b, temperature):

@@ -20,6 +20,7 @@ from kdprompt.diagnose import diagnose_pool
 from kdprompt.errors import KDPromptError
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selection.portrait import draw_portrait
+from pool_changes import draw_changes, draw_records
 from support import make_settings
 
 QUERIES = ["a query", "word 1", "another query"]
@@ -39,22 +40,8 @@ def embed(texts):
 
 EMBEDDER = CallableEmbedder(embed)
 
-records = st.fixed_dictionaries(
-    {
-        "input": st.integers(0, 40).map(lambda i: f"word {i}"),
-        "output": st.sampled_from(["red", "blue", "green", None]),
-        "task": st.sampled_from(["a", "a", "b", None]),
-    }
-)
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("add"), st.lists(records, min_size=1, max_size=3)),
-        st.tuples(st.just("update"), st.integers(0, 999), records),
-        st.tuples(st.just("remove"), st.lists(st.integers(0, 999), min_size=1, max_size=12)),
-    ),
-    min_size=1,
-    max_size=8,
-)
+records = draw_records(40)
+steps = draw_changes(records, place=999, most_removed=12, min_size=1, max_size=8)
 
 BASE = [{"input": f"base {i}", "output": ["red", "blue", "green"][i % 3], "task": "ab"[i % 2]} for i in range(12)]
 FIELDS = [

@@ -12,7 +12,7 @@ from kdprompt.objective.set_state import gather_rows
 from kdprompt.objective.target import Target
 from kdprompt.theory.point_pairs import combine_squares
 
-__all__ = ["CandidateOutputs", "compare_outputs"]
+__all__ = ["CandidateOutputs"]
 
 EQUAL = 1e-4  # squared distance below which two values are one output, in units of the largest squared norm
 
@@ -48,14 +48,3 @@ class CandidateOutputs:
         norms = inner.diagonal(dim1=-2, dim2=-1)
         same = combine_squares(norms, norms, inner) < EQUAL * self.value_radius**2
         return same.to(torch.uint8).argmax(-1) if same.numel() else torch.zeros_like(members)
-
-
-def compare_outputs(v: Tensor, target: Target, value_radius: float) -> CandidateOutputs:
-    """The outputs of candidates with values ``v: [b, L, c]``, to be compared with one another and with the estimates.
-
-    Args:
-        v: Values of the candidates ``[b, L, c]``.
-        target: ``b`` targets.
-        value_radius: max‖v‖ over the pool.
-    """
-    return CandidateOutputs(v, target, value_radius)

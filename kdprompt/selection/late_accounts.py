@@ -2,12 +2,12 @@
 
 import threading
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 from kdprompt.pool.records import Demonstration
 from kdprompt.selection.accounting import Prompts, compute_fields
 from kdprompt.selection.context import SelectionContext
-from kdprompt.selection.origin import SelectionOrigin
+from kdprompt.selection.origin import NoPartOfValue, SelectionOrigin
 from kdprompt.selection.result import Selection
 
 __all__ = ["account"]
@@ -52,11 +52,8 @@ class _Batch:
             return self._fields[place]
 
 
-class _PromptSource:
-    """One prompt of a batch, as ``SelectionSource``.
-
-    It is no part of a selection's value: all are equal, and none is stored, pickled or copied.
-    """
+class _PromptSource(NoPartOfValue):
+    """One prompt of a batch, as ``SelectionSource``; no part of a selection's value."""
 
     def __init__(self, batch: _Batch, place: int, rows: list[int]) -> None:
         self._batch: _Batch | None = batch
@@ -81,15 +78,3 @@ class _PromptSource:
 
     def release(self) -> None:
         self._batch = None
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(None), ()

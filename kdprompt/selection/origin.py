@@ -15,9 +15,25 @@ from kdprompt.selection.candidates import Candidates, find_query_candidates, fin
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.problem import build_constraints
 
-__all__ = ["EXACT_DEVICE", "EXACT_DTYPE", "ExactTarget", "SelectionOrigin"]
+__all__ = ["EXACT_DEVICE", "EXACT_DTYPE", "ExactTarget", "NoPartOfValue", "SelectionOrigin"]
 
 EXACT_DEVICE, EXACT_DTYPE = torch.device("cpu"), torch.float64
+
+
+class NoPartOfValue:
+    """What a value refers to and does not hold: all are equal, and none is stored, pickled or copied."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +60,8 @@ class ExactTarget:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class SelectionOrigin:
-    """The pool, the settings and the queries of one selection.
-
-    It is no part of the selection's value: all origins are equal, and none is stored, pickled or copied.
+class SelectionOrigin(NoPartOfValue):
+    """The pool, the settings and the queries of one selection; no part of the selection's value.
 
     Attributes:
         context: The pool, the settings and J's parameters.
@@ -60,18 +74,6 @@ class SelectionOrigin:
     encoded: QueryTensors
     texts: tuple[str, ...]
     is_static: bool = False
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(None), ()
 
     def find_target(self) -> ExactTarget:
         """What the prompt is to come near to."""

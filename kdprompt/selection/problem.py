@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.objective.candidate_outputs import compare_outputs
+from kdprompt.objective.candidate_outputs import CandidateOutputs
 from kdprompt.objective.gram import combine_rows_with_target
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.target import Target
@@ -62,7 +62,7 @@ class SelectionProblem:
         blocks = combine_rows_with_target(parameters.kernel, rows, target, pool.value_radius)
         reader = context.reader_loss(target) if parameters.weights.reader > 0 else None
         objective = Objective.build(blocks, parameters.output_share, parameters.weights, reader)
-        ordering = OrderingProblem(objective, compare_outputs(rows.v, target, pool.value_radius))
+        ordering = OrderingProblem(objective, CandidateOutputs(rows.v, target, pool.value_radius))
         constraints = build_constraints(context, candidates, rows)
         return cls(candidates, ordering, constraints, parameters.tolerance, context.settings)
 

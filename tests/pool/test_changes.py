@@ -17,6 +17,7 @@ from kdprompt import CallableEmbedder, DistillationSelector, Pool
 from kdprompt.errors import PoolError
 from kdprompt.pool.growing_rows import GrowingRows
 from kdprompt.selection.embedded_pool import EmbeddedPool
+from pool_changes import draw_changes, draw_records
 from support import make_settings
 
 
@@ -29,21 +30,8 @@ def embed(texts):
 EMBEDDER = CallableEmbedder(embed)
 QUERIES = ["a query", "word 1", "another query"]
 
-records = st.fixed_dictionaries(
-    {
-        "input": st.integers(0, 9).map(lambda i: f"word {i}"),
-        "output": st.sampled_from(["red", "blue", "green", None]),
-        "task": st.sampled_from(["a", "a", "b", None]),
-    }
-)
-changes = st.lists(
-    st.one_of(
-        st.tuples(st.just("add"), st.lists(records, min_size=1, max_size=3)),
-        st.tuples(st.just("update"), st.integers(0, 99), records),
-        st.tuples(st.just("remove"), st.lists(st.integers(0, 99), min_size=1, max_size=3)),
-    ),
-    max_size=12,
-)
+records = draw_records(9)
+changes = draw_changes(records, place=99, most_removed=3, max_size=12)
 
 
 CALIBRATIONS = {}  # made once for each kind of settings: what is tested here does not depend on it
