@@ -9,8 +9,7 @@ import torch
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.objective.target import Target
 from kdprompt.pool.neighbours import find_neighbours
-from kdprompt.pool.query_tensors import QueryTensors
-from kdprompt.pool.records import normalise_text
+from kdprompt.pool.query_tensors import QueryTensors, find_text_codes
 from kdprompt.selection.candidates import find_query_candidates
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selection.pool_part import PoolFrame, PoolRows
@@ -47,8 +46,7 @@ class ShardPlan:
         """Queries that were encoded for one part of the pool, for another: only the codes of texts differ."""
         if not self.settings.search.exclude_query_text:
             return queries
-        codes = [pool.tensors.text_codes.get(normalise_text(text), -1) for text in texts]
-        return replace(queries, excluded_text=torch.tensor(codes, device=queries.q.device))
+        return replace(queries, excluded_text=find_text_codes(pool.tensors, texts))
 
     @classmethod
     def lay_out(cls, selector: DistillationSelector, shards: int) -> tuple[Self, list[PoolRows]]:

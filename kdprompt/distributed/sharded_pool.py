@@ -104,7 +104,8 @@ class ShardedPool:
     ) -> Selection:
         """One prompt for many queries, in two rounds: each shard finds 4·k examples, J decides among these.
 
-        All examples are looked at, however many there are. ``selection.terms.bias`` is the MMD that was reached.
+        Each shard looks at as many candidates as ``DistillationSelector.select_static`` does of a whole pool: at all of
+        them where J is the MMD alone. ``selection.terms.bias`` is the MMD that was reached.
 
         Args:
             queries: As ``DistillationSelector.select_static`` takes them.

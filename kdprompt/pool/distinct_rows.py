@@ -60,7 +60,7 @@ class DistinctRows:
     def build(cls, pool: Sequence[Demonstration]) -> "tuple[DistinctRows, list[int]]":
         """Rows in the order of ids, and the place in the pool of each."""
         ids = [shown.id for shown in pool]
-        contents = [(shown.input, shown.output, shown.task) for shown in pool]
+        contents = list(map(content_of, pool))
         order = sorted(range(len(ids)), key=ids.__getitem__)
         rows = [0] * len(ids)
         for row, place in enumerate(order):

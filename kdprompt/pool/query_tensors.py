@@ -12,7 +12,7 @@ from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.records import Query, normalise_text
 from kdprompt.pool.vectors import normalise_rows
 
-__all__ = ["QueryTensors", "build_query_tensors", "check_query", "find_allowed_rows"]
+__all__ = ["QueryTensors", "build_query_tensors", "check_query", "find_allowed_rows", "find_text_codes"]
 
 MOST_NATS = 1e4  # of what a reader knows itself; more would drown everything in rounding
 
@@ -71,7 +71,8 @@ def build_query_tensors(
     """
     device = pool.x.device
     task = [_task_code(pool, query) for query in queries]
-    text = [pool.text_codes.get(normalise_text(query.text), -1) if exclude_query_text else -1 for query in queries]
+    texts = [query.text for query in queries]
+    text = find_text_codes(pool, texts) if exclude_query_text else torch.full((len(queries),), -1, device=device)
     permitted = None
     if any(query.outputs is not None for query in queries):
         permitted = torch.stack([_permitted_labels(pool, query) for query in queries])
@@ -80,9 +81,9 @@ def build_query_tensors(
         own = torch.tensor([_own_log_probs(pool, query) for query in queries], dtype=pool.x.dtype, device=device)
     q = normalise_rows(vectors.to(device, pool.x.dtype))
     return QueryTensors(
-        q if pool.lexicon is None else pool.lexicon.join(q, [query.text for query in queries]),
+        q if pool.lexicon is None else pool.lexicon.join(q, texts),
         torch.tensor(task, device=device),
-        torch.tensor(text, device=device),
+        text,
         permitted,
         own,
     )
@@ -94,6 +95,12 @@ def check_query(pool: PoolTensors, query: Query) -> None:
     if query.outputs is not None:
         _permitted_labels(pool, query)
     _own_log_probs(pool, query)
+
+
+def find_text_codes(pool: PoolTensors, texts: Sequence[str]) -> Tensor:
+    """The pool's code of each text, −1 where no row has it ``[b]``."""
+    codes = [pool.text_codes.get(normalise_text(text), -1) for text in texts]
+    return torch.tensor(codes, dtype=torch.long, device=pool.x.device)
 
 
 def _task_code(pool: PoolTensors, query: Query) -> int:
