@@ -5,17 +5,19 @@ records with rendered texts and stable ids. Every error names the example and th
 """
 
 from bisect import bisect_left
-from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from kdprompt.errors import PoolError, QueryError
+from kdprompt.pool.content_ids import make_content_id
 from kdprompt.pool.distinct_rows import DistinctRows
 from kdprompt.pool.example_forms import list_examples, to_mapping
 from kdprompt.pool.files import read_records
 from kdprompt.pool.paused_collection import paused_collection
+from kdprompt.pool.plain_records import read_plain_records
 from kdprompt.pool.records import (
     Demonstration,
     Query,
@@ -23,7 +25,6 @@ from kdprompt.pool.records import (
     check_text,
     copy_fields,
     is_missing,
-    make_content_id,
     render_value,
 )
 
@@ -95,23 +96,26 @@ class Pool:
             FileNotFoundError, ImportError: There is no such file, or what reads it is not installed.
         """
         lines = read_records(path)
-        names = [f"example {i} ({path}, {where})" for i, (where, _) in enumerate(lines)]
-        return cls((), schema)._extended([record for _, record in lines], names)
+        return cls((), schema)._extended(
+            [record for _, record in lines], lambda i: f"example {i} ({path}, {lines[i][0]})"
+        )
 
     from_jsonl = from_file  # its former name
 
     def with_records(self, records: Iterable[Mapping[str, Any] | Demonstration]) -> "Pool":
         """A pool with more examples behind these; content ids of repeated examples end in ``-2``, ``-3`` and so on."""
-        listed = list_examples(records)
-        return self._extended(listed, [f"example {i}" for i in range(len(listed))])
+        return self._extended(list_examples(records), lambda i: f"example {i}")
 
-    def _extended(self, records: Sequence[Mapping[str, Any] | Demonstration], names: Sequence[str]) -> "Pool":
-        added, taken = list[Demonstration](), set[str]()
+    def _extended(
+        self, records: Sequence[Mapping[str, Any] | Demonstration], name_example: Callable[[int], str]
+    ) -> "Pool":
         with paused_collection():
-            for record, name in zip(records, names, strict=True):
-                parsed = self._parse(record, name, (taken, self._number_of))
-                added.append(parsed)
-                taken.add(parsed.id)
+            added = read_plain_records(records, self.schema, self._number_of, _fresh)
+            if added is None:
+                added, taken = [], set[str]()
+                for i, record in enumerate(records):
+                    added.append(self._parse(record, name_example(i), (taken, self._number_of)))
+                    taken.add(added[-1].id)
         pool = self._copy((*self.demonstrations, *added))
         first = self._numbers[-1] + 1 if self._numbers else 0
         numbers = range(first, first + len(added))

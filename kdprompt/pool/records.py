@@ -5,12 +5,10 @@ texts and stable ids. Every error names the example and the key.
 """
 
 import copy
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from json.encoder import encode_basestring
 from typing import Any
 
 from pydantic import ConfigDict, Field
@@ -21,8 +19,8 @@ from kdprompt.short_repr import Record
 __all__ = ["Demonstration", "Query", "Schema", "copy_fields", "normalise_text", "render_value", "suggest"]
 
 ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]{6,}>")  # as Python writes objects that say nothing of themselves
-_TEXT, _TEXT_OR_NONE = frozenset({str}), frozenset({str, type(None)})
-_IMMUTABLE = frozenset({str, int, float, bool, type(None)})
+TEXT, TEXT_OR_NONE = frozenset({str}), frozenset({str, type(None)})
+IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 FROZEN = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -104,7 +102,7 @@ def copy_fields(record: Mapping[str, Any]) -> dict[str, Any]:
 
     A value that cannot be copied, an open file say, stays as it is.
     """
-    if _IMMUTABLE.issuperset(map(type, record.values())):
+    if IMMUTABLE.issuperset(map(type, record.values())):
         return dict(record)
     return {key: _copy_value(value) for key, value in record.items()}
 
@@ -155,15 +153,30 @@ class Demonstration(Record):
             task: The task tag.
             fields: The original example; not copied.
         """
-        are_texts = _TEXT.issuperset(map(type, (ident, text, *fields)))
-        if not are_texts or type(output) not in _TEXT_OR_NONE or type(task) not in _TEXT_OR_NONE:
+        are_texts = TEXT.issuperset(map(type, (ident, text, *fields)))
+        if not are_texts or type(output) not in TEXT_OR_NONE or type(task) not in TEXT_OR_NONE:
             return cls(id=ident, input=text, output=output, task=task, fields=fields)
-        made = cls.__new__(cls)
-        values = {"id": ident, "input": text, "output": output, "task": task, "fields": fields}
-        object.__setattr__(made, "__dict__", values)
-        object.__setattr__(made, "__pydantic_fields_set__", _ALL_FIELDS)
-        object.__setattr__(made, "__pydantic_extra__", None)
-        object.__setattr__(made, "__pydantic_private__", None)
+        return cls.of_columns([ident], [text], [output], [task], [fields])[0]
+
+    @classmethod
+    def of_columns(
+        cls,
+        ids: Sequence[str],
+        inputs: Sequence[str],
+        outputs: Sequence[str | None],
+        tasks: Sequence[str | None],
+        fields: Sequence[dict[str, Any]],
+    ) -> "list[Demonstration]":
+        """Many at once, of columns that hold nothing but texts; arguments as ``of_texts`` takes them."""
+        new, put, made = cls.__new__, object.__setattr__, list[Demonstration]()
+        for ident, text, output, task, original in zip(ids, inputs, outputs, tasks, fields, strict=True):
+            one = new(cls)
+            values = {"id": ident, "input": text, "output": output, "task": task, "fields": original}
+            put(one, "__dict__", values)
+            put(one, "__pydantic_fields_set__", _ALL_FIELDS)
+            put(one, "__pydantic_extra__", None)
+            put(one, "__pydantic_private__", None)
+            made.append(one)
         return made
 
 
@@ -279,9 +292,3 @@ def _render(record: Mapping[str, Any], key: str, where: str) -> str:
             "Give text, a number, or a list or mapping of these."
         )
     return text
-
-
-def make_content_id(*parts: str | None) -> str:
-    """A stable id of 12 hex digits from the content."""
-    written = ", ".join(["null" if part is None else encode_basestring(part) for part in parts])  # as JSON has it
-    return hashlib.sha256(f"[{written}]".encode()).hexdigest()[:12]

@@ -15,6 +15,7 @@ from torch import Tensor
 from kdprompt.errors import EmbeddingError, QueryError
 from kdprompt.objective.own_knowledge import OwnEstimate, OwnKnowledge
 from kdprompt.pool.changed_tensors import change_tensors
+from kdprompt.pool.content_ids import make_content_id
 from kdprompt.pool.distinct_rows import DistinctRows, RowChange, content_of
 from kdprompt.pool.embedding import Embedder, embed_documents, embed_outputs, embed_queries
 from kdprompt.pool.growing_rows import GrowingRows, PoolVectors
@@ -22,7 +23,7 @@ from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import PoolTensors, build_pool_tensors
 from kdprompt.pool.prompt import count_demonstration_tokens
 from kdprompt.pool.query_tensors import QueryTensors, build_query_tensors
-from kdprompt.pool.records import Demonstration, Query, make_content_id
+from kdprompt.pool.records import Demonstration, Query
 from kdprompt.pool.vectors import cast_vectors, check_vectors
 from kdprompt.selection.pool_size import check_size
 from kdprompt.selection.quota import check_quota

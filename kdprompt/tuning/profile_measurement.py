@@ -17,7 +17,8 @@ from torch import Tensor
 from kdprompt.errors import PoolError
 from kdprompt.objective.own_knowledge import OwnKnowledge
 from kdprompt.objective.reader_profile import CAPABLE_READER, ReaderProfile
-from kdprompt.pool.records import make_content_id, normalise_text
+from kdprompt.pool.content_ids import make_content_id
+from kdprompt.pool.records import normalise_text
 from kdprompt.readers.reader import Answer, Reader
 from kdprompt.selection.context import SelectionContext
 from kdprompt.theory.bandwidth import fit_by_leave_one_out

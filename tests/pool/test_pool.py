@@ -1,12 +1,17 @@
 """Records in, pools out: what is accepted, how it is rendered, and which example, key or line an error names."""
 
 import copy
+import hashlib
+import itertools
 import json
 import pickle
+import re
 import threading
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from kdprompt import (
@@ -20,7 +25,8 @@ from kdprompt import (
     Schema,
     read_jsonl,
 )
-from kdprompt.pool.records import make_content_id, normalise_text, render_value
+from kdprompt.pool.content_ids import make_content_id
+from kdprompt.pool.records import normalise_text, render_value
 
 RECORDS = [
     {"input": "2 + 2", "output": 4, "task": "sums"},
@@ -45,6 +51,50 @@ def test_records_become_demonstrations_in_their_order():
     assert [d.task for d in pool] == ["sums", "products", None]
     assert [d.fields for d in pool] == RECORDS
     assert len(pool) == 3 and repr(pool) == "Pool(3 demonstrations)"
+
+
+TEXTS = st.text(st.sampled_from("ab Ä\U0001f642\x1b\ud800"), max_size=3)
+PLAIN = st.fixed_dictionaries(
+    {"input": TEXTS, "output": TEXTS},
+    optional={"task": TEXTS | st.none(), "id": TEXTS | st.none(), "more": st.just([1]) | st.integers()},
+)
+OTHER = st.dictionaries(st.sampled_from(["input", "output", "outputs", "id"]), st.integers() | TEXTS | st.none())
+
+
+@given(
+    records=st.lists(PLAIN | PLAIN | PLAIN | OTHER, max_size=6), schema=st.sampled_from([Schema(), Schema(task=None)])
+)
+def test_many_examples_at_once_are_those_that_are_parsed_one_by_one(records, schema):
+    """By their ids too, which ``parse`` leaves as they are: of the content, with a number behind where it is there."""
+    try:
+        alone = [Pool((), schema).parse(record, f"example {i}") for i, record in enumerate(records)]
+    except KDPromptError as error:
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            Pool.from_records(records, schema)
+        return
+    ids: list[str] = []
+    for record, shown in zip(records, alone, strict=True):
+        if schema.id and record.get("id") is not None:
+            ids.append(shown.id)
+            continue
+        written = json.dumps([shown.input, shown.output, shown.task], ensure_ascii=False).encode()
+        stem = hashlib.sha256(written).hexdigest()[:12]
+        others = (f"{stem}-{copy}" for copy in itertools.count(2))
+        ids.append(next(ident for ident in (stem, *itertools.islice(others, len(records))) if ident not in ids))
+    if len(set(ids)) < len(ids):
+        with pytest.raises(PoolError, match="ids must be unique"):
+            Pool.from_records(records, schema)
+        return
+    pool = Pool.from_records(records, schema)
+    assert list(pool) == [shown.model_copy(update={"id": ident}) for shown, ident in zip(alone, ids, strict=True)]
+    for shown, record in zip(pool, records, strict=True):
+        assert shown.fields == record and shown.fields is not record
+        assert (
+            shown.fields.get("more") is None
+            or type(record["more"]) is int
+            or shown.fields["more"] is not record["more"]
+        )
+    assert list(Pool.from_records(records[:1], schema).with_records(records[1:])) == list(pool)
 
 
 @pytest.mark.parametrize("output", ["y", None])

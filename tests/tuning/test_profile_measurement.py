@@ -20,7 +20,7 @@ from kdprompt import (
 )
 from kdprompt.objective.own_knowledge import OwnKnowledge
 from kdprompt.objective.reader_profile import CAPABLE_READER
-from kdprompt.pool.records import make_content_id
+from kdprompt.pool.content_ids import make_content_id
 from kdprompt.tuning.profile_measurement import fit_profile
 
 FOLLOW, RECENCY, KNOWLEDGE, LEANING = 4.0, 1.2, 1.0, 0.6
