@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from kdprompt.errors import PoolError
+from kdprompt.pool.nesting import MAX_DEPTH, is_too_deep
 
 __all__ = ["check_depth", "check_object", "parse_lines", "read_jsonl"]
-
-MAX_DEPTH = 100
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
@@ -66,11 +65,5 @@ def check_depth(text: str, value: object) -> None:
     Raises:
         ValueError: It is nested more than 100 levels deep.
     """
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return
-    level, depth = [value], 0
-    while level:
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
-        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
-        level, depth = [item for items in inner for item in items], depth + 1
+    if text.count("[") + text.count("{") > MAX_DEPTH and is_too_deep(value):
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")

@@ -16,6 +16,7 @@ from kdprompt.pool.content_ids import make_content_id
 from kdprompt.pool.distinct_rows import DistinctRows
 from kdprompt.pool.example_forms import list_examples, to_mapping
 from kdprompt.pool.files import read_records
+from kdprompt.pool.nesting import check_nesting
 from kdprompt.pool.paused_collection import paused_collection
 from kdprompt.pool.plain_records import read_plain_records
 from kdprompt.pool.records import (
@@ -171,7 +172,7 @@ class Pool:
     ) -> Demonstration:
         if type(record) is not dict and isinstance(record, Demonstration):
             return record
-        record = self._to_mapping(record)
+        record = self._to_mapping(record, where, PoolError)
         if type(record) is not dict and not isinstance(record, Mapping):
             raise PoolError(f"{where} must be a mapping, got {type(record).__name__}: {record!r:.80}")
         text = self.schema.input_text(record, where)
@@ -198,7 +199,7 @@ class Pool:
         """
         if isinstance(query, str):
             query = Query(text=query)
-        elif isinstance(query := self._to_mapping(query), Mapping):
+        elif isinstance(query := self._to_mapping(query, where, QueryError), Mapping):
             query = Query(text=self.schema.input_text(query, where), task=self._task_of(query))
         elif not isinstance(query, Query):
             raise QueryError(f"{where} must be text, a mapping or a Query, got {type(query).__name__}: {query!r:.80}")
@@ -207,9 +208,14 @@ class Pool:
         check_text(f"{query.text}\n{query.task or ''}", where, QueryError)
         return query
 
-    def _to_mapping(self, example: Any) -> Any:
-        keys = (self.schema.inputs or ("input",))[0], (self.schema.outputs or ("output",))[0]
-        return example if type(example) is not dict and isinstance(example, Query) else to_mapping(example, *keys)
+    def _to_mapping(self, example: Any, where: str, error: type[Exception]) -> Any:
+        check_nesting(example, where, error)
+        if type(example) is not dict and isinstance(example, Query):
+            return example
+        mapping = to_mapping(example, (self.schema.inputs or ("input",))[0], (self.schema.outputs or ("output",))[0])
+        if mapping is not example:  # of another type: a dataclass say, whose fields were not looked at
+            check_nesting(mapping, where, error)
+        return mapping
 
     def _task_of(self, record: Mapping[str, Any]) -> str | None:
         task = record.get(self.schema.task) if self.schema.task else None
