@@ -6,39 +6,69 @@ from torch import Tensor
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.set_state import SetSums, gather_rows
 
-__all__ = ["add_member", "sum_swaps"]
+__all__ = ["GrowingSets", "sum_swaps"]
 
 _NOTHING = torch.empty(0)  # sums that no term asks for
 
 
-def add_member(objective: Objective, each: SetSums, pairs: Tensor, index: Tensor) -> tuple[SetSums, Tensor]:
-    """The sums over S ∪ {j} ∪ {i} for every candidate i, from those over S ∪ {i}.
+class GrowingSets:
+    """The sums over S ∪ {i} for every candidate i, while S grows by one member a time.
 
     Args:
         objective: J of ``b`` problems.
-        each: Of ``Objective.sums_with_each`` or ``sums_of_each``; its tensors are used up.
-        pairs: Σ κ⊗ over S ``[b]``.
-        index: j of each problem ``[b]``.
-
-    Returns:
-        The sums, and Σ κ⊗ over S ∪ {j} ``[b]``.
+        chosen: S of each problem, all of one size ``[b, K]``.
     """
-    w = objective.weights
 
-    def member(values: Tensor) -> Tensor:
-        return gather_rows(values, index)[:, None]
+    def __init__(self, objective: Objective, chosen: Tensor) -> None:
+        self._objective = objective
+        self._size = chosen.shape[1] + 1
+        self._pairs = objective.gram.diagonal(dim1=-2, dim2=-1).to(objective.sum_dtype, copy=True)
+        self._members = torch.zeros_like(self._pairs[:, :1])  # Σ κ⊗ over S
+        self._target = objective.target_mean.to(objective.sum_dtype, copy=True)
+        self._attended, self._diagonal, self._shown = objective.attended, objective.diagonal, objective.outputs
+        if chosen.shape[1]:
+            self._start(chosen)
+        elif objective.weights.interference:
+            self._attended = self._attended.clone()
+        self._attention, self._conflict = objective.split(self._attended)
 
-    joined = gather_rows(each.pairs, index)
-    with_each = SetSums(
-        pairs=each.pairs.add_(gather_rows(objective.gram, index), alpha=2).add_((joined - pairs)[:, None]),
-        target=each.target.add_(member(objective.target_mean)),
-        diagonal=each.diagonal + member(objective.diagonal) if w.complexity else each.diagonal,
-        conflict=each.conflict.add_(member(objective.conflict)) if w.interference else each.conflict,
-        attention=each.attention.add_(member(objective.attention)) if w.interference else each.attention,
-        shown=each.shown + member(objective.outputs) if w.reader else each.shown,
-        divisor=each.divisor + 1,
-    )
-    return with_each, joined
+    def _start(self, chosen: Tensor) -> None:
+        """Adds what the first members sum up to."""
+        objective = self._objective
+        overlap = gather_rows(objective.gram, chosen).sum(1, dtype=objective.sum_dtype)
+        self._members += overlap.gather(-1, chosen).sum(-1, keepdim=True)
+        self._pairs += self._members + 2 * overlap
+        self._target += objective.target_mean.gather(-1, chosen).sum(-1, keepdim=True, dtype=objective.sum_dtype)
+        self._attended = self._attended + gather_rows(objective.attended, chosen).sum(1, keepdim=True)
+        self._diagonal = self._diagonal + objective.diagonal.gather(-1, chosen).sum(-1, keepdim=True)
+        self._shown = self._shown + gather_rows(objective.outputs, chosen).sum(1, keepdim=True)
+
+    @property
+    def sums(self) -> SetSums:
+        """The sums ``[b, L, …]``; they change when a member is added."""
+        return SetSums(
+            squared=self._objective.squared_mmd(self._pairs, self._target, self._size),
+            diagonal=self._diagonal,
+            conflict=self._conflict,
+            attention=self._attention,
+            shown=self._shown,
+            divisor=self._size,
+        )
+
+    def add(self, index: Tensor) -> None:
+        """Adds a member to each set ``[b, 1]``."""
+        objective, w = self._objective, self._objective.weights
+        joined = self._pairs.gather(-1, index)
+        self._pairs.add_(gather_rows(objective.gram, index).squeeze(1), alpha=2).add_(joined - self._members)
+        self._members = joined
+        self._target.add_(objective.target_mean.gather(-1, index))
+        if w.interference:
+            self._attended.add_(gather_rows(objective.attended, index))
+        if w.complexity:
+            self._diagonal = self._diagonal + objective.diagonal.gather(-1, index)
+        if w.reader:
+            self._shown = self._shown + gather_rows(objective.outputs, index)
+        self._size += 1
 
 
 def sum_swaps(objective: Objective, chosen: Tensor, places: slice) -> SetSums:
@@ -47,25 +77,42 @@ def sum_swaps(objective: Objective, chosen: Tensor, places: slice) -> SetSums:
     What stays is summed without what leaves, not as a difference: attention may lie orders of magnitude apart.
     """
     there, index = chosen >= 0, chosen.clamp_min(0)
-    gram = gather_rows(objective.gram, index).to(objective.sum_dtype)  # [b, K, L]
-    among = gram.gather(2, index[:, None, :].expand(-1, index.shape[1], -1))
     stays = ~torch.eye(index.shape[1], dtype=torch.bool, device=chosen.device)[places] & there[:, None, :]
+    divisor = there.sum(-1, keepdim=True).clamp_min(1).to(objective.sum_dtype)
     kept = stays.to(objective.gram.dtype)  # [b, P, K]
-    exact = kept.to(objective.sum_dtype)
-    rest = ((exact @ among) * exact).sum(-1, keepdim=True)
 
-    def with_each(values: Tensor) -> Tensor:
-        return (kept @ gather_rows(values, index))[:, :, None, :] + values[:, None]
+    def with_each(members: Tensor, values: Tensor) -> Tensor:
+        return (kept @ members)[:, :, None, :] + values[:, None]
 
     w = objective.weights
-    members = gather_rows(objective.target_mean, index)[..., None].to(objective.sum_dtype)
-    diagonal = objective.gram.diagonal(dim1=-2, dim2=-1)[:, None]
+    attention, conflict = _NOTHING, _NOTHING
+    if w.interference:
+        members = objective.split(gather_rows(objective.attended, index))
+        attention, conflict = map(with_each, members, objective.split(objective.attended))
+    diagonal = objective.diagonal[..., None]
     return SetSums(
-        pairs=(exact @ gram).mul_(2).add_(rest).add_(diagonal),
-        target=exact @ members + objective.target_mean[:, None],
-        diagonal=with_each(objective.diagonal[..., None])[..., 0] if w.complexity else _NOTHING,
-        conflict=with_each(objective.conflict) if w.interference else _NOTHING,
-        attention=with_each(objective.attention) if w.interference else _NOTHING,
-        shown=with_each(objective.outputs) if w.reader else _NOTHING,
-        divisor=there.sum(-1).clamp_min(1)[:, None, None].to(objective.sum_dtype),
+        squared=_square_swaps(objective, index, stays.to(objective.sum_dtype), divisor),
+        diagonal=with_each(gather_rows(diagonal, index), diagonal)[..., 0] if w.complexity else _NOTHING,
+        conflict=conflict,
+        attention=attention,
+        shown=with_each(gather_rows(objective.outputs, index), objective.outputs) if w.reader else _NOTHING,
+        divisor=divisor[..., None],
     )
+
+
+def _square_swaps(objective: Objective, index: Tensor, kept: Tensor, divisor: Tensor) -> Tensor:
+    """MMD² of the sets with swaps ``[b, P, L]``: of what stays, of who comes, and twice their product.
+
+    Args:
+        objective: J.
+        index: The sets ``[b, K]``.
+        kept: Which of the members stay, 1 or 0 ``[b, P, K]``.
+        divisor: Their number, and one ``[b, 1]``.
+    """
+    gram = gather_rows(objective.gram, index).to(kept.dtype)  # [b, K, L]
+    among = gram.gather(2, index[:, None, :].expand(-1, index.shape[1], -1))
+    target = (kept @ objective.target_mean.gather(-1, index)[..., None].to(kept.dtype)).squeeze(-1)
+    stay = objective.squared_mmd(((kept @ among) * kept).sum(-1), target, divisor) - objective.target_norm[:, None]
+    come = objective.squared_mmd(objective.gram.diagonal(dim1=-2, dim2=-1), objective.target_mean, divisor)
+    both = stay[:, :, None] + come[:, None, :]
+    return torch.baddbmm(both, kept * (2 / divisor.square())[..., None], gram)

@@ -21,11 +21,11 @@ from torch import Tensor
 from kdprompt.objective.gram import GramBlocks
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.reader_loss import ReaderLoss
-from kdprompt.objective.set_state import SetState, SetSums, Terms, gather_rows
+from kdprompt.objective.set_state import SetSums, Terms, gather_rows
 from kdprompt.theory.bounds import complexity_of_trace
 from kdprompt.theory.kernels import mix_output_kernel
 
-__all__ = ["Objective", "SetState", "SetSums", "Terms", "gather_rows"]
+__all__ = ["Objective", "SetSums", "Terms", "gather_rows"]
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Objective:
         target_mean: μ_Q at the candidates ``[b, L]``.
         target_norm: ‖μ_Q‖² ``[b]``.
         diagonal: κ(x, x) of the candidates ``[b, L]``.
-        attention: κ(x_i, q) clipped at zero ``[b, L, q]``.
-        conflict: attention·conflict ``[b, L, q]``.
+        attended: κ(x_i, q) clipped at zero and, behind it, the same times the conflict ``[b, L, 2q]``.
         empty_conflict: R6 at the queries where nothing is attended to ``[b, q]``.
         query_weights: Weights of the queries in R6 ``[b, q]``, summing to 1.
         radius: B of R3 ``[b]``.
@@ -52,8 +51,7 @@ class Objective:
     target_mean: Tensor
     target_norm: Tensor
     diagonal: Tensor
-    attention: Tensor
-    conflict: Tensor
+    attended: Tensor
     empty_conflict: Tensor
     query_weights: Tensor
     radius: Tensor
@@ -77,8 +75,7 @@ class Objective:
             target_mean=(joint_st @ mass[..., None]).squeeze(-1),
             target_norm=(mass * (joint_tt @ mass[..., None]).squeeze(-1)).sum(-1, dtype=choose_sum_dtype(joint_tt)),
             diagonal=blocks.inputs_ss.diagonal(dim1=-2, dim2=-1),
-            attention=attention,
-            conflict=attention * blocks.conflict,
+            attended=torch.cat([attention, attention * blocks.conflict], -1),
             empty_conflict=blocks.empty_conflict,
             query_weights=blocks.target.query_mass[..., :queries],
             radius=blocks.radius,
@@ -87,6 +84,11 @@ class Objective:
             weights=weights,
             reader=reader,
         )
+
+    @property
+    def attention(self) -> Tensor:
+        """κ(x_i, q) clipped at zero ``[b, L, q]``."""
+        return self.attended[..., : self.query_weights.shape[-1]]
 
     @property
     def sum_dtype(self) -> torch.dtype:
@@ -113,28 +115,33 @@ class Objective:
         error = unit * size.view((-1,) + (1,) * (terms.bias.ndim - 1))
         return self.weights.bias * error / (terms.bias + error.sqrt()) + unit * terms.total.abs().clamp_min(1)
 
-    def resolution(self, sums: SetSums, bias: Tensor, total: Tensor) -> Tensor:
-        """Within which J of two sets that differ in one member is the same, by the rounding of Gram entries ``[b]``.
+    def find_limit(self, total: Tensor, bias: Tensor, divisor: Tensor | float) -> Tensor:
+        """Up to where J of sets that differ in one member cannot be told from the least of them ``[b, 1]``.
 
-        It is far below ``rounding``, which holds for sets and weights of any kind: the sums are taken in float64, and
-        the sets share all entries but the member's own, some 4/k in MMD².
+        By the rounding of Gram entries, that is. It is far below ``rounding``, which holds for sets and weights of any
+        kind: the sums are taken in float64, and the sets share all entries but the member's own, some 4/k in MMD².
 
         Args:
-            sums: Of the sets; their divisor is looked at.
-            bias: MMD ``[b]``.
-            total: J ``[b]``.
+            total: J of the sets ``[b, …]``, not negative; +inf where a set is barred.
+            bias: Their MMD ``[b, …]``.
+            divisor: Number of members.
         """
-        unit = torch.finfo(self.gram.dtype).eps
-        error = self._error / sums.divisor.view(-1)
-        spread = error / error.sqrt().add_(bias)
-        spread = spread if self.weights.bias == 1 else spread.mul_(self.weights.bias)
-        return spread.add_(total, alpha=4 * unit)  # J is not negative
+        error, root = self._error
+        if total.ndim > 2:
+            error, root = error[..., None], root[..., None]
+        wide = add_quotient(bias, root, divisor**0.5)
+        if isinstance(divisor, Tensor):
+            error, divisor = error / divisor, 1.0
+        most = torch.addcdiv(total, error, wide, value=self.weights.bias / divisor)
+        most = most.flatten(1) if most.ndim > 2 else most
+        return most.amin(-1, keepdim=True).mul_(1 + 4 * torch.finfo(self.gram.dtype).eps)
 
     @cached_property
-    def _error(self) -> Tensor:
-        """32 roundings of the largest κ⊗(z, z) of the candidates ``[b]``."""
-        largest = self.gram.diagonal(dim1=-2, dim2=-1).amax(-1).to(self.sum_dtype)
-        return largest * (32 * torch.finfo(self.gram.dtype).eps)
+    def _error(self) -> tuple[Tensor, Tensor]:
+        """32 roundings of the largest κ⊗(z, z) of the candidates, and the square root of that; ``[b, 1]``."""
+        largest = self.gram.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True).to(self.sum_dtype)
+        error = largest * (32 * torch.finfo(self.gram.dtype).eps)
+        return error, error.sqrt()
 
     def evaluate(self, sums: SetSums) -> tuple[Tensor, Tensor]:
         """J and its MMD from the sums over sets with a member; terms of weight 0 are not computed. Both ``[b, …]``."""
@@ -143,14 +150,20 @@ class Objective:
         if w.complexity:
             total = total + w.complexity * self._complexity(sums)
         if w.interference:
-            interference = self._interference(sums, may_vanish=not self._all_attend)
-            total = torch.add(total, interference, alpha=w.interference)
+            if self._all_attend and sums.conflict.shape[-1] == 1:  # one operation where others are five
+                conflict, attention = sums.conflict.squeeze(-1), sums.attention.squeeze(-1)
+                total = torch.addcdiv(total, conflict, attention, value=w.interference)
+            else:
+                total = torch.add(total, self._interference(sums), alpha=w.interference)
         if w.reader and self.reader is not None:
             total = torch.add(total, self._reader_loss(sums), alpha=w.reader)
         return total, bias
 
-    def _combine(self, sums: SetSums) -> Terms:
-        """All terms, and J, from the sums over a set."""
+    def terms(self, sums: SetSums) -> Terms:
+        """All terms, and J, from the sums over sets.
+
+        The empty set predicts nothing: its bias is ‖W_Q‖, and its read-out misses the whole of v̂(q) (R6).
+        """
         bias, complexity, interference = self._bias(sums), self._complexity(sums), self._interference(sums)
         reader = torch.zeros_like(interference) if self.reader is None else self._reader_loss(sums)
         w = self.weights
@@ -158,94 +171,70 @@ class Objective:
         narrow = (values.to(self.gram.dtype) for values in (bias, complexity, interference, reader, total))
         return Terms(*narrow)
 
-    def _bias(self, sums: SetSums) -> Tensor:
-        norm = self.target_norm.view((-1,) + (1,) * (sums.pairs.ndim - 1))
-        squared = torch.addcdiv(norm, sums.pairs, sums.divisor.square())
-        return squared.addcdiv_(sums.target, sums.divisor, value=-2).clamp_min_(0).sqrt_()
+    def squared_mmd(self, pairs: Tensor, target: Tensor, divisor: Tensor | float) -> Tensor:
+        """MMD² before it is clamped at zero: ‖μ_Q‖² + Σ_ij κ⊗(z_i, z_j)/n² − 2 Σ_i μ_Q(z_i)/n, ``[b, …]``.
+
+        It is a small difference: the sums are in float64 where the device has it, whatever the Gram matrices are.
+
+        Args:
+            pairs: Σ_ij κ⊗(z_i, z_j) ``[b, …]``.
+            target: Σ_i μ_Q(z_i) ``[b, …]``.
+            divisor: n, or 1 where the members' weights sum to 1; broadcasts to ``[b, …]``.
+        """
+        norm = self.target_norm.view((-1,) + (1,) * (pairs.ndim - 1))
+        return add_quotient(add_quotient(norm, pairs, divisor**2), target, divisor, -2)
+
+    @staticmethod
+    def _bias(sums: SetSums) -> Tensor:
+        return sums.squared.clamp_min(0).sqrt_()
 
     def _complexity(self, sums: SetSums) -> Tensor:
-        radius = self.radius.view((-1,) + (1,) * (sums.pairs.ndim - 1))
-        return complexity_of_trace(sums.diagonal / sums.divisor.square(), radius, self.width)
+        radius = self.radius.view((-1,) + (1,) * (sums.squared.ndim - 1))
+        return complexity_of_trace(sums.diagonal / sums.divisor**2, radius, self.width)
 
     @cached_property
     def _all_attend(self) -> bool:
         """Whether every query attends to every candidate, so that it attends to every set with a member."""
         return bool((self.attention > 0).all())
 
-    def _interference(self, sums: SetSums, *, may_vanish: bool = True) -> Tensor:
-        """R6, mean over the queries, of the shape of ``sums.pairs``; where attention vanishes, that of no prompt."""
-        shape = (-1,) + (1,) * (sums.pairs.ndim - 1) + (self.query_weights.shape[-1],)
-        ratio = sums.conflict / sums.attention
-        if may_vanish:
-            ratio = torch.where(sums.attention > 0, ratio, self.empty_conflict.view(shape))
-        return ratio.squeeze(-1) if shape[-1] == 1 else (ratio * self.query_weights.view(shape)).sum(-1)
+    def _interference(self, sums: SetSums) -> Tensor:
+        """R6, mean over the queries, of the shape of ``sums.squared``; where attention vanishes, that of no prompt."""
+        shape = (-1,) + (1,) * (sums.squared.ndim - 1) + (self.query_weights.shape[-1],)
+        ratio = torch.where(sums.attention > 0, sums.conflict / sums.attention, self.empty_conflict.view(shape))
+        return (ratio * self.query_weights.view(shape)).sum(-1)
 
     def _reader_loss(self, sums: SetSums) -> Tensor:
-        """L of R9, mean over the queries, of the shape of ``sums.pairs``."""
+        """L of R9, mean over the queries, of the shape of ``sums.squared``."""
         assert self.reader is not None
-        shown = sums.shown / sums.divisor[..., None].to(sums.shown.dtype)
+        divisor = sums.divisor
+        shown = sums.shown / (divisor[..., None].to(sums.shown) if isinstance(divisor, Tensor) else divisor)
         losses = self.reader(shown, shown if sums.last is None else sums.last)
         return (losses * self.query_weights.view(-1, *(1,) * (losses.ndim - 2), losses.shape[-1])).sum(-1)
 
     # -- sets under uniform weights ---------------------------------------------------------------------------------
 
-    def state(self, chosen: Tensor) -> SetState:
-        """The state of the sets ``chosen: [b, K]`` (−1 pads)."""
+    def state(self, chosen: Tensor) -> SetSums:
+        """The sums over the sets ``chosen: [b, K]`` (−1 pads), ``[b, …]``."""
         there, index = chosen >= 0, chosen.clamp_min(0)
-        mask, count = there.to(self.gram.dtype), there.sum(-1)
-        overlap = (gather_rows(self.gram, index) * mask[..., None]).sum(1, dtype=self.sum_dtype)
-        sums = SetSums(
-            pairs=(overlap.gather(-1, index) * mask).sum(-1),
-            target=(self.target_mean.gather(-1, index) * mask).sum(-1, dtype=self.sum_dtype),
+        mask = there.to(self.gram.dtype)
+        gram = gather_rows(self.gram, index).gather(2, index[:, None, :].expand(-1, index.shape[1], -1))
+        pairs = (gram * (mask[:, :, None] * mask[:, None, :])).sum((1, 2), dtype=self.sum_dtype)
+        target = (self.target_mean.gather(-1, index) * mask).sum(-1, dtype=self.sum_dtype)
+        attention, conflict = self.split((mask[:, None, :] @ gather_rows(self.attended, index)).squeeze(1))
+        divisor = there.sum(-1).clamp_min(1).to(self.sum_dtype)
+        return SetSums(
+            squared=self.squared_mmd(pairs, target, divisor),
             diagonal=(self.diagonal.gather(-1, index) * mask).sum(-1),
-            conflict=(gather_rows(self.conflict, index) * mask[..., None]).sum(1),
-            attention=(gather_rows(self.attention, index) * mask[..., None]).sum(1),
-            shown=(gather_rows(self.outputs, index) * mask[..., None]).sum(1),
-            divisor=count.clamp_min(1).to(self.sum_dtype),
-        )
-        return SetState(chosen, count, overlap, sums)
-
-    def terms(self, state: SetState) -> Terms:
-        """The terms of the sets, each ``[b]``.
-
-        The empty set predicts nothing: its bias is ‖W_Q‖, and its read-out misses the whole of v̂(q) (R6).
-        """
-        return self._combine(state.sums)
-
-    def terms_with_each(self, state: SetState) -> Terms:
-        """The terms of S ∪ {i} for every candidate i, each ``[b, L]``."""
-        return self._combine(self.sums_with_each(state))
-
-    def sums_of_each(self) -> SetSums:
-        """The sums over {i} for every candidate i, ``[b, L, …]``: those of ``sums_with_each`` for the empty set."""
-        return SetSums(
-            pairs=self.gram.diagonal(dim1=-2, dim2=-1).to(self.sum_dtype, copy=True),
-            target=self.target_mean.to(self.sum_dtype, copy=True),
-            diagonal=self.diagonal,
-            conflict=self.conflict.clone(),
-            attention=self.attention.clone(),
-            shown=self.outputs,
-            divisor=self.target_norm.new_ones(len(self.gram), 1),
+            conflict=conflict,
+            attention=attention,
+            shown=(mask[:, None, :] @ gather_rows(self.outputs, index)).squeeze(1),
+            divisor=divisor,
         )
 
-    def sums_with_each(self, state: SetState) -> SetSums:
-        """The sums over S ∪ {i} for every candidate i, ``[b, L, …]``."""
-        before = state.sums
-        return SetSums(
-            pairs=before.pairs[:, None] + 2 * state.overlap + self.gram.diagonal(dim1=-2, dim2=-1),
-            target=before.target[:, None] + self.target_mean,
-            diagonal=before.diagonal[:, None] + self.diagonal,
-            conflict=before.conflict[:, None] + self.conflict,
-            attention=before.attention[:, None] + self.attention,
-            shown=before.shown[:, None] + self.outputs,
-            divisor=(state.count + 1)[:, None].to(self.sum_dtype),
-        )
-
-    def state_without(self, chosen: Tensor, slot: int) -> SetState:
-        """The state of the sets ``chosen: [b, K]`` without the member in a slot."""
-        others = chosen.clone()
-        others[:, slot] = -1
-        return self.state(others)
+    def split(self, attended: Tensor) -> tuple[Tensor, Tensor]:
+        """Attention and conflict of ``attended: [b, …, 2q]``, each ``[b, …, q]``."""
+        q = self.query_weights.shape[-1]
+        return attended[..., :q], attended[..., q:]
 
     # -- sets under given weights -----------------------------------------------------------------------------------
 
@@ -268,17 +257,25 @@ class Objective:
         outputs = gather_rows(self.outputs, index)
         with_none = torch.cat([outputs.new_zeros(len(outputs), 1, outputs.shape[-1]), outputs], 1)
         last_outputs = gather_rows(with_none, last + 1)
+        target = (exact * self.target_mean.gather(-1, index)[:, None, :]).sum(-1)
+        attention, conflict = self.split(weights @ gather_rows(self.attended, index))
         sums = SetSums(
-            pairs=pairs,
-            target=(exact * self.target_mean.gather(-1, index)[:, None, :]).sum(-1),
+            squared=self.squared_mmd(pairs, target, 1.0),
             diagonal=(weights.square() * self.diagonal.gather(-1, index)[:, None, :]).sum(-1),
-            conflict=weights @ gather_rows(self.conflict, index),
-            attention=weights @ gather_rows(self.attention, index),
+            conflict=conflict,
+            attention=attention,
             shown=weights @ outputs,
-            divisor=torch.ones_like(pairs),
+            divisor=1.0,
             last=last_outputs,
         )
-        return self._combine(sums)
+        return self.terms(sums)
+
+
+def add_quotient(base: Tensor, numerator: Tensor, divisor: Tensor | float, factor: float = 1.0) -> Tensor:
+    """Base + factor·numerator/divisor, in one operation."""
+    if isinstance(divisor, Tensor):
+        return torch.addcdiv(base, numerator, divisor, value=factor)
+    return torch.add(base, numerator, alpha=factor / divisor)
 
 
 def choose_sum_dtype(values: Tensor) -> torch.dtype:

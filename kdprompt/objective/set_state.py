@@ -5,19 +5,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["SetState", "SetSums", "Terms", "gather_rows"]
+__all__ = ["SetSums", "Terms", "gather_rows"]
 
 
 def gather_rows(matrix: Tensor, index: Tensor) -> Tensor:
-    """Rows ``index: [b, K]`` of ``matrix: [b, L, …]``, ``[b, K, …]``; of one row each, ``[b]``, ``[b, …]``."""
+    """Rows ``index: [b, K]`` of ``matrix: [b, L, …]``, ``[b, K, …]``."""
     b, candidates = matrix.shape[:2]
-    if b > 1:
-        first = torch.arange(b, device=index.device).mul_(candidates)
-        index = index + first.view(-1, *(1,) * (index.ndim - 1))
-    flat = matrix.flatten(0, 1)
-    if index.ndim == 1:
-        return flat.index_select(0, index)
-    return flat.index_select(0, index.flatten()).view(*index.shape, *matrix.shape[2:])
+    if b == 1:
+        return matrix.index_select(1, index.view(-1))
+    first = torch.arange(b, device=index.device).mul_(candidates)[:, None]
+    return matrix.flatten(0, 1).index_select(0, (index + first).flatten()).view(*index.shape, *matrix.shape[2:])
 
 
 @dataclass(frozen=True)
@@ -43,12 +40,8 @@ class Terms:
 class SetSums:
     """The sums over the members of a set that determine its terms; members count with weight 1 or as given.
 
-    MMD² is a small difference of the first two: they are summed in float64 where the device has it, whatever the Gram
-    matrices are.
-
     Attributes:
-        pairs: Σ_ij κ⊗(z_i, z_j) ``[b, …]``.
-        target: Σ_i μ_Q(z_i) ``[b, …]``.
+        squared: MMD² before it is clamped at zero ``[b, …]``, of ``Objective.squared_mmd``.
         diagonal: Σ_i κ(x_i, x_i) ``[b, …]``.
         conflict: Σ_i κ(x_i, q)·conflict_i(q) ``[b, …, q]``.
         attention: Σ_i κ(x_i, q) ``[b, …, q]``.
@@ -58,28 +51,10 @@ class SetSums:
         last: v of the last demonstration ``[b, …, c]``; None: the mean of the members'.
     """
 
-    pairs: Tensor
-    target: Tensor
+    squared: Tensor
     diagonal: Tensor
     conflict: Tensor
     attention: Tensor
     shown: Tensor
-    divisor: Tensor
+    divisor: Tensor | float
     last: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class SetState:
-    """A set in each problem with the sums that J needs, for uniform weights.
-
-    Attributes:
-        chosen: Candidate indices ``[b, K]``, −1 where a slot is empty.
-        count: Number of members ``[b]``.
-        overlap: Σ_i κ⊗(z, z_i) for every candidate z ``[b, L]``.
-        sums: Sums over the members.
-    """
-
-    chosen: Tensor
-    count: Tensor
-    overlap: Tensor
-    sums: SetSums

@@ -112,7 +112,8 @@ def _query_target(
     value, support = regression(weights[:, None, :], nearby.v, prior)
     if regression.ridge is not None and pool.output_mode == "labels":
         scores = score_labels(pool, neighbours.queries, regression.ridge.penalty)
-        possible = (prior > 0) & _permitted_labels(neighbours.queries, prior)
+        permitted = neighbours.queries.permitted
+        possible = prior > 0 if permitted is None else (prior > 0) & permitted
         value = regression.ridge.combine(value[:, 0], scores, possible)[:, None, :]
     task = _estimate_task(pool, weights, neighbours.index)[:, None]
     mass = torch.ones_like(support)
@@ -144,11 +145,6 @@ def score_labels(pool: PoolTensors, queries: QueryTensors, penalty: float) -> Te
     rows = (torch.isin(pool.text, text[text >= 0]) & (pool.label >= 0)).nonzero().squeeze(-1)  # few, if any
     own, values = (text[:, None] == pool.text[rows]).cpu().double(), pool.v[rows].cpu().double()
     return pool.ridge(penalty).predict_without(queries.q.cpu().double(), own.sum(-1), own @ values).to(queries.q)
-
-
-def _permitted_labels(queries: QueryTensors, like: Tensor) -> Tensor:
-    """Which labels each query permits ``[b, c]``."""
-    return torch.ones_like(like, dtype=torch.bool) if queries.permitted is None else queries.permitted
 
 
 def estimate_neighbourhood_target(

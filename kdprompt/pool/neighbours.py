@@ -103,7 +103,7 @@ def find_neighbours(
         edge = _find_edge(value, most, is_sorted=not drops_text and alive is None)
         place, exact = _take_from_ranked(value, turn, edge, furthest, most)
         found.append((row.gather(-1, place), value.gather(-1, place), exact))
-    index, similarity, exact = (torch.cat(columns) for columns in zip(*found, strict=True))
+    index, similarity, exact = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
     valid = similarity > -torch.inf
     if size + SPARE < len(pool.x) and not bool(exact.all()):
         for again in (~exact).nonzero().squeeze(-1).split(chunk):
@@ -147,8 +147,8 @@ def _take_from_ranked(value: Tensor, turn: Tensor, edge: Tensor, furthest: Tenso
     """
     rounding = TIE * torch.finfo(value.dtype).eps
     inside = value > edge + rounding
-    tied = ~inside & (value >= edge - rounding)
-    key = torch.where(inside, -1, torch.where(tied, turn, torch.iinfo(turn.dtype).max))
+    near = value >= edge - rounding
+    key = torch.where(inside, -1, torch.where(near, turn, torch.iinfo(turn.dtype).max))
     place = key.topk(size, dim=-1, largest=False).indices
     place = place.gather(-1, turn.gather(-1, place).argsort(-1))
     return place, (furthest < edge[:, 0] - rounding) | (furthest == -torch.inf)

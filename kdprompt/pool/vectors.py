@@ -61,17 +61,17 @@ def normalise_rows(x: Tensor) -> Tensor:
     Rows whose squares leave the dtype's range are divided by their largest component first. All others are as
     ``torch.nn.functional.normalize`` makes them, bit by bit.
     """
-    if _are_ordinary(x, SAFE):
-        return torch.nn.functional.normalize(x, dim=-1, eps=1e-30)
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    if _are_ordinary(norms, x.shape[-1]):
+        return x / norms
     largest = x.abs().amax(-1, keepdim=True)
     extreme = (largest > SAFE) | ((largest < 1 / SAFE) & (largest > 0))
     return torch.nn.functional.normalize(torch.where(extreme, x / largest, x), dim=-1, eps=1e-30)
 
 
-def _are_ordinary(x: Tensor, largest: float) -> bool:
-    """Whether all rows ``[..., d]`` are finite, neither tiny nor huge; one pass, where others take several."""
-    norms = torch.linalg.vector_norm(x, dim=-1)
-    return bool(((norms < largest) & (norms > x.shape[-1] / largest)).all())
+def _are_ordinary(norms: Tensor, width: int) -> bool:
+    """Whether rows of ``width`` components are finite, neither tiny nor huge, by their norms; in one pass over them."""
+    return bool(((norms < SAFE) & (norms > width / SAFE)).all())
 
 
 def read_vectors(vectors: Any, texts: Sequence[str], name: str) -> Tensor:
@@ -144,7 +144,9 @@ def check_finite_rows(given: Tensor, cast: Tensor, texts: Sequence[str], name: s
     Raises:
         EmbeddingError: A row is not finite, or is zero, as it is cast; names the text.
     """
-    if cast.dtype in (torch.float32, torch.float64) and _are_ordinary(cast, SAFE):
+    if cast.dtype in (torch.float32, torch.float64) and _are_ordinary(
+        torch.linalg.vector_norm(cast, dim=-1), cast.shape[-1]
+    ):
         return
     zero = ~(cast != 0).any(-1)
     for what, bad in (("NaN or infinite values", ~torch.isfinite(cast).all(-1)), ("zeros only", zero)):

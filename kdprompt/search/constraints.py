@@ -49,7 +49,7 @@ class Constraints:
 
     def open_to(self, chosen: Tensor) -> Tensor:
         """Candidates that are allowed and repeat no member of the sets ``chosen: [b, K]``, ``[b, L]``."""
-        return self.valid & ~(self._find_duplicates(chosen)).any(1)
+        return self.valid & ~self._find_duplicates(chosen).any(1) if chosen.shape[1] else self.valid
 
     def addable(self, chosen: Tensor, left: Tensor) -> Tensor:
         """Candidates that may join the sets ``chosen: [b, K]`` when ``left: [b]`` places are free, ``[b, L]``."""

@@ -76,7 +76,7 @@ def _by_attention(objective: Objective, chosen: Tensor, fixed: int, *, nearest_l
     near = attention.gather(-1, chosen.clamp_min(0))
     near = near if nearest_last else -near
     # Sorted by candidate first, then stably by attention: ties stand in the order of ids.
-    start = torch.where(chosen >= 0, chosen, chosen.new_tensor(torch.iinfo(chosen.dtype).max)).argsort(-1)
+    start = torch.where(chosen >= 0, chosen, torch.iinfo(chosen.dtype).max).argsort(-1)
     key = near.masked_fill(chosen < 0, torch.inf).gather(-1, start)
     return chosen.gather(-1, start.gather(-1, key.argsort(dim=-1, stable=True)))
 

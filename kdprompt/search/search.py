@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from kdprompt.objective.changed_sets import add_member, sum_swaps
+from kdprompt.objective.changed_sets import GrowingSets, sum_swaps
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.set_state import SetSums, Terms, gather_rows
 from kdprompt.search.constraints import Constraints
@@ -95,36 +95,27 @@ def greedy_search(objective: Objective, constraints: Constraints, k: int, fixed:
     b, device = objective.gram.shape[0], objective.gram.device
     chosen = torch.full((b, k), -1, dtype=torch.long, device=device)
     chosen[:, :fixed] = torch.arange(fixed, device=device)
-    each, pairs, blocked = *_start(objective, chosen, fixed), ~constraints.open_to(chosen[:, :fixed])
-    places: list[Tensor] = []
-    reached: list[Tensor] = []
+    growing, blocked = GrowingSets(objective, chosen[:, :fixed]), ~constraints.open_to(chosen[:, :fixed])
+    steps: list[_Lowest] = []
     for step in range(fixed, k):
         barred = blocked
         if constraints.has_limits:
             left = torch.full((b, 1), k - step, device=device)
             barred = ~constraints.limit(chosen[:, None], left, ~blocked[:, None])[:, 0]
-        lowest = _find_lowest(objective, each, barred)
-        reached.append(lowest.least)
-        places.append(lowest.place)
+        lowest = _find_lowest(objective, growing.sums, barred)
+        steps.append(lowest)
         if step + 1 < k:
-            each, pairs = add_member(objective, each, pairs, lowest.place)
-            blocked = blocked | gather_rows(constraints.duplicate, lowest.place)
+            growing.add(lowest.place)
+            blocked |= gather_rows(constraints.duplicate, lowest.place).squeeze(1)
             if constraints.has_limits:  # what cannot grow now never can
-                ends = lowest.least == torch.inf
-                chosen[:, step] = torch.where(ends, -1, lowest.place)
-                blocked |= ends[:, None]
-    if not places:
+                ends = lowest.limit == torch.inf
+                chosen[:, step : step + 1] = torch.where(ends, -1, lowest.place)
+                blocked |= ends
+    if not steps:
         return GreedyPath(chosen, fixed, objective, constraints)
-    chosen[:, fixed:] = torch.where(torch.stack(reached, -1) < torch.inf, torch.stack(places, -1), -1)
-    return GreedyPath(chosen, fixed, objective, constraints, reached[-1])
-
-
-def _start(objective: Objective, chosen: Tensor, fixed: int) -> tuple[SetSums, Tensor]:
-    """The sums over the fixed members with every candidate, and Σ κ⊗ over these members ``[b]``."""
-    if not fixed:
-        return objective.sums_of_each(), objective.target_norm.new_zeros(len(chosen))
-    state = objective.state(chosen[:, :fixed])
-    return objective.sums_with_each(state), state.sums.pairs
+    found = torch.cat([lowest.limit for lowest in steps], -1) < torch.inf
+    chosen[:, fixed:] = torch.where(found, torch.cat([lowest.place for lowest in steps], -1), -1)
+    return GreedyPath(chosen, fixed, objective, constraints, steps[-1].least)
 
 
 @dataclass(frozen=True)
@@ -133,27 +124,27 @@ class _Lowest:
 
     Attributes:
         total: J, +inf where a set is barred ``[b, N]``.
-        bias: MMD ``[b, N]``.
-        least: The smallest J ``[b]``.
-        place: The first set whose J cannot be told from it ``[b]``.
+        limit: J up to which a set cannot be told from the best one ``[b, 1]``; +inf where all are barred.
+        place: The first such set ``[b, 1]``.
     """
 
     total: Tensor
-    bias: Tensor
-    least: Tensor
+    limit: Tensor
     place: Tensor
+
+    @property
+    def least(self) -> Tensor:
+        """J of this set ``[b]``."""
+        return self.total.gather(-1, self.place).squeeze(-1)
 
 
 def _find_lowest(objective: Objective, sums: SetSums, barred: Tensor) -> _Lowest:
     """The set of least J in each problem, of sets that are not ``barred: [b, …]``."""
     total, bias = objective.evaluate(sums)
     total.masked_fill_(barred, torch.inf)
-    if total.ndim > 2:
-        total, bias = total.flatten(1), bias.flatten(1)
-    least, place = total.min(-1)
-    limit = least + objective.resolution(sums, gather_rows(bias, place), least)
-    place = (total <= limit[:, None]).view(torch.uint8).argmax(-1)
-    return _Lowest(total, bias, least, place)
+    limit = objective.find_limit(total, bias, sums.divisor)
+    total = total.flatten(1) if total.ndim > 2 else total
+    return _Lowest(total, limit, (total <= limit).view(torch.uint8).argmax(-1, keepdim=True))
 
 
 def cut_path(path: GreedyPath, tolerance: float = 0.0) -> Tensor:
@@ -191,7 +182,7 @@ def refine_by_swaps(
         Sets ``[b, K]`` with J no larger.
     """
     chosen = chosen.clone()
-    reached = objective.evaluate(objective.state(chosen).sums)[0] if reached is None else reached.clone()
+    reached = objective.evaluate(objective.state(chosen))[0] if reached is None else reached.clone()
     active = (chosen[:, fixed:] >= 0).any(-1).nonzero().squeeze(-1)
     while active.numel():
         part, rules, sets = objective, constraints, chosen
@@ -200,7 +191,7 @@ def refine_by_swaps(
         swap = _find_best_swap(part, rules, sets, fixed)
         # J as it was reached falls strictly, whatever the rounding of the sums, so that the loop ends.
         before = reached if active.numel() == chosen.shape[0] else reached[active]
-        better = swap.total < before - swap.resolution
+        better = swap.limit < before
         if not bool(better.any()):
             break
         active = active[better]
@@ -211,10 +202,10 @@ def refine_by_swaps(
 
 @dataclass(frozen=True)
 class _Swap:
-    """One swap in each problem: J after it and what J resolves, the place that changes, who comes, all ``[b]``."""
+    """One swap in each problem: J after it, and what it may be at most, the place that changes, who comes; ``[b]``."""
 
     total: Tensor
-    resolution: Tensor
+    limit: Tensor
     leaves: Tensor
     joins: Tensor
 
@@ -230,10 +221,9 @@ def _find_best_swap(objective: Objective, constraints: Constraints, chosen: Tens
         places = slice(start, start + step)
         sums, barred = sum_swaps(objective, chosen, places), ~constraints.replaceable(chosen, places)
         lowest = _find_lowest(objective, sums, barred)
-        place, total = lowest.place, gather_rows(lowest.total, lowest.place)
-        resolution = objective.resolution(sums, gather_rows(lowest.bias, place), total)
+        place = lowest.place.squeeze(-1)
         leaves = start + place.div(candidates, rounding_mode="floor")
-        best.append(_Swap(total, resolution, leaves, place % candidates))
+        best.append(_Swap(lowest.least, lowest.limit.squeeze(-1), leaves, place % candidates))
     if len(best) == 1:
         return best[0]
     first = torch.stack([swap.total for swap in best]).min(0).indices[None]

@@ -48,7 +48,8 @@ def select_in_groups(
     """
     selections: dict[int, Selection] = {}
     for group in groups:
-        for part in group.queries.split(CHUNK):
+        for start in range(0, len(group.queries), CHUNK):
+            part = group.queries[start : start + CHUNK]
             places = part.tolist()
             asked = encoded if len(part) == len(queries) else encoded.part(part)  # all of them, in their order
             batch = select_per_query(context, [queries[i] for i in places], asked, group.prefix)

@@ -91,7 +91,7 @@ class SelectionProblem:
         chosen, reached = path.chosen, path.reached
         if self.settings.k == "auto":
             chosen, reached = cut_path(path, self.tolerance), None
-        elif reached is not None and not bool(reached.isfinite().all()):
+        elif reached is not None and not bool((reached < torch.inf).all()):
             reached = None
         return self.arrange(refine_by_swaps(self.objective, constraints, chosen, fixed, reached))
 

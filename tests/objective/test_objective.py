@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt.objective.changed_sets import add_member, sum_swaps
+from kdprompt.objective.changed_sets import GrowingSets, sum_swaps
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.parameters import ObjectiveWeights
@@ -140,12 +140,6 @@ def stack(terms):
     return torch.stack(columns, -1).cpu().double().numpy()
 
 
-def tensors_of(state):
-    """Every tensor of a state, its sums among them, by name."""
-    sums = vars(state.sums)
-    return {name: value for name, value in {**vars(state), **sums}.items() if isinstance(value, torch.Tensor)}
-
-
 def assert_close(actual, expected, dtype):
     rtol, atol = (1e-4, 2e-4) if dtype is torch.float32 else (1e-9, 1e-9)
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol)
@@ -165,67 +159,37 @@ def test_terms_equal_the_brute_force(name, queries, seed, device, dtype):
 @every_kernel
 @every_target
 @pytest.mark.parametrize("seed", range(3))
-def test_terms_with_a_candidate_equal_the_terms_of_the_larger_set(name, queries, seed, device, dtype):
+def test_growing_sets_are_those_of_the_members_with_each_candidate(name, queries, seed, device, dtype):
     problem = case(seed, device, dtype, name, queries)
-    chosen = sets(seed, problem, 4)
-    found = stack(problem.objective.terms_with_each(problem.objective.state(as_index(chosen, problem))))
-    for b, row in enumerate(chosen):
-        for i in range(7):
-            if i not in row:
-                assert_close(found[b, i], problem.uniform(b, [*members(row), i]), dtype)
+    order = np.array([np.random.default_rng(seed + b).permutation(7) for b in range(3)])
+    for begin in (0, 2):
+        growing = GrowingSets(problem.objective, as_index(order[:, :begin], problem))
+        for size in range(begin, 5):
+            found = stack(problem.objective.terms(growing.sums))
+            total, bias = (values.cpu().numpy() for values in problem.objective.evaluate(growing.sums))
+            for b, row in enumerate(order):
+                for i in row[size:]:
+                    expected = problem.uniform(b, [*row[:size], i])
+                    assert_close(found[b, i], expected, dtype)
+                    assert_close([bias[b, i], total[b, i]], [expected[0], expected[4]], dtype)
+            growing.add(as_index(order[:, size, None], problem))
 
 
-@every_target
-@pytest.mark.parametrize("slot", range(4))
-def test_without_a_slot_is_the_state_of_the_smaller_set(queries, slot, device, dtype):
-    problem = case(1, device, dtype, queries=queries)
-    chosen = sets(1, problem, 4)
-    rest = problem.objective.state_without(as_index(chosen, problem), slot)
-    left = [[i for place, i in enumerate(row) if i >= 0 and place != slot] for row in chosen]
-    assert rest.count.tolist() == [len(row) for row in left]
-    expected = [problem.uniform(b, row) for b, row in enumerate(left)]
-    assert_close(stack(problem.objective.terms(rest)), expected, dtype)
-    grown = stack(problem.objective.terms_with_each(rest))
-    for b, row in enumerate(left):
-        (i, *_) = set(range(7)) - set(row)
-        assert_close(grown[b, i], problem.uniform(b, [*row, i]), dtype)
-
-
-def test_without_an_empty_slot_changes_nothing(device, dtype):
-    problem = case(2, device, dtype)
-    chosen = as_index([[0, 1, -1], [2, -1, -1], [-1, -1, -1]], problem)
-    state, after = problem.objective.state(chosen), problem.objective.state_without(chosen, 2)
-    before, later = tensors_of(state), tensors_of(after)
-    assert all((later[name] == before[name]).all() for name in before)
-
-
-@every_target
-@pytest.mark.parametrize("seed", range(3))
-def test_joined_are_the_sums_of_the_larger_set_with_each(queries, seed, device, dtype):
-    objective = case(seed, device, dtype, queries=queries).objective
-    state = objective.state(torch.tensor([[0, 1, -1], [5, 3, -1], [2, 0, -1]], device=device))
-    grown = objective.state(torch.tensor([[0, 1, 4], [5, 3, 1], [2, 0, 6]], device=device))
-    joins = torch.tensor([4, 1, 6], device=device)
-    found, pairs = add_member(objective, objective.sums_with_each(state), state.sums.pairs, joins)
-    assert_close(pairs.cpu(), grown.sums.pairs.cpu(), dtype)
-    for name, expected in vars(objective.sums_with_each(grown)).items():
-        if expected is not None:
-            assert_close(getattr(found, name).cpu(), expected.cpu(), dtype)
-
-
+@every_kernel
 @every_target
 @pytest.mark.parametrize("places", [slice(0, 4), slice(1, 3)])
-def test_sums_with_swaps_are_those_of_the_sets_without_a_place_and_with_each(queries, places, device, dtype):
-    problem = case(3, device, dtype, queries=queries)
-    objective, chosen = problem.objective, as_index([[0, 1, -1, 4], [5, 3, 2, 1], [-1, 2, -1, 6]], problem)
-    found = sum_swaps(objective, chosen, places)
-    total, bias = objective.evaluate(found)
-    for place in range(*places.indices(4)):
-        rest = objective.state_without(chosen, place)
-        there = (chosen[:, place] >= 0).cpu()  # a pad is no place
-        terms = objective.terms_with_each(rest)
-        assert_close(total[:, place - places.start].cpu()[there], terms.total.cpu()[there], dtype)
-        assert_close(bias[:, place - places.start].cpu()[there], terms.bias.cpu()[there], dtype)
+def test_swaps_are_the_sets_with_a_candidate_in_place_of_a_member(name, queries, places, device, dtype):
+    problem = case(3, device, dtype, name, queries)
+    chosen = [[0, 1, -1, 4], [5, 3, 2, 1], [-1, 2, -1, 6]]
+    sums = sum_swaps(problem.objective, as_index(chosen, problem), places)
+    total, bias = (values.cpu().numpy() for values in problem.objective.evaluate(sums))
+    for b, row in enumerate(chosen):
+        for place in range(*places.indices(4)):
+            stay = members([*row[:place], *row[place + 1 :]])
+            for i in set(range(7)) - set(stay) if row[place] >= 0 else ():  # a pad is no place
+                expected = problem.uniform(b, [*stay, i])
+                found = [bias[b, place - places.start, i], total[b, place - places.start, i]]
+                assert_close(found, [expected[0], expected[4]], dtype)
 
 
 @every_kernel
@@ -297,7 +261,7 @@ def test_rows_are_the_kept_problems_alone(queries, keep, device, dtype):
 
 def test_j_is_the_weighted_sum_of_its_terms(device, dtype):
     problem = case(8, device, dtype)
-    found = stack(problem.objective.terms_with_each(problem.objective.state(as_index([[0], [1], [2]], problem))))
+    found = stack(problem.objective.terms(GrowingSets(problem.objective, as_index([[0], [1], [2]], problem)).sums))
     weights = [PENALTIES.bias, PENALTIES.complexity, PENALTIES.interference, PENALTIES.reader]
     assert_close(found[..., 4], found[..., :4] @ weights, dtype)
 

@@ -11,6 +11,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from kdprompt import ByObjective, CallableEmbedder, DistillationSelector, NearestLast, ObjectiveWeights
+from kdprompt.objective.changed_sets import GrowingSets
 from kdprompt.objective.target import estimate_target
 from kdprompt.pool.neighbours import find_neighbours
 from kdprompt.search.position_profiles import Recency
@@ -182,9 +183,10 @@ def gain_of_best_swap(selector, query, selection):
     chosen = (problem.candidates.index[:, None, :] == rows[..., None]).to(torch.uint8).argmax(-1)
     before = least = problem.objective.terms(problem.objective.state(chosen)).total
     for place in range(chosen.shape[1]):
-        rest = problem.objective.state_without(chosen, place)
-        allowed = problem.constraints.addable(rest.chosen, torch.ones_like(rest.count))
-        swapped = problem.objective.terms_with_each(rest).total.masked_fill(~allowed, torch.inf)
+        rest = torch.cat([chosen[:, :place], chosen[:, place + 1 :]], -1)
+        allowed = problem.constraints.addable(rest, torch.ones_like(rest[:, 0]))
+        with_each = problem.objective.terms(GrowingSets(problem.objective, rest).sums)
+        swapped = with_each.total.masked_fill(~allowed, torch.inf)
         least = torch.minimum(least, swapped.amin(-1))
     return float(before - least)
 
