@@ -174,12 +174,13 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=sorted(TARGETS), help="these targets alone")
     options = parser.parse_args()
     chosen = [target for name, target in TARGETS.items() if not options.only or name in options.only]
-    status, whole = 0, 0
+    status, whole, end = 0, 0, time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as folder:
         for target in chosen:
             target.prepare(Path(folder))
             began = time.monotonic()
-            left = options.minutes * 60 * target.share / sum(other.share for other in chosen)
+            waiting = chosen[chosen.index(target) :]
+            left = (end - began) * target.share / sum(other.share for other in waiting)  # what others left over too
             tried, faults = ENGINES[options.engine](target, options.inputs // len(chosen), left, options.seed)
             whole += tried
             say(f"{target.name:10} {tried:9,} inputs in {time.monotonic() - began:6.0f} s, {len(faults)} faults")
