@@ -181,3 +181,28 @@ def test_delta_out_of_range_raises_with_the_value(delta):
 def test_no_queries_raise_with_the_value():
     with pytest.raises(ValueError, match="m must be at least 1, got 0"):
         query_sample_error(1.0, 0)
+
+
+def test_r5_of_one_query_is_its_formula():
+    assert query_sample_error(3.0, 1, delta=0.2) == pytest.approx(math.sqrt(3) * (1 + math.sqrt(2 * math.log(5))))
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3), (4, 1, 4)])
+def test_every_bound_of_a_batch_is_that_of_each_alone(batch, device, dtype):
+    rng, k, m = np.random.default_rng(7), 4, 3
+    w, diagonal, radius = rng.dirichlet(np.ones(k), size=batch), rng.exponential(size=(*batch, k)), rng.random(batch)
+    kappa, conflict = rng.exponential(size=(*batch, k, m)), rng.exponential(size=(*batch, k, m))
+    given = [tensor(values, device, dtype) for values in (w, diagonal, radius, kappa, conflict)]
+    r3 = complexity(given[0], given[1], given[2], 5)
+    r4 = generalisation_gap(r3, given[0], lipschitz=0.7, loss_range=1.5, delta=0.1)
+    r6 = interference(given[0], given[3], given[4])
+    assert (r3.shape, r4.shape, r6.shape) == (batch, batch, (*batch, k, m))
+    for at in np.ndindex(batch):
+        squares = sum(w[at][i] ** 2 * diagonal[at][i] for i in range(k))
+        alone = radius[at] * math.sqrt(5 * squares)
+        deviation = 3 * 1.5 * math.sqrt(math.log(2 / 0.1) * sum(weight**2 for weight in w[at]) / 2)
+        mass = [sum(w[at][i] * kappa[at][i, q] for i in range(k)) for q in range(m)]
+        split = [[w[at][i] * kappa[at][i, q] / mass[q] * conflict[at][i, q] for q in range(m)] for i in range(k)]
+        assert float(r3[at]) == pytest.approx(alone, rel=1e-5)
+        assert float(r4[at]) == pytest.approx(2 * math.sqrt(2) * 0.7 * alone + deviation, rel=1e-5)
+        np.testing.assert_allclose(r6[at].cpu(), split, rtol=1e-5)
