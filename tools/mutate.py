@@ -4,30 +4,34 @@
     pip install cosmic-ray
     python tools/mutate.py --mutants 200 --minutes 15
 
-cosmic-ray says which changes there are (an operator, a comparison, a number, a condition, a loop's break); a sample of
-them, drawn by a seed, is made one at a time in a copy of the checkout, and the tests of the changed module run there.
-Annotations are left out, for nothing reads them. A test that fails, or takes too long, kills the mutant.
+cosmic-ray says which changes of functions there are (an operator, a comparison, a number, a condition, a loop's break);
+a sample of them, drawn by a seed, is made one at a time, and the tests of the changed module run. Left out are changes
+that do nothing (annotations, texts of messages, what compiles to the same steps), changes that are no Python, and what
+stands outside functions: constants and defaults, where another number is another choice.
 
-Ends with each survivor as a difference, the share that was killed by module, and exit status 1 below ``--least``.
+A process loads the tests once; for each mutant it forks, the fork gives the loaded functions their changed code and
+runs the tests: quick ones first, one of each function's variants before the next, those that noticed other mutants
+before others. A test that fails, or takes too long, kills the mutant. No file is changed.
+
+Ends with each survivor as a difference, the share that was killed by module with its 95 % interval (Wilson), and exit
+status 1 below ``--least``.
 """
 
 import argparse
-import ast
-import difflib
+import json
 import os
 import random
-import shutil
-import signal
+import resource
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("kdprompt", "integrations", "tests", "tools", "pyproject.toml")
+from mutants import ROOT, Mutant, apply, differ, list_codes, list_mutants, patch, show
+
 OBJECTIVE = ["tests/objective", "tests/selection/test_accounting.py", "tests/selection/test_golden.py"]
 TESTS = {  # of each module or folder; the first that fits counts
     "kdprompt/theory/kernels.py": ["tests/theory/test_kernels.py"],
@@ -35,27 +39,16 @@ TESTS = {  # of each module or folder; the first that fits counts
     "kdprompt/theory/bounds.py": ["tests/theory/test_bounds.py"],
     "kdprompt/objective/own_knowledge.py": ["tests/calibration", *OBJECTIVE],
     "kdprompt/objective": OBJECTIVE,
-    "kdprompt/search": ["tests/search", "tests/selection/test_golden.py"],
+    "kdprompt/search/ordering.py": ["tests/search/test_ordering.py", "tests/selection/test_golden.py"],
+    "kdprompt/search/position_profiles.py": ["tests/search/test_ordering.py"],
+    "kdprompt/search/mean_search.py": ["tests/search/test_mean_search.py"],
+    "kdprompt/search": ["tests/search/test_search.py", "tests/search/test_properties.py"],
 }
-SKIPPED = ("RemoveDecorator", "ExceptionReplacer")  # what is left is no module, or no other behaviour
+QUICK = 0.3  # seconds of a test that comes before the others
+MEMORY = 16 << 30  # bytes that a fork may hold
 KILLED, SURVIVED, LATE = "killed", "survived", "too late"
 
-
-@dataclass(frozen=True)
-class Mutant:
-    """One change of one module.
-
-    Attributes:
-        module: The module, from the root of the checkout.
-        operator: cosmic-ray's name of the kind of change.
-        occurrence: Which of the places in the module where it can be made.
-        line: The line of that place, from 1.
-    """
-
-    module: str
-    operator: str
-    occurrence: int
-    line: int
+Ends = Counter[tuple[str, str]]
 
 
 def list_modules() -> list[str]:
@@ -69,123 +62,152 @@ def find_tests(module: str) -> list[str]:
     return next(tests for name, tests in TESTS.items() if module.startswith(name))
 
 
-def list_mutants(module: str) -> Iterator[Mutant]:
-    """Every change of a module that cosmic-ray knows, without those in annotations."""
-    from cosmic_ray.ast import ast_nodes, get_ast
-    from cosmic_ray.plugins import get_operator, operator_names
-
-    source = (ROOT / module).read_text(encoding="utf-8")
-    annotations = list(find_annotations(source))
-    nodes = list(ast_nodes(get_ast(source)))
-    for name in operator_names():
-        operator = get_operator(name)
-        if operator.arguments() or name.endswith(SKIPPED):
-            continue
-        places = [start for node in nodes for start, _ in operator().mutation_positions(node)]
-        for occurrence, start in enumerate(places):
-            if not any(begin <= start < end for begin, end in annotations):
-                yield Mutant(module, name, occurrence, start[0])
+def draw(mutants: list[Mutant], number: int, chance: random.Random) -> Iterator[tuple[Mutant, str, str]]:
+    """A sample of mutants that do something, each with its module's text before and after."""
+    found = 0
+    for mutant in chance.sample(mutants, len(mutants)):
+        if found >= number:
+            return
+        before = (ROOT / mutant.module).read_text(encoding="utf-8")
+        after = apply(mutant, before)
+        codes, changed = list_codes(mutant.module, before), list_codes(mutant.module, after)
+        if codes is not None and changed is not None and differ(codes, changed):
+            found += 1
+            yield mutant, before, after
 
 
-def find_annotations(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where annotations begin and end, as (line, column).
+class ForkedSession:
+    """A pytest plugin that runs the tests that were collected once for each mutant, in a fork.
 
-    Example:
-        >>> list(find_annotations("def f(x: int | None) -> str: ..."))
-        [((1, 9), (1, 19)), ((1, 24), (1, 27))]
+    Args:
+        sample: Mutants with the text before and after.
+        until: When to stop, as ``time.monotonic`` has it.
+        variants: Most variants of each test function that run.
+        folder: For what forks report.
     """
-    for node in ast.walk(ast.parse(source)):
-        for part in (getattr(node, "annotation", None), getattr(node, "returns", None)):
-            if isinstance(part, ast.expr):
-                yield (part.lineno, part.col_offset), (part.end_lineno or 0, part.end_col_offset or 0)
+
+    def __init__(
+        self, sample: Iterable[tuple[Mutant, str, str]], until: float, variants: int | None, folder: Path
+    ) -> None:
+        self.sample, self.until, self.variants = sample, until, variants
+        self.report = folder / "report.json"
+        self.seconds: dict[str, float] = {}
+        self.failed: list[str] = []
+        self.ends: Ends = Counter()
+        self.survivors: list[str] = []
+        self.is_fork = False
+
+    def pytest_collection_finish(self, session: Any) -> None:
+        """Runs everything in forks; nothing is left to be run here."""
+        tests, kills = list(session.items), Counter[str]()
+        if self._fork():
+            return
+        end, reported = self._wait(600)
+        if end != SURVIVED:
+            raise SystemExit(f"the tests fail without a change: {reported['failed']}")
+        self.seconds = reported["seconds"]
+        limit = 20 + 3 * sum(self.seconds.values())
+        for mutant, before, after in self.sample:
+            if time.monotonic() > self.until:
+                break
+            session.items[:] = sort_tests(tests, self.seconds, kills, self.variants)
+            if self._fork(limit):
+                patch(mutant.module, after)
+                return
+            end, reported = self._wait(10 * limit)
+            kills.update(map(_function, reported["failed"]))
+            self.ends[mutant.module, end] += 1
+            if end == SURVIVED:
+                self.survivors.append(show(mutant, before, after))
+                sys.stderr.write(self.survivors[-1] + "\n")
+        session.items.clear()
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Notes how long a test took, and whether it failed."""
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+    def pytest_unconfigure(self) -> None:
+        """Ends a fork."""
+        if self.is_fork:
+            self.report.write_text(json.dumps({"seconds": self.seconds, "failed": self.failed}))
+            os._exit(1 if self.failed else 0)
+
+    def _fork(self, processor_seconds: float | None = None) -> bool:
+        """Whether this is the fork."""
+        self.report.unlink(missing_ok=True)
+        self.child = os.fork()
+        self.is_fork = not self.child
+        if self.is_fork:
+            self.seconds, self.failed = {}, []
+            quiet = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(quiet, 1)
+            os.dup2(quiet, 2)
+            resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+            if processor_seconds is not None:
+                whole = int(processor_seconds)
+                resource.setrlimit(resource.RLIMIT_CPU, (whole, whole))
+        return self.is_fork
+
+    def _wait(self, seconds: float) -> tuple[str, dict[str, Any]]:
+        """How the fork ended, and what it reported."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            done, status = os.waitpid(self.child, os.WNOHANG)
+            if done:
+                if not self.report.exists():  # it was ended by the limit of its time, or crashed
+                    return LATE, {"seconds": {}, "failed": []}
+                return SURVIVED if status == 0 else KILLED, json.loads(self.report.read_text())
+            time.sleep(0.01)
+        os.kill(self.child, 9)
+        os.waitpid(self.child, 0)
+        return LATE, {"seconds": {}, "failed": []}
 
 
-def apply(mutant: Mutant, source: str) -> str:
-    """The module with the change."""
-    from cosmic_ray.mutating import mutate_code
-    from cosmic_ray.plugins import get_operator
+def sort_tests(tests: list[Any], seconds: dict[str, float], kills: Counter[str], variants: int | None) -> list[Any]:
+    """Tests in the order in which they are likely to notice a mutant soon."""
+    ranks, seen = {}, Counter[str]()
+    for test in sorted(tests, key=lambda test: seconds.get(test.nodeid, 0.0)):
+        ranks[test.nodeid] = seen[_function(test.nodeid)]
+        seen[_function(test.nodeid)] += 1
 
-    changed = mutate_code(source, get_operator(mutant.operator)(), mutant.occurrence)
-    assert changed is not None
-    return str(changed)
+    def place(test: Any) -> tuple[bool, int, int, float]:
+        name, took = test.nodeid, seconds.get(test.nodeid, 0.0)
+        return took > QUICK, ranks[name], -kills[_function(name)], took
 
-
-def run_tests(folder: Path, tests: list[str], seconds: float) -> str:
-    """What the tests in a copy say, run in a fork of this process, which has loaded torch and pytest already."""
-    child = os.fork()
-    if not child:
-        os.setsid()
-        os.chdir(folder)
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
-        sys.path[:0] = [str(folder), str(folder / "integrations")]
-        import pytest
-
-        marks = ["-m", "not slow and not model and not data", "-p", "no:cacheprovider", "-p", "no:randomly"]
-        os._exit(int(pytest.main(["-x", "-q", *marks, *tests])))
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return SURVIVED if status == 0 else KILLED
-        time.sleep(0.05)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return LATE
+    return sorted((test for test in tests if variants is None or ranks[test.nodeid] < variants), key=place)
 
 
-def load_libraries() -> None:
-    """What every fork needs, loaded once; nothing of kdprompt, which each loads from the copy, and no pytest plugin."""
-    import numpy
-    import pydantic
+def _function(nodeid: str) -> str:
+    return nodeid.split("[", 1)[0]
+
+
+def measure(chosen: argparse.Namespace) -> tuple[Ends, list[str]]:
+    """How many of each module's mutants had which end, and those that survived."""
     import pytest
-    import scipy.stats
     import torch
 
     torch.set_num_threads(1)  # a fork does not keep threads
-    assert all((numpy, pydantic, pytest, scipy)) and "kdprompt" not in sys.modules
-
-
-def show(mutant: Mutant, before: str, after: str) -> str:
-    """A mutant as a difference of lines."""
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
-    changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-    return "\n".join([f"{mutant.module}:{mutant.line} {mutant.operator}", *changed])
-
-
-def measure(mutants: list[Mutant], minutes: float) -> tuple[Counter[tuple[str, str]], list[str]]:
-    """How many of each module's mutants had which end, and those that survived; stops when time is up."""
-    sys.dont_write_bytecode = True  # two mutants of one size within a second would share it
-    load_libraries()
-    until = time.monotonic() + 60 * minutes
-    ends: Counter[tuple[str, str]] = Counter()
-    survivors = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for part in COPIED:
-            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
-            ignored = {"ignore": shutil.ignore_patterns("__pycache__")} if (ROOT / part).is_dir() else {}
-            copy(ROOT / part, folder / part, **ignored)
-        limits: dict[str, float] = {}
-        for mutant in mutants:
-            if time.monotonic() > until:
-                break
-            tests = find_tests(mutant.module)
-            if str(tests) not in limits:
-                began = time.monotonic()
-                if run_tests(folder, tests, 600) != SURVIVED:
-                    raise SystemExit(f"the tests fail without a change: {' '.join(tests)}")
-                limits[str(tests)] = 30 + 3 * (time.monotonic() - began)
-            source = (folder / mutant.module).read_text(encoding="utf-8")
-            changed = apply(mutant, source)
-            (folder / mutant.module).write_text(changed, encoding="utf-8")
-            end = run_tests(folder, tests, limits[str(tests)])
-            (folder / mutant.module).write_text(source, encoding="utf-8")
-            ends[mutant.module, end] += 1
-            if end == SURVIVED:
-                survivors.append(show(mutant, source, changed))
-                sys.stderr.write(survivors[-1] + "\n")
+    os.chdir(ROOT)
+    groups: dict[str, list[Mutant]] = {}
+    for module in list_modules():
+        if chosen.only in module:
+            groups.setdefault(json.dumps(find_tests(module)), []).extend(list_mutants(module))
+    whole = sum(map(len, groups.values()))
+    ends, survivors = Ends(), list[str]()
+    until = time.monotonic() + 60 * chosen.minutes
+    for tests, mutants in groups.items():
+        sample = draw(mutants, round(chosen.mutants * len(mutants) / whole), random.Random(chosen.seed))
+        with tempfile.TemporaryDirectory() as folder:
+            session = ForkedSession(sample, until, chosen.variants, Path(folder))
+            marks = ["-m", "not slow and not model and not data", *"-p no:cacheprovider -p no:randomly".split()]
+            pytest.main(
+                ["-x", "-o", "addopts=--import-mode=importlib", "-p", "no:terminal", *marks, *json.loads(tests)],
+                plugins=[session],
+            )
+        ends += session.ends
+        survivors += session.survivors
     return ends, survivors
 
 
@@ -197,19 +219,27 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--least", type=float, default=0.85, help="share that must be killed")
     parser.add_argument("--only", default="", help="modules whose path holds this")
+    parser.add_argument("--variants", type=int, help="most variants of each test function; default: all")
     chosen = parser.parse_args()
-    everything = [mutant for name in list_modules() if chosen.only in name for mutant in list_mutants(name)]
-    sample = random.Random(chosen.seed).sample(everything, min(chosen.mutants, len(everything)))
-    ends, survivors = measure(sample, chosen.minutes)
-    for module in sorted({module for module, _ in ends}):
-        counts = {end: ends[module, end] for end in (KILLED, LATE, SURVIVED)}
-        sys.stdout.write(f"{module}: " + ", ".join(f"{count} {end}" for end, count in counts.items()) + "\n")
+    ends, survivors = measure(chosen)
+    lines = [*survivors, *(describe(module, ends) for module in sorted({module for module, _ in ends}))]
+    sys.stdout.write("\n".join([*lines, describe("", ends)]) + "\n")
     tried = sum(ends.values())
-    killed = tried - len(survivors)
-    share = killed / max(tried, 1)
-    said = f"{killed} of {tried} mutants killed ({share:.0%}), of {len(everything)} that there are\n"
-    sys.stdout.write("\n".join([*survivors, said]))
-    return 0 if tried and share >= chosen.least else 1
+    return 0 if tried and len(survivors) <= (1 - chosen.least) * tried else 1
+
+
+def describe(prefix: str, ends: Ends) -> str:
+    """The ends of the mutants of the modules whose path begins so, as a line."""
+    from scipy.stats import binomtest
+
+    counts = Counter[str]()
+    for (module, end), count in ends.items():
+        counts[end] += count if module.startswith(prefix) else 0
+    tried, killed = sum(counts.values()), counts[KILLED] + counts[LATE]
+    interval = binomtest(killed, max(tried, 1)).proportion_ci(method="wilson")
+    late = f", {counts[LATE]} of them too late" if counts[LATE] else ""
+    share = f"{killed / max(tried, 1):.0%} ({interval.low:.0%} to {interval.high:.0%})"
+    return f"{prefix or 'all'}: {killed} of {tried} killed{late}, {share}"
 
 
 if __name__ == "__main__":
