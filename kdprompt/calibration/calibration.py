@@ -33,16 +33,16 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
+from kdprompt.calibration.held_out import LeftOutRows, hold_out
 from kdprompt.calibration.lexical_fit import fit_lexical_share
 from kdprompt.calibration.pseudo_queries import PseudoQueries, Trial
-from kdprompt.calibration.regression_fit import HELD_OUT, fit_regression
+from kdprompt.calibration.regression_fit import fit_regression
 from kdprompt.deprecation import keep_attributes
 from kdprompt.objective.own_knowledge import OwnEstimate, OwnKnowledge
 from kdprompt.objective.parameters import ObjectiveParameters, ObjectiveWeights
 from kdprompt.objective.reader_profile import CAPABLE_READER
 from kdprompt.objective.regression import KernelRegression
 from kdprompt.observation import observe
-from kdprompt.pool.neighbours import take_nearest_in_turn
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.search.ordering import EvidenceLast, Order
 from kdprompt.selection.context import SelectionContext
@@ -158,26 +158,28 @@ def calibrate(
         The parameters in force with the evidence for them. Deterministic for a seed and a pool.
     """
     generator = torch.Generator().manual_seed(settings.seed)
-    regression = fit_regression(pool, settings, generator)
+    count = min(PSEUDO_QUERIES, len(pool) // 4)
+    left_out = LeftOutRows.draw(pool, settings.search.shortlist, generator, count if traffic is None else 0)
+    regression = fit_regression(pool, settings, left_out)
     weights = _list_weights(pool)
     default = next(_list_options(settings, regression, weights[:1]))
     options = list(_list_options(settings, regression, weights))
-    rows = _hold_out(pool, min(PSEUDO_QUERIES, len(pool) // 4), generator, traffic)
     median = median_heuristic(pool.x)
     static = _static_parameters(pool, settings, default, median)
-    obstacle = _why_not(pool, settings, rows)
+    obstacle = _why_not(pool, settings, count)
     if obstacle:
         chosen = Trial(default.model_copy(update={"kernel": settings.objective.kernel or Gaussian(median)}))
         source = f"defaults, temperature by the median heuristic: {obstacle}"
         return Calibration(chosen, static, regression, (), 0, source)
     if len(options) == 1 and settings.k != "auto":
         return Calibration(Trial(options[0]), static, regression, (), 0, "pinned by the settings")
-    pseudo = PseudoQueries.build(pool, settings, regression, rows, own_estimate)
+    held_out = hold_out(left_out, count, generator, traffic)
+    pseudo = PseudoQueries.build(pool, settings, regression, held_out, own_estimate)
     trials, chosen = _try_options(pseudo, options, settings)
     static = static.model_copy(update={"tolerance": chosen.parameters.tolerance})
-    source = f"calibrated on {rows.numel()} pool examples held out as pseudo-queries, {len(trials)} settings tried"
+    source = f"calibrated on {count} pool examples held out as pseudo-queries, {len(trials)} settings tried"
     source += _say_noise(pool, regression)
-    return Calibration(chosen, static, regression, tuple(trials), rows.numel(), source)
+    return Calibration(chosen, static, regression, tuple(trials), count, source)
 
 
 def _try_options(
@@ -216,13 +218,13 @@ def _coverable_share(pool: PoolTensors, k: int) -> float:
     return round(float(shares.topk(min(k, shares.shape[-1]), dim=-1).values.sum(-1).max()), 6)
 
 
-def _why_not(pool: PoolTensors, settings: Settings, rows: Tensor) -> str:
+def _why_not(pool: PoolTensors, settings: Settings, count: int) -> str:
     """Why nothing can be tried, in words; empty where it can."""
     if not settings.calibrate:
         return "calibration is switched off"
     if pool.output_mode == "none":
         return "the pool has no outputs to calibrate on"
-    return f"a pool of {len(pool)} is too small to calibrate on" if rows.numel() < FEWEST else ""
+    return f"a pool of {len(pool)} is too small to calibrate on" if count < FEWEST else ""
 
 
 def _say_noise(pool: PoolTensors, regression: KernelRegression) -> str:
@@ -270,17 +272,6 @@ def _list_options(
             profile=settings.objective.profile or CAPABLE_READER,
             tolerance=settings.objective.tolerance or 0.0,
         )
-
-
-def _hold_out(pool: PoolTensors, count: int, generator: torch.Generator, traffic: Tensor | None) -> Tensor:
-    """Rows to hold out: a uniform sample, or the nearest of each query of the traffic, then their second nearest."""
-    if traffic is None:
-        return torch.randperm(len(pool), generator=generator)[:count].to(pool.x.device)
-    sample = traffic[torch.randperm(traffic.shape[0], generator=generator)[:HELD_OUT].to(traffic.device)]
-    similarity = sample @ pool.x.T
-    nearest_to_any = similarity.amax(0).topk(count).indices.tolist()  # for traffic that repeats itself
-    rows = list(dict.fromkeys([*take_nearest_in_turn(similarity, count), *nearest_to_any]))[:count]
-    return torch.tensor(rows, device=pool.x.device)
 
 
 def _find_best(results: list[tuple[Trial, Tensor]]) -> tuple[Trial, Tensor]:

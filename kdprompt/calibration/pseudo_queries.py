@@ -13,6 +13,7 @@ import torch
 from pydantic import ConfigDict
 from torch import Tensor
 
+from kdprompt.calibration.held_out import HeldOutRows
 from kdprompt.deprecation import keep_attributes
 from kdprompt.objective.gram import GramBlocks, compute_gram_blocks
 from kdprompt.objective.objective import Objective
@@ -21,16 +22,15 @@ from kdprompt.objective.parameters import ObjectiveParameters
 from kdprompt.objective.reader_loss import ReaderLoss
 from kdprompt.objective.regression import KernelRegression
 from kdprompt.objective.target import Target, estimate_neighbourhood_target
-from kdprompt.pool.neighbours import find_duplicates, find_neighbours
+from kdprompt.pool.neighbours import find_duplicates
 from kdprompt.pool.pool_tensors import PoolTensors
-from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.search.constraints import Constraints
 from kdprompt.search.search import cut_path, greedy_search
 from kdprompt.settings import Settings
 from kdprompt.theory.attention import normalise_attention
 from kdprompt.theory.kernels import Kernel
 
-__all__ = ["PseudoQueries", "Trial", "encode_rows"]
+__all__ = ["PseudoQueries", "Trial"]
 
 TIE = 1e-6  # probabilities that differ by less are equal
 
@@ -69,11 +69,6 @@ keep_attributes(
 )
 
 
-def encode_rows(pool: PoolTensors, rows: Tensor) -> QueryTensors:
-    """Rows of a pool as queries; each is left out of its own prompt."""
-    return QueryTensors(pool.x[rows], pool.task[rows], pool.text[rows])
-
-
 @dataclass(frozen=True)
 class PseudoQueries:
     """``h`` pool examples held out as queries, with everything that does not change from trial to trial.
@@ -104,13 +99,11 @@ class PseudoQueries:
         pool: PoolTensors,
         settings: Settings,
         regression: KernelRegression,
-        rows: Tensor,
+        held_out: HeldOutRows,
         own_estimate: OwnEstimate | None = None,
     ) -> "PseudoQueries":
-        """Holds out rows of the pool; none of them is a candidate for another."""
-        exclude = torch.zeros(len(pool), dtype=torch.bool, device=pool.x.device)
-        exclude[rows] = True
-        neighbours = find_neighbours(pool, encode_rows(pool, rows), settings.search.shortlist, exclude=exclude)
+        """Of rows of the pool, none of which is a neighbour of another."""
+        rows, neighbours = held_out.rows, held_out.neighbours
         duplicate = find_duplicates(pool, neighbours.index, settings.search.near_duplicate)
         target, true_values = estimate_neighbourhood_target(pool, neighbours, regression), pool.v[rows]
         if regression.ridge is not None and pool.output_mode == "labels":

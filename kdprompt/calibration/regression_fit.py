@@ -2,8 +2,8 @@
 
 Wrong labels in the pool make every label look less sure than it is. So labels are also taken for a mixture of what the
 regression says and of chance; of few labels the two cannot be told apart, so chance must first be worth a little, and
-where it might be there more rows are left out: 2,048 of pools of up to 32,768, fewer of larger ones, whose rows each
-cost more, down to 512 from 131,072 on.
+where it might be there more rows are left out: 2,048 of pools of up to 16,384, fewer of larger ones, whose rows each
+cost more, down to 512 from 65,536 on.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdprompt.calibration.pseudo_queries import encode_rows
+from kdprompt.calibration.held_out import HeldOutRows, LeftOutRows
 from kdprompt.objective.regression import SMALLEST_SHARE, KernelRegression, RidgePart
 from kdprompt.objective.target import CHUNK, estimate_query_target, score_labels
-from kdprompt.pool.neighbours import Neighbours, find_neighbours, take_rows
+from kdprompt.pool.neighbours import take_rows
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.settings import Settings
@@ -22,11 +22,10 @@ from kdprompt.theory.bandwidth import fit_by_leave_one_out, median_heuristic
 from kdprompt.theory.kernels import Gaussian
 from kdprompt.theory.multinomial import MultinomialFit, fit_multinomial
 
-__all__ = ["HELD_OUT", "fit_regression"]
+__all__ = ["fit_regression"]
 
-HELD_OUT = 512
 HELD_OUT_FOR_NOISE = 2048
-PAIRS_FOR_NOISE = 1 << 26  # of these rows with the pool, at most
+PAIRS_FOR_NOISE = 1 << 25  # of these rows with the pool, at most
 FEWEST_FOR_NOISE = 256  # labels below which noise is not told from inputs that are hard
 NOISE_PRIOR = 2.0  # labels that are taken to be no chance beforehand
 SMALLEST = 8  # pool below which nothing is fitted
@@ -34,20 +33,18 @@ TIE = 1e-5  # nats; smaller differences are rounding, and the weaker penalty sta
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)  # of the ridge regression on unit-norm inputs
 
 
-def fit_regression(pool: PoolTensors, settings: Settings, generator: torch.Generator) -> KernelRegression:
+def fit_regression(pool: PoolTensors, settings: Settings, left_out: LeftOutRows) -> KernelRegression:
     """The regression by leave-one-out; by the median heuristic where there is nothing to predict.
 
     Args:
         pool: The pool.
-        settings: The kernel that stands in where nothing is fitted, and the size of shortlists.
-        generator: Draws the rows that are left out in turn.
+        settings: The kernel that stands in where nothing is fitted.
+        left_out: The rows that are left out in turn.
     """
     if pool.output_mode == "none" or len(pool) < SMALLEST:
         kernel = settings.objective.kernel or Gaussian(median_heuristic(pool.x))
         return KernelRegression(kernel, 0.1)
-    order = torch.randperm(len(pool), generator=generator).to(pool.x.device)
-    rows = order[:HELD_OUT]
-    neighbours = find_neighbours(pool, encode_rows(pool, rows), settings.search.shortlist)
+    rows, neighbours = left_out.first.rows, left_out.first.neighbours
     similarity = (take_rows(pool.x, neighbours.index) @ neighbours.q[..., None]).squeeze(-1)
     fit = fit_by_leave_one_out(
         similarity.masked_fill(~neighbours.valid, -torch.inf),
@@ -59,22 +56,12 @@ def fit_regression(pool: PoolTensors, settings: Settings, generator: torch.Gener
     regression = KernelRegression(Gaussian(fit.temperature), fit.shrinkage)
     if pool.output_mode != "labels":
         return regression
-    cases = _LabelCases.build(pool, regression, neighbours, rows)
+    cases = _LabelCases.build(pool, regression, left_out.first)
     ridge = _fit_ridge(pool, cases)
     if ridge is not None and cases.fit(pool, ridge.penalty, 0.0).noise > 0:
-        more = order[: max(HELD_OUT, min(HELD_OUT_FOR_NOISE, PAIRS_FOR_NOISE // len(pool)))]
-        neighbours = _look_up_more(pool, neighbours, more, settings.search.shortlist)
-        ridge = _fit_noise(pool, _LabelCases.build(pool, regression, neighbours, more)) or ridge
+        more = left_out.take(min(HELD_OUT_FOR_NOISE, PAIRS_FOR_NOISE // len(pool)))
+        ridge = _fit_noise(pool, _LabelCases.build(pool, regression, more)) or ridge
     return KernelRegression(regression.kernel, fit.shrinkage, ridge)
-
-
-def _look_up_more(pool: PoolTensors, known: Neighbours, rows: Tensor, size: int) -> Neighbours:
-    """The neighbours of rows of the pool, of the first of which they are known."""
-    if len(rows) == len(known):
-        return known
-    others = find_neighbours(pool, encode_rows(pool, rows[len(known) :]), size)
-    index, valid = torch.cat([known.index, others.index]), torch.cat([known.valid, others.valid])
-    return Neighbours(index, valid, encode_rows(pool, rows))
 
 
 @dataclass(frozen=True)
@@ -96,10 +83,9 @@ class _LabelCases:
     possible: Tensor
 
     @classmethod
-    def build(
-        cls, pool: PoolTensors, regression: KernelRegression, neighbours: Neighbours, rows: Tensor
-    ) -> "_LabelCases":
-        """Takes rows of the pool whose neighbours are given."""
+    def build(cls, pool: PoolTensors, regression: KernelRegression, left_out: HeldOutRows) -> "_LabelCases":
+        """Takes rows of the pool with their neighbours."""
+        rows, neighbours = left_out.rows, left_out.neighbours
         labelled = pool.label[rows] >= 0
         parts = [neighbours.part(slice(start, start + CHUNK)) for start in range(0, len(neighbours), CHUNK)]
         shares = torch.cat([estimate_query_target(pool, part, regression).v[:, 0] for part in parts])

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration, calibrate_pool
-from kdprompt.calibration.pseudo_queries import encode_rows
+from kdprompt.calibration.held_out import encode_rows
 from kdprompt.pool.neighbours import find_neighbours
 from kdprompt.readers.reader import Reader
 from kdprompt.search.ordering import EvidenceLast, LikeliestLast, NearestFirst, Order

@@ -14,9 +14,10 @@ from kdprompt import (
     ObjectiveWeights,
     Pool,
 )
-from kdprompt.calibration import regression_fit
+from kdprompt.calibration import held_out, regression_fit
 from kdprompt.calibration.calibration import NEIGHBOURHOODS, OUTPUT_SHARES, READER_WEIGHTS, TOLERANCES, calibrate
-from kdprompt.calibration.pseudo_queries import PseudoQueries, encode_rows
+from kdprompt.calibration.held_out import HeldOutRows, LeftOutRows, encode_rows
+from kdprompt.calibration.pseudo_queries import PseudoQueries
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.reader_loss import ReaderLoss
@@ -192,7 +193,8 @@ def test_the_random_state_of_others_is_left_alone():
 
 
 def hold_out(features, settings, rows):
-    return PseudoQueries.build(features, settings, KernelRegression(Gaussian(0.3), 0.1), rows)
+    apart = HeldOutRows.apart(features, rows, settings.search.shortlist)
+    return PseudoQueries.build(features, settings, KernelRegression(Gaussian(0.3), 0.1), apart)
 
 
 @pytest.mark.parametrize("tasks", [None, ("left", "right")])
@@ -278,7 +280,8 @@ def held_out_trial(outputs):
     features = featured(records, vectors, answers, outputs)
     found = calibrate(features, SETTINGS)
     rows = torch.arange(0, 160, 3)
-    pseudo = PseudoQueries.build(features, SETTINGS, found.regression, rows)
+    apart = HeldOutRows.apart(features, rows, SETTINGS.search.shortlist)
+    pseudo = PseudoQueries.build(features, SETTINGS, found.regression, apart)
     option = found.trials[len(found.trials) // 2].parameters
     ((scored, losses),) = pseudo.try_all([option], 4, adaptive=False)
     target = replace(pseudo.target, neighbourhood=option.neighbourhood)
@@ -350,18 +353,39 @@ def test_noise_is_found_in_fewer_rows_of_a_large_pool(monkeypatch):
     rows_of = []
     build = regression_fit._LabelCases.build
 
-    def note(pool, regression, neighbours, rows):
+    def note(pool, regression, left_out):
+        rows, neighbours = left_out.rows, left_out.neighbours
         rows_of.append(len(rows))
         expected = find_neighbours(pool, encode_rows(pool, rows), SETTINGS.search.shortlist)
         assert torch.equal(neighbours.index, expected.index) and torch.equal(neighbours.valid, expected.valid)
         assert torch.equal(neighbours.q, expected.q)
-        return build(pool, regression, neighbours, rows)
+        return build(pool, regression, left_out)
 
     monkeypatch.setattr(regression_fit._LabelCases, "build", note)
     for pairs in (regression_fit.PAIRS_FOR_NOISE, 600 * 800, 0):
         monkeypatch.setattr(regression_fit, "PAIRS_FOR_NOISE", pairs)
         assert calibrate(features, SETTINGS).regression.ridge.noise == pytest.approx(0.4, abs=0.12)
     assert rows_of == [512, 800, 512, 600, 512, 512]
+
+
+def test_pseudo_queries_of_a_large_pool_are_looked_up_once_with_the_rows_that_are_left_out(monkeypatch):
+    """Each with the neighbours that it has without them, and none of them is a neighbour."""
+    records, vectors, _ = world(n=800, spread=0.2, flipped=0.2)
+    features = featured(records, vectors)
+    monkeypatch.setattr(held_out, "LARGE", 799)
+    found, looked_up = [], []
+    build, find = PseudoQueries.build, held_out.find_neighbours
+    monkeypatch.setattr(PseudoQueries, "build", lambda *given: found.append(given[3]) or build(*given))
+    monkeypatch.setattr(held_out, "find_neighbours", lambda *a, **k: looked_up.append(len(a[1])) or find(*a, **k))
+    calibration = calibrate(features, SETTINGS)
+    assert looked_up == [512, 288] and calibration.pseudo_queries == 192 and len(calibration.trials) == 54
+    assert calibration.regression.ridge.noise == pytest.approx(0.2, abs=0.1)
+    (pseudo,) = found
+    similarity = (features.x[pseudo.rows].double() @ features.x.double().T).index_fill(1, pseudo.rows, -2)
+    for row, index, valid in zip(similarity, pseudo.neighbours.index, pseudo.neighbours.valid, strict=True):
+        assert bool(valid.all()) and sorted(row.topk(len(index)).indices.tolist()) == index.tolist()
+    again = LeftOutRows.draw(features, SETTINGS.search.shortlist, torch.Generator().manual_seed(SETTINGS.seed), 192)
+    assert torch.equal(again.order[:192], pseudo.rows) and torch.equal(again.take(600).rows, again.order[:600])
 
 
 @pytest.mark.parametrize(("n", "flipped"), [(800, 0.0), (120, 0.3)], ids=["no noise", "too few to tell"])
