@@ -156,9 +156,10 @@ def build_pool_tensors(
     pairs = set(given)
     labels = tuple(sorted(((of, output) for of, output in pairs if output is not None), key=order_of_label))
     tasks = tuple(sorted({of for of, _ in pairs if of is not None}))
-    label_codes = {**dict.fromkeys(pairs, -1), **{label: code for code, label in enumerate(labels)}}
-    codes_of_tasks = {None: -1, **{name: code for code, name in enumerate(tasks)}}
-    task_codes = {pair: codes_of_tasks[pair[0]] for pair in pairs}
+    codes_of_labels: dict[tuple[str | None, str | None], int] = {label: code for code, label in enumerate(labels)}
+    codes_of_tasks: dict[str | None, int] = {name: code for code, name in enumerate(tasks)}
+    label_codes = {pair: codes_of_labels.get(pair, -1) for pair in pairs}
+    task_codes = {pair: codes_of_tasks.get(pair[0], -1) for pair in pairs}
     label = _to_column(map(label_codes.__getitem__, given), vectors.device)[at]
     task = _to_column(map(task_codes.__getitem__, given), vectors.device)[at]
     mode = choose_mode(len(labels), int((label >= 0).sum()), outputs)
