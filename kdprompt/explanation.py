@@ -170,9 +170,8 @@ def explain_query(
 
 
 def explain_static(choice: StaticChoice, calibration: Calibration) -> Explanation:
-    """Explains a static prompt, with the notes of its choice."""
-    explanation = _explain_prompt(choice.context, choice.prompts, calibration)
-    return replace(explanation, selection=choice.add_notes(explanation.selection))
+    """Explains a static prompt."""
+    return _explain_prompt(choice.context, choice.prompts, calibration)
 
 
 LABELS = {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.distributed.shard import ShardPlan
-from kdprompt.objective.target import Target, estimate_sample_target
+from kdprompt.objective.target import Target
 from kdprompt.pool.embedding import embed_queries
 from kdprompt.pool.neighbours import find_neighbours
 from kdprompt.pool.records import Query
@@ -18,7 +18,7 @@ from kdprompt.selection.pool_part import PoolRows
 from kdprompt.selection.pool_size import check_size
 from kdprompt.selection.result import Selection
 from kdprompt.selection.shortage import LONGEST
-from kdprompt.selection.static import account_for_sample, find_sample_neighbours, solve_target
+from kdprompt.selection.static import account_for_sample, find_sample_target, solve_target
 from kdprompt.selection.traffic import QuerySample, Traffic, TrafficRequest, sample_queries
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
@@ -139,8 +139,7 @@ class _StaticMerge:
     def estimate_target(self) -> Target:
         """The target that every shard searches for."""
         context, sample = self._lay_out(self.near)
-        neighbours = find_sample_neighbours(context, sample)
-        return estimate_sample_target(context.tensors, neighbours, context.regression)
+        return find_sample_target(context, sample.encoded)
 
     def merge(self, target: Target, found: Sequence[PoolRows]) -> StaticChoice:
         """The prompt of small J among what the shards found."""
@@ -149,8 +148,7 @@ class _StaticMerge:
         rows = sorted({pool.find_row(shown.id) for part in found for shown in part.demonstrations})
         among = torch.tensor(rows, dtype=torch.long, device=pool.tensors.x.device)
         chosen = solve_target(context, sample.encoded, target, among)
-        prompts = account_for_sample(context, sample, find_sample_neighbours(context, sample), chosen)
-        return StaticChoice(context, prompts, sample.encoded, sample.notes)
+        return StaticChoice(context, account_for_sample(context, sample, chosen))
 
     def _lay_out(self, parts: Sequence[PoolRows]) -> tuple[SelectionContext, QuerySample]:
         """A pool of these rows with J, and the sample encoded for it."""

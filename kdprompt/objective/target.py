@@ -17,6 +17,7 @@ from kdprompt.pool.query_tensors import QueryTensors
 
 __all__ = [
     "Target",
+    "assume_sample_target",
     "estimate_neighbourhood_target",
     "estimate_query_target",
     "estimate_sample_target",
@@ -212,6 +213,17 @@ def estimate_sample_target(pool: PoolTensors, neighbours: Neighbours, regression
     prior = pool.prior(neighbours.task, neighbours.q)[None]
     own = None if neighbours.queries.own is None else neighbours.queries.own[None]
     return Target(neighbours.q[None], v, mass, mass, support, task, v.shape[1], prior=prior, own=own)
+
+
+def assume_sample_target(pool: PoolTensors, queries: QueryTensors) -> Target:
+    """As ``estimate_sample_target`` without neighbours: v̄ for every query, supported by nothing.
+
+    For a J that looks at inputs alone.
+    """
+    prior = pool.prior(queries.task, queries.q)[None]
+    mass = torch.full_like(prior[..., 0], 1 / len(queries))
+    no_task = torch.full_like(queries.task, -1)[None]
+    return Target(queries.q[None], prior, mass, mass, torch.zeros_like(mass), no_task, len(queries), prior=prior)
 
 
 def _estimate_task(pool: PoolTensors, weights: Tensor, index: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ def is_too_deep(value: object) -> bool:
     """Whether lists, tuples and mappings are nested more than ``MAX_DEPTH`` levels deep; one that holds itself is."""
     level = {id(value): value}  # each once, however often it stands there
     for _ in range(MAX_DEPTH + 1):
+        if not level:
+            return False
         level = {id(inner): inner for item in level.values() for inner in _list_items(item)}
     return bool(level)
 

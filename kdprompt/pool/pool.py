@@ -209,9 +209,9 @@ class Pool:
         return query
 
     def _to_mapping(self, example: Any, where: str, error: type[Exception]) -> Any:
-        check_nesting(example, where, error)
         if type(example) is not dict and isinstance(example, Query):
             return example
+        check_nesting(example, where, error)
         mapping = to_mapping(example, (self.schema.inputs or ("input",))[0], (self.schema.outputs or ("output",))[0])
         if mapping is not example:  # of another type: a dataclass say, whose fields were not looked at
             check_nesting(mapping, where, error)

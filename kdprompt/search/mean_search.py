@@ -9,11 +9,13 @@ first, until none lowers the MMD.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from kdprompt.theory.kernels import Kernel, mix_output_kernel
+from kdprompt.theory.point_pairs import PointPairs
 
 __all__ = ["MeanProblem", "search_by_means"]
 
@@ -56,19 +58,27 @@ class MeanProblem:
                 mean[rows] += (self.kernel(self.x[rows], x[points]).mul_(values) @ weights[points]).double()
         return mean
 
-    def column(self, row: int) -> Tensor:
-        """κ⊗ of every row with one of them ``[n]``."""
+    def compare(self, row: int) -> tuple[Tensor, Tensor]:
+        """Every row with one of them.
+
+        Returns:
+            κ⊗ ``[n]``; and rows that are never chosen together with it, itself among them, boolean ``[n]``.
+        """
+        inner = self.x @ self.x[row]
+        pairs = PointPairs(self.x, self.x[row : row + 1]).with_known(inner=inner[:, None], x_norms=self._norms)
         values = mix_output_kernel(self.v @ self.v[row], self.output_share)
-        return self.kernel(self.x, self.x[row : row + 1]).squeeze(-1) * values
+        repeats = (self.text == self.text[row]) | (inner >= self.near_duplicate)
+        return self.kernel.of_pairs(pairs).squeeze(-1) * values, repeats
+
+    @cached_property
+    def _norms(self) -> Tensor:
+        """‖x‖² of every row ``[n]``."""
+        return self.x.square().sum(-1)
 
     def diagonal(self) -> Tensor:
         """κ⊗ of every row with itself ``[n]``, float64."""
         values = mix_output_kernel(self.v.square().sum(-1), self.output_share)
         return (self.kernel.diagonal(self.x) * values).double()
-
-    def repeats(self, row: int) -> Tensor:
-        """Rows that are never chosen together with one of them, itself among them, boolean ``[n]``."""
-        return (self.text == self.text[row]) | (self.x @ self.x[row] >= self.near_duplicate)
 
     def first_minimum(self, values: Tensor) -> tuple[float, int]:
         """The smallest of ``values: [n]``, and the first row that has it; ∞ and −1 where there is none."""
@@ -99,7 +109,7 @@ class _Members:
 
     def put(self, slot: int, row: int) -> None:
         """Puts a row into a slot, or behind the last one."""
-        column, repeats = self.problem.column(row), self.problem.repeats(row)
+        column, repeats = self.problem.compare(row)
         self.rows[slot : slot + 1] = [row]
         self.columns[slot : slot + 1] = [column]
         self.repeats[slot : slot + 1] = [repeats]

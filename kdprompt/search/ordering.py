@@ -55,6 +55,11 @@ class Order(TaggedUnion, ABC):
 
     profile: PositionProfile
 
+    @property
+    def reads_outputs(self) -> bool:
+        """Whether it looks at outputs beside J."""
+        return False
+
     @abstractmethod
     def arrange(self, problem: OrderingProblem, chosen: Tensor, fixed: int = 0) -> Tensor:
         """Sets ``[b, K]`` (−1 pads, anywhere) to reading order, pads last, ``[b, K]``; the first ``fixed`` stay."""
@@ -115,6 +120,10 @@ class LikeliestLast(Order):
 
     profile: PositionProfile = field(default_factory=Uniform)
     kind: Literal["likeliest_last"] = "likeliest_last"
+
+    @property
+    def reads_outputs(self) -> bool:
+        return True
 
     def arrange(self, problem: OrderingProblem, chosen: Tensor, fixed: int = 0) -> Tensor:
         start = _by_attention(problem.objective, chosen, fixed, nearest_last=True)

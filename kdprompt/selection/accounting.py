@@ -44,6 +44,7 @@ class Prompts:
         prefix_length: How many of the first demonstrations every prompt shares.
         sampled: Number of queries drawn from the query distribution, 0 where the target is no sample (R5).
         shortages: Why a prompt holds fewer than k demonstrations, by its place.
+        notes: What the caller should know of how all of them were chosen.
     """
 
     queries: tuple[Query | None, ...]
@@ -54,6 +55,7 @@ class Prompts:
     prefix_length: int = 0
     sampled: int = 0
     shortages: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> Tensor:
@@ -125,7 +127,11 @@ def compute_fields(context: SelectionContext, prompts: Prompts) -> list[dict[str
                 bounds=report_bounds(numbers, context.parameters.output_share, context.settings.delta),
                 tokens=sum(tokens),
                 prefix_tokens=sum(tokens[: prompts.prefix_length]),
-                notes=(*list_notes(context, query, rows, prompts.prefix_length, support[b], reason), *one_output[b]),
+                notes=(
+                    *prompts.notes,
+                    *list_notes(context, query, rows, prompts.prefix_length, support[b], reason),
+                    *one_output[b],
+                ),
             )
         )
     return fields

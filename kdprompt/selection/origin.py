@@ -42,18 +42,22 @@ class ExactTarget:
 
     Attributes:
         context: The pool, the settings and J's parameters.
-        neighbours: Of the queries.
+        queries: The queries.
+        known: Their neighbours where they are at hand.
         is_static: Whether one prompt serves all of them.
     """
 
     context: SelectionContext
-    neighbours: Neighbours
+    queries: QueryTensors
+    known: Neighbours | None = None
     is_static: bool = False
 
     @cached_property
     def value(self) -> Target:
         """The target, in float64 on the CPU."""
-        context, exact = self.context, self.neighbours.to(EXACT_DEVICE, EXACT_DTYPE)
+        context = self.context
+        nearest = _look_up(context, self.queries) if self.known is None else self.known
+        exact = nearest.to(EXACT_DEVICE, EXACT_DTYPE)
         if self.is_static:
             return estimate_sample_target(context.tensors, exact, context.regression)
         return estimate_target(context.tensors, exact, context.regression, context.parameters.neighbourhood)
@@ -77,7 +81,7 @@ class SelectionOrigin(NoPartOfValue):
 
     def find_target(self) -> ExactTarget:
         """What the prompt is to come near to."""
-        return ExactTarget(self.context, self._neighbours(), self.is_static)
+        return ExactTarget(self.context, self.encoded, is_static=self.is_static)
 
     def find_nearest_prompt(self, size: int) -> Tensor:
         """What nearest neighbours would be under the same limits: task, outputs, budget, quota, no two duplicates.
@@ -100,9 +104,10 @@ class SelectionOrigin(NoPartOfValue):
         candidates = (
             find_static_candidates(pool, self.encoded, context.settings.static.shortlist)
             if self.is_static
-            else find_query_candidates(pool, self.encoded, self._neighbours(), context.settings)
+            else find_query_candidates(pool, self.encoded, _look_up(context, self.encoded), context.settings)
         )
         return candidates, (self.encoded.q @ pool.x.T).mean(0)[candidates.index]
 
-    def _neighbours(self) -> Neighbours:
-        return find_neighbours(self.context.tensors, self.encoded, self.context.settings.search.shortlist)
+
+def _look_up(context: SelectionContext, queries: QueryTensors) -> Neighbours:
+    return find_neighbours(context.tensors, queries, context.settings.search.shortlist)

@@ -83,7 +83,7 @@ def choose_query_prompts(
         neighbours = find_neighbours(context.tensors, encoded, max(settings.search.shortlist, least))
         rows = _solve_in_passes(context, encoded, neighbours, prefix)
         shortages = _fill_short_prompts(context, neighbours, rows, prefix)
-    exact, texts = ExactTarget(context, neighbours), tuple(query.text for query in queries)
+    exact, texts = ExactTarget(context, encoded, neighbours), tuple(query.text for query in queries)
     return Prompts(tuple(queries), rows, exact, encoded, texts, len(prefix), shortages=shortages)
 
 

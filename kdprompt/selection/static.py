@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kdprompt.objective.target import Target, estimate_sample_target
-from kdprompt.pool.neighbours import Neighbours, find_neighbours
+from kdprompt.objective.target import Target, assume_sample_target, estimate_sample_target
+from kdprompt.pool.neighbours import find_neighbours
 from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
 from kdprompt.search.mean_search import MeanProblem, search_by_means
 from kdprompt.selection.accounting import Prompts
@@ -20,20 +20,19 @@ from kdprompt.selection.origin import ExactTarget
 from kdprompt.selection.problem import SelectionProblem
 from kdprompt.selection.traffic import QuerySample
 
-__all__ = ["account_for_sample", "find_sample_neighbours", "solve_sample", "solve_target"]
+__all__ = ["account_for_sample", "find_sample_target", "solve_target"]
 
 CHUNK = 128  # queries whose allowed rows are held at a time
 
 
-def find_sample_neighbours(context: SelectionContext, sample: QuerySample) -> Neighbours:
-    """The neighbours of the sample's queries; looked up once for a prompt."""
-    return find_neighbours(context.tensors, sample.encoded, context.settings.search.shortlist)
-
-
-def solve_sample(context: SelectionContext, sample: QuerySample, neighbours: Neighbours) -> Tensor:
-    """A set of small J for the whole sample: rows of the pool in reading order ``[1, K]``."""
-    target = estimate_sample_target(context.tensors, neighbours, context.regression)
-    return solve_target(context, sample.encoded, target)
+def find_sample_target(context: SelectionContext, queries: QueryTensors) -> Target:
+    """The target of the sample's queries; their outputs are estimated if the choice looks at them."""
+    pool, settings = context.tensors, context.settings
+    looks_at_inputs_alone = _weighs_means_alone(context) and context.parameters.output_share == 0
+    if looks_at_inputs_alone and not settings.query_order.reads_outputs:
+        return assume_sample_target(pool, queries)
+    neighbours = find_neighbours(pool, queries, settings.search.shortlist)
+    return estimate_sample_target(pool, neighbours, context.regression)
 
 
 def solve_target(
@@ -100,7 +99,10 @@ def _find_served_rows(context: SelectionContext, queries: QueryTensors) -> Tenso
     return served
 
 
-def account_for_sample(context: SelectionContext, sample: QuerySample, neighbours: Neighbours, rows: Tensor) -> Prompts:
-    """A prompt's rows with what they are accounted for by."""
-    exact = ExactTarget(context, neighbours, is_static=True)
-    return Prompts((None,), rows, exact, sample.encoded, sample.texts, sampled=sample.drawn)
+def account_for_sample(
+    context: SelectionContext, sample: QuerySample, rows: Tensor, notes: tuple[str, ...] = ()
+) -> Prompts:
+    """A prompt's rows with what they are accounted for by, and notes of their choice behind those of the sample."""
+    exact = ExactTarget(context, sample.encoded, is_static=True)
+    said = (*sample.notes, *notes)
+    return Prompts((None,), rows, exact, sample.encoded, sample.texts, sampled=sample.drawn, notes=said)

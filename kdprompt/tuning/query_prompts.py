@@ -26,7 +26,6 @@ from kdprompt.search.ordering import EvidenceLast, LikeliestLast, NearestFirst, 
 from kdprompt.selection.candidates import find_static_candidates
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selection.per_query import solve_queries
-from kdprompt.selection.static import find_sample_neighbours
 from kdprompt.selection.traffic import QuerySample, Traffic, TrafficRequest, sample_queries
 from kdprompt.settings import Settings
 from kdprompt.theory.standard_error import is_within_one_standard_error
@@ -157,8 +156,7 @@ def _static_prompt(
         return torch.zeros(0, dtype=torch.long, device=pool.tensors.x.device)
     rounds = settings.static.model_copy(update={"rounds": plan.static_rounds})
     context = calibration.static_context(pool, settings.model_copy(update={"static": rounds}).for_static_prompt())
-    neighbours = find_sample_neighbours(context, sample)
-    rows = choose_by_reader(context, sample, neighbours, apart.reader, apart).rows[0]
+    rows = choose_by_reader(context, sample, apart.reader, apart).rows[0]
     return rows[rows >= 0]
 
 

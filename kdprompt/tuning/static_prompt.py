@@ -16,12 +16,11 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from kdprompt.objective.target import estimate_sample_target
-from kdprompt.pool.neighbours import Neighbours
 from kdprompt.readers.reader import Reader
 from kdprompt.selection.candidates import find_static_candidates
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.problem import SelectionProblem
+from kdprompt.selection.static import find_sample_target
 from kdprompt.selection.traffic import QuerySample
 from kdprompt.tuning.held_out import EvaluationOutcome, HeldOutEvaluation
 
@@ -51,7 +50,6 @@ class StaticPrompt:
 def choose_by_reader(
     context: SelectionContext,
     sample: QuerySample,
-    neighbours: Neighbours,
     reader: Reader,
     apart: HeldOutEvaluation | None = None,
 ) -> StaticPrompt:
@@ -60,7 +58,6 @@ def choose_by_reader(
     Args:
         context: The pool, the settings and J's parameters.
         sample: The queries.
-        neighbours: Their neighbours.
         reader: Answers held-out examples of the pool.
         apart: Whose examples are neither shown nor asked here.
 
@@ -69,7 +66,7 @@ def choose_by_reader(
         TypeError: What is given is no reader.
     """
     candidates = find_static_candidates(context.tensors, sample.encoded, context.settings.static.shortlist)
-    target = estimate_sample_target(context.tensors, neighbours, context.regression)
+    target = find_sample_target(context, sample.encoded)
     generator = torch.Generator().manual_seed(context.settings.seed)
     rows = candidates.index[candidates.valid]
     if apart is not None:

@@ -115,3 +115,22 @@ def test_a_static_prompt_of_a_changed_pool_is_that_of_the_pool_in_one_go():
     queries = [f"q {i}" for i in range(30)]
     found = selector.select_static(queries)
     assert found.ids == fresh.select_static(queries).ids and not set(found.ids) & set(first.ids[:2])
+
+
+@pytest.mark.parametrize("order", [None, "likeliest-last"])
+def test_outputs_of_queries_are_estimated_when_somebody_looks_at_them(order, monkeypatch):
+    vectors = torch.randn(83, 8, generator=torch.Generator().manual_seed(3))
+    examples = [{"input": f"text {i}", "output": ["red", "blue", "green"][i % 3]} for i in range(60)]
+    embedder = CallableEmbedder(lambda texts: vectors[[int(text.split()[-1]) for text in texts]])
+    pinned = ObjectiveSettings(kernel=Gaussian(0.5), output_share=0.0, weights=ObjectiveWeights())
+    chosen = Settings(k=6, calibrate=False, objective=pinned, order=order)
+    selector = DistillationSelector.from_examples(examples, embedder, settings=chosen)
+    queries = [f"query {i}" for i in range(60, 83)]
+    estimated, calls = static.estimate_sample_target, []
+    monkeypatch.setattr(static, "estimate_sample_target", lambda *given: calls.append(1) or estimated(*given))
+    found = selector.select_static(queries)
+    assert len(found.ids) == 6 and len(calls) == (order is not None)  # this order looks at outputs, J does not
+    monkeypatch.setattr(static, "assume_sample_target", None)
+    monkeypatch.setattr(static, "_weighs_means_alone", lambda _: False)
+    other = selector.select_static(queries)
+    assert found == other and found.support > 0 and found.estimate
