@@ -185,7 +185,9 @@ class DistillationSelector(StorableSelector):
         parsed = pool.parse_queries([query], task, outputs, own)[0]
         ids = None if prefix is None else list_ids(prefix)
         check_query(pool.tensors, parsed)  # what is wrong with a call is refused here, before it could hold up others
-        find_prefix_rows(pool, ids or (), choose_k(self.settings, k, pool.pool, len(pool.tensors)))
+        settings = choose_k(self.settings, k, pool.pool, len(pool.tensors))
+        if ids is not None:
+            find_prefix_rows(pool, ids, settings)
         with observe(logger, "aselect"), naming(parsed.text):
             if vectors is not None:  # nothing to wait for
                 return await asyncio.to_thread(self.select, parsed, k=k, prefix=ids, vectors=vectors)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kdprompt.objective.set_state import gather_rows
 from kdprompt.objective.target import Target
-from kdprompt.theory.point_pairs import combine_squares
 
 __all__ = ["CandidateOutputs"]
 
@@ -44,7 +43,5 @@ class CandidateOutputs:
     def group(self, members: Tensor) -> Tensor:
         """The place of the first of the ``members: [b, K]`` with the same output, of each ``[b, K]``."""
         v = gather_rows(self.v, members)
-        inner = v @ v.transpose(-1, -2)
-        norms = inner.diagonal(dim1=-2, dim2=-1)
-        same = combine_squares(norms, norms, inner) < EQUAL * self.value_radius**2
-        return same.to(torch.uint8).argmax(-1) if same.numel() else torch.zeros_like(members)
+        same = torch.cdist(v, v) < EQUAL**0.5 * self.value_radius
+        return same.view(torch.uint8).argmax(-1) if same.numel() else torch.zeros_like(members)

@@ -22,9 +22,9 @@ class GrowingSets:
     def __init__(self, objective: Objective, chosen: Tensor) -> None:
         self._objective = objective
         self._size = chosen.shape[1] + 1
-        self._pairs = objective.gram.diagonal(dim1=-2, dim2=-1).to(objective.sum_dtype, copy=True)
+        self._pairs = objective.own.clone()
         self._members = torch.zeros_like(self._pairs[:, :1])  # Σ κ⊗ over S
-        self._target = objective.target_mean.to(objective.sum_dtype, copy=True)
+        self._target = objective.target_mean.clone()
         self._attended, self._diagonal, self._shown = objective.attended, objective.diagonal, objective.outputs
         if chosen.shape[1]:
             self._start(chosen)
@@ -38,7 +38,7 @@ class GrowingSets:
         overlap = gather_rows(objective.gram, chosen).sum(1, dtype=objective.sum_dtype)
         self._members += overlap.gather(-1, chosen).sum(-1, keepdim=True)
         self._pairs += self._members + 2 * overlap
-        self._target += objective.target_mean.gather(-1, chosen).sum(-1, keepdim=True, dtype=objective.sum_dtype)
+        self._target += objective.target_mean.gather(-1, chosen).sum(-1, keepdim=True)
         self._attended = self._attended + gather_rows(objective.attended, chosen).sum(1, keepdim=True)
         self._diagonal = self._diagonal + objective.diagonal.gather(-1, chosen).sum(-1, keepdim=True)
         self._shown = self._shown + gather_rows(objective.outputs, chosen).sum(1, keepdim=True)
@@ -79,10 +79,9 @@ def sum_swaps(objective: Objective, chosen: Tensor, places: slice) -> SetSums:
     there, index = chosen >= 0, chosen.clamp_min(0)
     stays = ~torch.eye(index.shape[1], dtype=torch.bool, device=chosen.device)[places] & there[:, None, :]
     divisor = there.sum(-1, keepdim=True).clamp_min(1).to(objective.sum_dtype)
-    kept = stays.to(objective.gram.dtype)  # [b, P, K]
 
     def with_each(members: Tensor, values: Tensor) -> Tensor:
-        return (kept @ members)[:, :, None, :] + values[:, None]
+        return (stays.to(values.dtype) @ members)[:, :, None, :] + values[:, None]
 
     w = objective.weights
     attention, conflict = _NOTHING, _NOTHING
@@ -111,8 +110,8 @@ def _square_swaps(objective: Objective, index: Tensor, kept: Tensor, divisor: Te
     """
     gram = gather_rows(objective.gram, index).to(kept.dtype)  # [b, K, L]
     among = gram.gather(2, index[:, None, :].expand(-1, index.shape[1], -1))
-    target = (kept @ objective.target_mean.gather(-1, index)[..., None].to(kept.dtype)).squeeze(-1)
+    target = (kept @ objective.target_mean.gather(-1, index)[..., None]).squeeze(-1)
     stay = objective.squared_mmd(((kept @ among) * kept).sum(-1), target, divisor) - objective.target_norm[:, None]
-    come = objective.squared_mmd(objective.gram.diagonal(dim1=-2, dim2=-1), objective.target_mean, divisor)
+    come = objective.squared_mmd(objective.own, objective.target_mean, divisor)
     both = stay[:, :, None] + come[:, None, :]
     return torch.baddbmm(both, kept * (2 / divisor.square())[..., None], gram)

@@ -34,10 +34,11 @@ class Objective:
 
     Attributes:
         gram: κ⊗ among candidates ``[b, L, L]``.
-        target_mean: μ_Q at the candidates ``[b, L]``.
+        target_mean: μ_Q at the candidates, in the dtype of sums ``[b, L]``.
         target_norm: ‖μ_Q‖² ``[b]``.
         diagonal: κ(x, x) of the candidates ``[b, L]``.
-        attended: κ(x_i, q) clipped at zero and, behind it, the same times the conflict ``[b, L, 2q]``.
+        attended: κ(x_i, q) clipped at zero and, behind it, the same times the conflict ``[b, L, 2q]``; of one query in
+            the dtype of sums, for an operation on two dtypes takes thrice as long.
         empty_conflict: R6 at the queries where nothing is attended to ``[b, q]``.
         query_weights: Weights of the queries in R6 ``[b, q]``, summing to 1.
         radius: B of R3 ``[b]``.
@@ -70,12 +71,14 @@ class Objective:
         joint_tt = blocks.inputs_tt * mix_output_kernel(blocks.values_tt, output_share)
         joint_st = blocks.inputs_st * mix_output_kernel(blocks.values_st, output_share)
         attention = blocks.inputs_st[..., :queries].clamp_min(0)
+        attended = torch.cat([attention, attention * blocks.conflict], -1)
+        exact = choose_sum_dtype(joint_tt)
         return cls(
             gram=mix_output_kernel(blocks.values_ss, output_share).mul_(blocks.inputs_ss),
-            target_mean=(joint_st @ mass[..., None]).squeeze(-1),
-            target_norm=(mass * (joint_tt @ mass[..., None]).squeeze(-1)).sum(-1, dtype=choose_sum_dtype(joint_tt)),
+            target_mean=(joint_st @ mass[..., None]).squeeze(-1).to(exact),
+            target_norm=(mass * (joint_tt @ mass[..., None]).squeeze(-1)).sum(-1, dtype=exact),
             diagonal=blocks.inputs_ss.diagonal(dim1=-2, dim2=-1),
-            attended=torch.cat([attention, attention * blocks.conflict], -1),
+            attended=attended.to(exact) if queries == 1 else attended,
             empty_conflict=blocks.empty_conflict,
             query_weights=blocks.target.query_mass[..., :queries],
             radius=blocks.radius,
@@ -90,6 +93,11 @@ class Objective:
         """κ(x_i, q) clipped at zero ``[b, L, q]``."""
         return self.attended[..., : self.query_weights.shape[-1]]
 
+    @cached_property
+    def own(self) -> Tensor:
+        """κ⊗ of each candidate with itself, in the dtype of sums ``[b, L]``."""
+        return self.gram.diagonal(dim1=-2, dim2=-1).to(self.sum_dtype, copy=True)
+
     @property
     def sum_dtype(self) -> torch.dtype:
         """The dtype of the sums whose difference is MMD²: float64 where the device has it."""
@@ -97,8 +105,11 @@ class Objective:
 
     def subset(self, keep: Tensor) -> "Objective":
         """The problems ``keep`` (indices or mask ``[b]``) alone."""
+        keep = keep.nonzero().squeeze(-1) if keep.dtype is torch.bool else keep
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        kept: dict[str, Any] = {name: value[keep] for name, value in values.items() if isinstance(value, Tensor)}
+        kept: dict[str, Any] = {
+            name: value.index_select(0, keep) for name, value in values.items() if isinstance(value, Tensor)
+        }
         part = replace(self, **kept, reader=None if self.reader is None else self.reader.subset(keep))
         if vars(self).get("_all_attend"):
             vars(part)["_all_attend"] = True
@@ -139,8 +150,7 @@ class Objective:
     @cached_property
     def _error(self) -> tuple[Tensor, Tensor]:
         """32 roundings of the largest κ⊗(z, z) of the candidates, and the square root of that; ``[b, 1]``."""
-        largest = self.gram.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True).to(self.sum_dtype)
-        error = largest * (32 * torch.finfo(self.gram.dtype).eps)
+        error = self.own.amax(-1, keepdim=True) * (32 * torch.finfo(self.gram.dtype).eps)
         return error, error.sqrt()
 
     def evaluate(self, sums: SetSums) -> tuple[Tensor, Tensor]:
@@ -219,8 +229,9 @@ class Objective:
         mask = there.to(self.gram.dtype)
         gram = gather_rows(self.gram, index).gather(2, index[:, None, :].expand(-1, index.shape[1], -1))
         pairs = (gram * (mask[:, :, None] * mask[:, None, :])).sum((1, 2), dtype=self.sum_dtype)
-        target = (self.target_mean.gather(-1, index) * mask).sum(-1, dtype=self.sum_dtype)
-        attention, conflict = self.split((mask[:, None, :] @ gather_rows(self.attended, index)).squeeze(1))
+        target = (self.target_mean.gather(-1, index) * there).sum(-1)
+        attended = mask[:, None, :].to(self.attended.dtype) @ gather_rows(self.attended, index)
+        attention, conflict = self.split(attended.squeeze(1))
         divisor = there.sum(-1).clamp_min(1).to(self.sum_dtype)
         return SetSums(
             squared=self.squared_mmd(pairs, target, divisor),
@@ -258,7 +269,8 @@ class Objective:
         with_none = torch.cat([outputs.new_zeros(len(outputs), 1, outputs.shape[-1]), outputs], 1)
         last_outputs = gather_rows(with_none, last + 1)
         target = (exact * self.target_mean.gather(-1, index)[:, None, :]).sum(-1)
-        attention, conflict = self.split(weights @ gather_rows(self.attended, index))
+        attended = gather_rows(self.attended, index)
+        attention, conflict = self.split(weights.to(attended.dtype) @ attended)
         sums = SetSums(
             squared=self.squared_mmd(pairs, target, 1.0),
             diagonal=(weights.square() * self.diagonal.gather(-1, index)[:, None, :]).sum(-1),

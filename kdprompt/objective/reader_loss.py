@@ -71,9 +71,9 @@ class ReaderLoss:
         )
 
     def subset(self, keep: Tensor) -> "ReaderLoss":
-        """The problems ``keep`` (indices or mask ``[b]``) alone."""
+        """The problems ``keep`` (indices ``[b]``) alone."""
         names = ("log_target", "base", "evidence", "own")
-        return replace(self, **{name: getattr(self, name)[keep] for name in names})
+        return replace(self, **{name: getattr(self, name).index_select(0, keep) for name in names})
 
     def log_probs(self, shown: Tensor, last: Tensor) -> Tensor:
         """What the reader is expected to answer.

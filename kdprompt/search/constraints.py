@@ -33,13 +33,13 @@ class Constraints:
     least: Tensor | None = None
 
     def subset(self, keep: Tensor) -> "Constraints":
-        """The problems ``keep`` alone."""
+        """The problems ``keep: [·]`` alone, by their numbers."""
         return replace(
             self,
-            valid=self.valid[keep],
-            duplicate=self.duplicate[keep],
-            cost=None if self.cost is None else self.cost[keep],
-            group=None if self.group is None else self.group[keep],
+            valid=self.valid.index_select(0, keep),
+            duplicate=self.duplicate.index_select(0, keep),
+            cost=None if self.cost is None else self.cost.index_select(0, keep),
+            group=None if self.group is None else self.group.index_select(0, keep),
         )
 
     @property

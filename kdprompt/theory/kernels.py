@@ -76,7 +76,8 @@ class Gaussian(Kernel):
         return self._of_squares(pairs.squared_distances())
 
     def _of_squares(self, squares: Tensor) -> Tensor:
-        return (squares / (-2 * self.temperature)).exp_()
+        """The kernel at squared distances of nobody else's: they are overwritten, as matrices are large."""
+        return squares.div_(-2 * self.temperature).exp_()
 
     def diagonal(self, x: Tensor) -> Tensor:
         return torch.ones_like(x[..., 0])
