@@ -42,6 +42,8 @@ TESTS = {  # of each module or folder; the first that fits counts
     "kdprompt/search/ordering.py": ["tests/search/test_ordering.py", "tests/selection/test_golden.py"],
     "kdprompt/search/position_profiles.py": ["tests/search/test_ordering.py"],
     "kdprompt/search/mean_search.py": ["tests/search/test_mean_search.py"],
+    "kdprompt/search/constraints.py": ["tests/search/test_constraints.py"],
+    "kdprompt/search/exchange.py": ["tests/search/test_constraints.py"],
     "kdprompt/search": ["tests/search/test_search.py", "tests/search/test_properties.py"],
 }
 QUICK = 0.3  # seconds of a test that comes before the others
