@@ -281,3 +281,41 @@ def test_rounding_covers_the_error_of_j_also_where_the_mmd_vanishes(seed, device
     assert (whole.total <= objective.rounding(whole)).all()
     assert (objective.rounding(whole) < 1e-2).all()
     assert (part.total > 10 * objective.rounding(part)).all()
+
+
+@pytest.mark.parametrize("divisor", [1.0, 3.0, [[2.0], [1.0], [5.0]]], ids=["one", "three", "each its own"])
+@pytest.mark.parametrize("places", [(), (2,)], ids=["candidates", "places and candidates"])
+def test_what_cannot_be_told_from_the_best_set_is_within_the_rounding_of_gram_entries(places, divisor, device, dtype):
+    """An error e of MMD² moves J by weight·e/(MMD + √e); e is 32 roundings of the largest entry, over the members."""
+    problem = case(9, device, dtype, "polynomial")  # κ(x, x) differs from one candidate to the next
+    objective, rng = problem.objective, np.random.default_rng(10)
+    bias = rng.random((3, *places, 7)) * (rng.random((3, *places, 7)) < 0.5)  # zero for half of the sets
+    total = bias + rng.random((3, *places, 7)) / 100
+    barred = rng.random(total.shape) < 0.3
+    total[barred] = np.inf
+    several = isinstance(divisor, list)
+    given = divisor
+    if several:
+        given = torch.as_tensor(np.reshape(divisor, (3, 1, *[1 for _ in places])), device=device, dtype=dtype)
+    held = [torch.as_tensor(values, device=device, dtype=dtype) for values in (total, bias)]
+    found = objective.find_limit(*held, given)
+    assert found.shape == (3, 1)
+    for b in range(3):
+        largest = max(
+            problem.textbook(x, x) * (1 - 0.4 + 0.4 * float(v @ v))
+            for x, v in zip(problem.x[b], problem.v[b], strict=True)
+        )
+        error = 32 * torch.finfo(dtype).eps * largest / (divisor[b][0] if several else divisor)
+        limits = total[b] + PENALTIES.bias * error / (bias[b] + math.sqrt(error))
+        assert float(found[b]) == pytest.approx(limits.min(), rel=4 * torch.finfo(dtype).eps * 8)
+
+
+@every_kernel
+def test_the_rounding_of_a_problem_is_its_own(name, device, dtype):
+    problem = case(11, device, dtype, name)
+    chosen = as_index(sets(11, problem, 3), problem)
+    whole = problem.objective.rounding(problem.objective.terms(problem.objective.state(chosen)))
+    for b in range(3):
+        part = problem.objective.subset(torch.tensor([b], device=device))
+        alone = part.rounding(part.terms(part.state(chosen[b : b + 1])))
+        assert alone.shape == (1,) and float(alone) == pytest.approx(float(whole[b]), rel=1e-3)

@@ -104,9 +104,10 @@ def test_unbiased_estimate_leaves_out_the_pairs_of_a_point_with_itself(kernel, t
     assert_close(mmd_squared_unbiased(kernel, *samples), naive_unbiased(textbook, x, wx, y, wy), dtype)
 
 
+@pytest.mark.parametrize("batch", [(), (3,)])
 @pytest.mark.parametrize(("n", "m"), [(1, 4), (4, 1), (0, 4)])
-def test_unbiased_estimate_needs_two_points_on_each_side(n, m, device, dtype):
-    x, y = torch.zeros(n, 2, device=device, dtype=dtype), torch.zeros(m, 2, device=device, dtype=dtype)
+def test_unbiased_estimate_needs_two_points_on_each_side(n, m, batch, device, dtype):
+    x, y = (torch.zeros(*batch, size, 2, device=device, dtype=dtype) for size in (n, m))
     name = "first" if n < 2 else "second"
     with pytest.raises(ValueError, match=f"{name} must hold at least 2 points, got {min(n, m)}; use mmd_squared"):
         mmd_squared_unbiased(Gaussian(), x, y)
@@ -240,6 +241,13 @@ def test_witness_equals_the_naive_difference_of_mean_embeddings(kernel, textbook
 def test_mean_embedding_of_an_empty_sample_is_zero_in_the_full_shape(device, dtype):
     at, empty = torch.ones(3, 4, 2, device=device, dtype=dtype), torch.ones(3, 0, 2, device=device, dtype=dtype)
     assert mean_embedding(Gaussian(), at, empty).tolist() == [[0.0] * 4] * 3
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_nowhere_to_evaluate_gives_nothing_in_the_full_shape(batch, device, dtype):
+    points, nowhere = torch.ones(*batch, 4, 2, device=device, dtype=dtype), torch.ones(0, 2, device=device, dtype=dtype)
+    assert mean_embedding(Gaussian(), nowhere, points).shape == (*batch, 0)
+    assert witness(Gaussian(), nowhere, points, points[..., :1, :]).shape == (*batch, 0)
 
 
 def linear_features(x):
