@@ -8,14 +8,17 @@ from kdprompt import CallableEmbedder, DistillationSelector, ObjectiveSettings, 
 from kdprompt.search import mean_search
 from kdprompt.search.mean_search import MeanProblem, search_by_means
 from kdprompt.selection import static
-from kdprompt.theory.kernels import Gaussian
+from kdprompt.theory.kernels import Gaussian, Polynomial
 
-TEMPERATURE, SHARE = 0.3, 0.4
+SHARE = 0.4
+KERNELS = {
+    "gaussian": (Gaussian(0.3), lambda x, y: np.exp(-((x[:, None] - y[None]) ** 2).sum(-1) / 0.6)),
+    "polynomial": (Polynomial(2, 0.7), lambda x, y: (x @ y.T + 0.7) ** 2),  # κ(x, x) differs from row to row
+}
 
 
-def gram(x, v, other_x, other_v):
-    squared = ((x[:, None] - other_x[None]) ** 2).sum(-1)
-    return np.exp(-squared / (2 * TEMPERATURE)) * ((1 - SHARE) + SHARE * v @ other_v.T)
+def gram(textbook, x, v, other_x, other_v):
+    return textbook(x, other_x) * ((1 - SHARE) + SHARE * v @ other_v.T)
 
 
 def search_plainly(kernel, mean, compatible, allowed, k):
@@ -48,28 +51,31 @@ def search_plainly(kernel, mean, compatible, allowed, k):
 
 @pytest.mark.parametrize("k", [1, 5, 30])
 @pytest.mark.parametrize("seed", range(3))
-def test_it_is_greedy_search_with_swaps(k, seed, device, monkeypatch):
+@pytest.mark.parametrize(("kernel", "textbook"), KERNELS.values(), ids=KERNELS)
+def test_it_is_greedy_search_with_swaps(kernel, textbook, k, seed, device, monkeypatch):
     monkeypatch.setattr(mean_search, "TILE", 7)
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(40, 5))
     x /= np.linalg.norm(x, axis=-1, keepdims=True)
     v, text = np.eye(3)[rng.integers(3, size=40)], rng.integers(25, size=40)
+    if kernel == KERNELS["polynomial"][0]:
+        x, v = x * rng.uniform(0.5, 1.2, size=(40, 1)), rng.dirichlet(np.ones(3), size=40)
     q = rng.normal(size=(9, 5))
     q /= np.linalg.norm(q, axis=-1, keepdims=True)
     qv, weights = rng.dirichlet(np.ones(3), size=9), rng.dirichlet(np.ones(9))
     allowed = rng.random(40) < 0.8
     tensors = {"x": x, "v": v, "text": text, "allowed": allowed, "place": np.arange(40)}
     problem = MeanProblem(
-        kernel=Gaussian(TEMPERATURE),
+        kernel=kernel,
         output_share=SHARE,
         near_duplicate=0.9,
         **{name: torch.as_tensor(value, device=device) for name, value in tensors.items()},
     )
     mean = problem.evaluate_mean(*(torch.as_tensor(value, device=device) for value in (q, qv, weights)))
-    expected_mean = gram(x, v, q, qv) @ weights
+    expected_mean = gram(textbook, x, v, q, qv) @ weights
     np.testing.assert_allclose(mean.cpu(), expected_mean, atol=1e-12)
     compatible = (text[:, None] != text[None]) & (x @ x.T < 0.9)
-    expected = search_plainly(gram(x, v, x, v), expected_mean, compatible, allowed, k)
+    expected = search_plainly(gram(textbook, x, v, x, v), expected_mean, compatible, allowed, k)
     assert search_by_means(problem, mean, k) == expected
 
 
