@@ -6,7 +6,7 @@ who leaves leaves a gap, so ``rank`` says what the order of the ids would be, an
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Self
 
@@ -87,10 +87,7 @@ def change_tensors(
         alive=gaps,
         memory=memory,
     )
-    if "ridge_sums" in vars(before):  # a cached property: the sums go on, where they are known
-        came = _sum_labelled(tensors, torch.arange(len(before.label), len(rows.ids)))
-        vars(tensors)["ridge_sums"] = before.ridge_sums + came - _sum_labelled(before, codes.left)
-    return tensors
+    return _follow_sums(before, tensors, codes.left) if "ridge_sums" in vars(before) else tensors
 
 
 @dataclass(frozen=True)
@@ -193,11 +190,24 @@ def _mark_living(before: PoolTensors, codes: _Codes) -> Tensor:
     return alive.index_fill(0, codes.left, False)
 
 
-def _sum_labelled(tensors: PoolTensors, rows: Tensor) -> RidgeSums:
-    """The sums for the ridge regression over some of the rows, those with a label."""
-    rows = rows.to(tensors.x.device)
+def _follow_sums(before: PoolTensors, after: PoolTensors, left: Tensor) -> PoolTensors:
+    """The tensors with the sums of the ridge regression, which are known before, and what their fits go on from."""
+    joined = torch.arange(len(before.label), len(after.label), device=after.x.device)
+    came, gone = _take_labelled(after, joined), _take_labelled(before, left)
+    sums = before.ridge_sums
+    if len(came[0]):
+        sums = sums + RidgeSums.of(*came)
+    if len(gone[0]):
+        sums = sums - RidgeSums.of(*gone)
+    followed = replace(after, ridge_change=before.after_change(came[0], gone[0]))
+    vars(followed)["ridge_sums"] = sums  # a cached property
+    return followed
+
+
+def _take_labelled(tensors: PoolTensors, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs and values of some of the rows, those with a label; float64 on the CPU."""
     rows = rows[tensors.label[rows] >= 0]
-    return RidgeSums.of(tensors.x[rows].cpu(), tensors.v[rows].cpu())
+    return tensors.x[rows].cpu().double(), tensors.v[rows].cpu().double()
 
 
 def _rank(before: PoolTensors, change: RowChange, size: int) -> Tensor:

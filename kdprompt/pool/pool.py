@@ -117,7 +117,7 @@ class Pool:
                 for i, record in enumerate(records):
                     added.append(self._parse(record, name_example(i), (taken, self._number_of)))
                     taken.add(added[-1].id)
-        pool = self._copy((*self.demonstrations, *added))
+        pool = self._copy(self.demonstrations + tuple(added))
         first = self._numbers[-1] + 1 if self._numbers else 0
         numbers = range(first, first + len(added))
         pool._numbers += numbers

@@ -21,7 +21,7 @@ from kdprompt.pool.paused_collection import paused_collection
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Demonstration, normalise_text
 from kdprompt.pool.vectors import normalise_rows
-from kdprompt.theory.regression import RidgeFit, RidgeSums
+from kdprompt.theory.regression import RidgeChange, RidgeFit, RidgeSums
 
 __all__ = ["EmbedOutputs", "Label", "OutputMode", "PoolTensors", "RowMemory", "build_pool_tensors"]
 
@@ -71,6 +71,7 @@ class PoolTensors:
         rank: Place of each row in the order of ids ``[n]``; None: the rows stand in it.
         alive: Where somebody stands, boolean ``[n]``; None: everywhere. Labels, tasks and texts of gaps are −1.
         memory: What a change goes on from; None: it begins anew.
+        ridge_change: What ridge regressions go on from; None: they are solved anew.
     """
 
     x: Tensor
@@ -89,14 +90,20 @@ class PoolTensors:
     rank: Tensor | None = None
     alive: Tensor | None = None
     memory: RowMemory | None = field(default=None, repr=False, compare=False)
+    ridge_change: RidgeChange | None = field(default=None, repr=False, compare=False)
     _ridges: dict[float, RidgeFit] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def ridge(self, penalty: float) -> RidgeFit:
         """The ridge regression of the labels on the inputs, of all rows that have one; fitted once, kept."""
         if penalty not in self._ridges:
             with torch.inference_mode(False):  # a caller's inference mode must not bind what is kept
-                self._ridges[penalty] = self.ridge_sums.fit(penalty)
+                sums, change = self.ridge_sums, self.ridge_change
+                self._ridges[penalty] = sums.fit(penalty) if change is None else change.fit(penalty, sums)
         return self._ridges[penalty]
+
+    def after_change(self, joined: Tensor, left: Tensor) -> RidgeChange:
+        """What ridge regressions of a changed pool go on from; points ``[m, d]`` that join and leave."""
+        return RidgeChange.of(self._ridges, self.ridge_change, joined, left)
 
     @cached_property
     def ridge_sums(self) -> RidgeSums:

@@ -4,17 +4,19 @@ Kernel regression takes sums over neighbours; ``kdprompt.objective.regression`` 
 ``kdprompt.theory.bandwidth`` fits its two parameters. Ridge regression takes the whole pool at once.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["RidgeFit", "RidgeSums", "ridge_regression", "shrink_to_prior"]
+__all__ = ["RidgeChange", "RidgeFit", "RidgeSums", "ridge_regression", "shrink_to_prior"]
 
 CHUNK = 8192  # points that are held in float64 at a time
 BLOCK = 128  # rows of Σ x xᵀ that are summed at a time, from the diagonal on
 EXACT_UP_TO = 32_768  # points whose products are taken in float64; those of more are taken in the points' own dtype,
 SHORT = 1024  # so many points at a time, whose sums are added in float64
+MOST_CHANGES = 64  # points that join or leave until an inverse is computed anew, before rounding adds up
 
 
 def shrink_to_prior(weighted_values: Tensor, mass: Tensor, prior: Tensor, shrinkage: float) -> Tensor:
@@ -48,6 +50,7 @@ class RidgeFit:
         intercept: v̄ ``[c]``.
         inverse: ((X − x̄)ᵀ(X − x̄) + αI)⁻¹ ``[d, d]``.
         count: Number of points n.
+        changes: Points that joined or left since the inverse was computed anew.
     """
 
     weights: Tensor
@@ -55,6 +58,29 @@ class RidgeFit:
     intercept: Tensor
     inverse: Tensor
     count: int
+    changes: int = 0
+
+    def follow(self, sums: "RidgeSums", joined: Tensor, left: Tensor) -> "RidgeFit":
+        """The fit of the same penalty after points ``[m, d]`` have joined and left; O(d²) each, by Sherman–Morrison.
+
+        One that joins adds n/(n + 1)·(x − x̄)(x − x̄)ᵀ to the centred squares; one that leaves takes n/(n − 1) of it,
+        by which a digit or two are lost where points are of unit norm and the penalty is no smaller than 0.3.
+
+        Args:
+            sums: Those after the change.
+            joined: The points that joined, in float64.
+            left: The points that left.
+        """
+        inverse, mean, count = self.inverse, self.mean, self.count
+        for points, sign in ((joined, 1), (left, -1)):
+            for x in points:
+                centred, factor = x - mean, sign * count / (count + sign)
+                pulled = inverse @ centred
+                step = factor / (1 + factor * float(centred @ pulled))
+                inverse = torch.addr(inverse, pulled, pulled, alpha=-step)
+                count += sign
+                mean = mean + sign * centred / count
+        return sums.fit_by(inverse, self.changes + len(joined) + len(left))
 
     def predict(self, q: Tensor) -> Tensor:
         """r(q) of points ``[..., d]``, ``[..., c]``."""
@@ -138,11 +164,46 @@ class RidgeSums:
 
     def fit(self, penalty: float) -> "RidgeFit":
         """The ridge regression with a penalty α > 0."""
-        mean, intercept = self.inputs / self.count, self.values / self.count
+        mean = self.inputs / self.count
         identity = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
-        inverse = torch.linalg.inv(self.squares - self.count * torch.outer(mean, mean) + penalty * identity)
+        return self.fit_by(torch.linalg.inv(self.squares - self.count * torch.outer(mean, mean) + penalty * identity))
+
+    def fit_by(self, inverse: Tensor, changes: int = 0) -> "RidgeFit":
+        """The ridge regression whose inverse is known; attributes as ``RidgeFit`` has them."""
+        mean, intercept = self.inputs / self.count, self.values / self.count
         weights = inverse @ (self.products - self.count * torch.outer(mean, intercept))
-        return RidgeFit(weights, mean, intercept, inverse, self.count)
+        return RidgeFit(weights, mean, intercept, inverse, self.count, changes)
+
+
+@dataclass(frozen=True)
+class RidgeChange:
+    """What regressions of changed points go on from: those of before, and who came and went, float64 on the CPU.
+
+    Attributes:
+        fits: By penalty.
+        joined: Points that joined ``[m, d]``.
+        left: Points that left.
+    """
+
+    fits: Mapping[float, RidgeFit]
+    joined: Tensor
+    left: Tensor
+
+    @classmethod
+    def of(
+        cls, fits: Mapping[float, RidgeFit], earlier: "RidgeChange | None", joined: Tensor, left: Tensor
+    ) -> "RidgeChange":
+        """After another change; where nobody asked for a fit since an earlier one, together with it."""
+        if fits or earlier is None:
+            return cls(dict(fits), joined, left)
+        return cls(earlier.fits, torch.cat([earlier.joined, joined]), torch.cat([earlier.left, left]))
+
+    def fit(self, penalty: float, sums: RidgeSums) -> RidgeFit:
+        """The ridge regression after it, by its sums; solved anew where nothing is known or much has changed."""
+        known = self.fits.get(penalty)
+        if known is None or known.changes + len(self.joined) + len(self.left) > MOST_CHANGES:
+            return sums.fit(penalty)
+        return known.follow(sums, self.joined, self.left)
 
 
 def ridge_regression(x: Tensor, v: Tensor, penalty: float) -> RidgeFit:

@@ -94,6 +94,9 @@ def check_same(changed):
         for name in ("count", "inputs", "values", "squares", "products"):
             mine, other = (getattr(pool.tensors.ridge_sums, name) for pool in (ours, theirs))
             torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+        for name in ("count", "mean", "intercept", "weights", "inverse"):
+            mine, other = (getattr(pool.tensors.ridge(0.3), name) for pool in (ours, theirs))
+            torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
     for query in QUERIES:
         assert changed.select(query).ids == fresh.select(query).ids
         for task in ours.tensors.tasks:
@@ -118,7 +121,7 @@ def test_a_changed_pool_is_the_pool_built_in_one_go(fields, start, steps, keep_s
     base = [{"input": f"base {i}", "output": ["red", "blue"][i % 2], "task": "a"} for i in range(4)]
     selector = make([*base, *start], fields)
     if keep_sums and selector._pool.tensors.output_mode == "labels":
-        assert selector._pool.tensors.ridge_sums.count
+        assert selector._pool.tensors.ridge(0.3).count
     for change in steps:
         apply(selector, change)
     check_same(selector)
@@ -134,14 +137,19 @@ def many(count, first=0):
 def test_few_changes_of_a_large_pool_keep_its_rows():
     selector = make(many(300), {})
     before = selector._pool.tensors
-    assert before.ridge_sums.count == 300
+    assert before.ridge(0.3).count == 300
     selector.add_examples(many(3, 300))
     added = selector._pool.tensors
     assert added.rows.ids[:300] == before.rows.ids and len(added.x) == 303 and "ridge_sums" in vars(added)
     selector.remove([selector.pool[5].id, selector.pool[301].id])
     selector.update(selector.pool[7].id, {"input": "text 7 in other words", "output": "red"})
     after = selector._pool.tensors
-    assert after.x.data_ptr() == added.x.data_ptr() and after.rows.gaps == 3 and len(after) == 301
+    assert (
+        after.ridge(0.3).changes == 7
+        and after.x.data_ptr() == added.x.data_ptr()
+        and after.rows.gaps == 3
+        and len(after) == 301
+    )
     check_same(selector)
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kdprompt.theory import regression
-from kdprompt.theory.regression import RidgeSums, ridge_regression
+from kdprompt.theory.regression import RidgeChange, RidgeSums, ridge_regression
 
 
 def fit_plainly(x, v, penalty, q):
@@ -82,3 +84,44 @@ def test_sums_are_of_all_chunks_whatever_the_dtype_of_the_points(monkeypatch):
     np.testing.assert_allclose(sums.products, exact.T @ v.double().numpy(), atol=1e-12)
     np.testing.assert_allclose(sums.inputs, exact.sum(0), atol=1e-12)
     assert sums.values.tolist() == v.sum(0).tolist() and sums.squares.dtype == torch.float64
+
+
+@given(
+    n=st.integers(3, 30),
+    changes=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.booleans()), min_size=1, max_size=5),
+    scale=st.sampled_from([1e-3, 1.0]),
+    penalty=st.sampled_from([0.3, 3.0]),
+)
+def test_after_points_have_joined_and_left_it_is_the_regression_of_those_that_are_there(n, changes, scale, penalty):
+    """Whether somebody asked for it between two changes or not, and however many there were."""
+    rng = np.random.default_rng(n)
+    x, v = scale * rng.normal(size=(n, 4)) + 1, np.eye(2)[rng.integers(2, size=n)]
+    q = scale * rng.normal(size=(5, 4)) + 1
+    fits, change = {penalty: RidgeSums.of(torch.tensor(x), torch.tensor(v)).fit(penalty)}, None
+    for come, go, is_asked in changes:
+        go = min(go, len(x) - 1)
+        more, outputs = scale * rng.normal(size=(come, 4)) + 1, np.eye(2)[rng.integers(2, size=come)]
+        change = RidgeChange.of(fits, change, torch.tensor(more), torch.tensor(x[:go]))
+        x, v = np.concatenate([x[go:], more]), np.concatenate([v[go:], outputs])
+        sums = RidgeSums.of(torch.tensor(x), torch.tensor(v))
+        fits = {penalty: change.fit(penalty, sums)} if is_asked else {}
+    fit = change.fit(penalty, sums)
+    np.testing.assert_allclose(fit.predict(torch.tensor(q)), [fit_plainly(x, v, penalty, row) for row in q], atol=1e-8)
+    centred = x - x.mean(0)
+    squares = centred.T @ centred + penalty * np.eye(4)
+    np.testing.assert_allclose(fit.inverse, np.linalg.inv(squares), rtol=1e-8, atol=1e-10 / penalty)
+    assert fit.count == len(x)
+    again = change.fit(2 * penalty, sums)  # which nobody asked for before
+    np.testing.assert_allclose(again.predict(torch.tensor(q[0])), fit_plainly(x, v, 2 * penalty, q[0]), atol=1e-9)
+
+
+def test_an_inverse_is_computed_anew_before_rounding_adds_up():
+    rng = np.random.default_rng(1)
+    x, v = torch.tensor(rng.normal(size=(50, 4))), torch.eye(2, dtype=torch.float64)[rng.integers(2, size=50)]
+    fit, sums = RidgeSums.of(x, v).fit(1.0), RidgeSums.of(x, v)
+    counts = []
+    for _ in range(regression.MOST_CHANGES + 1):
+        fit = RidgeChange.of({1.0: fit}, None, x[:1], x[:1]).fit(1.0, sums)
+        counts.append(fit.changes)
+    upwards = range(2, regression.MOST_CHANGES + 1, 2)
+    assert counts == [*upwards, 0, *upwards]
