@@ -29,7 +29,12 @@ from kdprompt.storage.gate import (
     explain_error,
     reading,
 )
-from kdprompt.storage.records import Recode, demonstration_from_record, demonstration_to_record
+from kdprompt.storage.records import (
+    Recode,
+    demonstration_from_record,
+    demonstration_to_record,
+    demonstrations_from_records,
+)
 from kdprompt.storage.stored import Stored
 
 __all__ = ["FORMAT", "build_parts", "read_parts"]
@@ -94,6 +99,9 @@ def read_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor], decode: 
 
 
 def _read_records(records: list[Any], decode: Recode | None) -> list[Demonstration]:
+    plain = None if decode else demonstrations_from_records(records)
+    if plain is not None:
+        return plain
     made: list[Demonstration] = []
     try:
         for record in records:

@@ -99,8 +99,8 @@ def check_stored(
         PoolError: They do not; the message names the example, the query or the parameter.
     """
     names = _ExampleNames(pool)
-    for i, shown in enumerate(pool):
-        if not (shown.input.strip() and _is_ascii(shown)):
+    if not _are_ascii(pool):
+        for i, shown in enumerate(pool):
             _check_texts(shown, names[i])
     check_rows(vectors, names, "vectors")
     if traffic is not None:
@@ -151,8 +151,11 @@ class _ExampleNames(Sequence[str]):
         return len(self.pool)
 
 
-def _is_ascii(shown: Demonstration) -> bool:
-    return shown.input.isascii() and (shown.output or "").isascii() and (shown.task or "").isascii()
+def _are_ascii(pool: Pool) -> bool:
+    """Whether all inputs hold something, and all texts are ASCII: then there is nothing to refuse."""
+    inputs = [shown.input for shown in pool]
+    others = {text for shown in pool for text in (shown.output, shown.task) if text}
+    return all(map(str.strip, inputs)) and all(map(str.isascii, inputs)) and all(map(str.isascii, others))
 
 
 def _check_texts(shown: Demonstration, where: str) -> None:

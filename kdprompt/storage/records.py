@@ -1,13 +1,15 @@
 """Demonstrations as JSON: they come back as they went in, or are refused by name."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from kdprompt.errors import PoolError
-from kdprompt.pool.records import Demonstration
+from kdprompt.pool.records import TEXT, TEXT_OR_NONE, Demonstration
 
-__all__ = ["Recode", "demonstration_from_record", "demonstration_to_record"]
+__all__ = ["Recode", "demonstration_from_record", "demonstration_to_record", "demonstrations_from_records"]
 
 Recode = Callable[[Any], Any]
 KEYS = {"id", "input", "output", "task", "fields"}
@@ -54,6 +56,20 @@ def demonstration_from_record(record: Mapping[str, Any], decode: Recode | None =
     if record.keys() == KEYS:
         return Demonstration.of_texts(record["id"], record["input"], record["output"], record["task"], fields)
     return Demonstration(**{**record, "fields": fields})
+
+
+def demonstrations_from_records(records: Sequence[Any]) -> list[Demonstration] | None:
+    """Many at once, looked at by columns, as nearly all are written; None where any of them is of another form."""
+    if {*map(type, records)} != {dict} or any(set(keys) != KEYS for keys in {*map(tuple, records)}):
+        return None
+    columns = (list(map(itemgetter(key), records)) for key in ("id", "input", "output", "task", "fields"))
+    ids, inputs, outputs, tasks, fields = columns
+    are_texts = all(TEXT.issuperset(map(type, column)) for column in (ids, inputs))
+    if not (are_texts and all(TEXT_OR_NONE.issuperset(map(type, column)) for column in (outputs, tasks))):
+        return None
+    if {*map(type, fields)} != {dict} or not TEXT.issuperset(map(type, chain.from_iterable(fields))):
+        return None
+    return Demonstration.of_columns(ids, inputs, outputs, tasks, list(map(dict.copy, fields)))
 
 
 def _has_tuples(value: Any) -> bool:

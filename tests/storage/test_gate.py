@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load, save
 from kdprompt import CallableEmbedder, DistillationSelector, KDPromptError, PoolError, Quota, Settings
 from kdprompt.checksums import checksum, checksum_json, seal, unseal
 from kdprompt.storage.archive import pack_archive, unpack_archive
+from kdprompt.storage.records import demonstration_from_record, demonstrations_from_records
 
 WIDTH = 5
 RNG = np.random.default_rng(0)
@@ -254,3 +256,20 @@ def test_a_seal_is_checked():
     for bad in ({**sealed, "a": [1, 2.6]}, {**sealed, "more": 1}, content, [], None, {**sealed, "checksum": None}):
         with pytest.raises(ValueError, match="checksum"):
             unseal(bad)
+
+
+PLAIN = {"id": "i", "input": "x", "output": "y", "task": None, "fields": {"input": "x", "more": [1]}}
+ODD = [{**PLAIN, "fields": {1: 2}}, {**PLAIN, "output": 4}, {**PLAIN, "id": None}, {**PLAIN, "fields": []}]
+ODD += [{key: PLAIN[key] for key in ("id", "input")}, [], {**PLAIN, "other": 1}, MappingProxyType(PLAIN)]
+
+
+def test_records_that_are_read_at_once_are_those_that_are_read_one_by_one():
+    records = [PLAIN, {**PLAIN, "id": "j", "output": None, "task": "t"}]
+    made = demonstrations_from_records(records)
+    assert made == [demonstration_from_record(record) for record in records]
+    assert made[0].fields == PLAIN["fields"] and made[0].fields is not PLAIN["fields"]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_records_among_which_one_is_odd_are_left_to_those_who_name_it(odd):
+    assert demonstrations_from_records([PLAIN, odd, PLAIN]) is None
