@@ -113,6 +113,8 @@ class JinjaTemplate(PromptTemplate):
             return ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(self.source)
         except TemplateSyntaxError as error:
             raise TemplateError(f"{self.name}, line {error.lineno} is no jinja2: {error.message}") from error
+        except (RecursionError, SyntaxError, MemoryError) as error:  # of Python, into which jinja2 turns it
+            raise TemplateError(f"{self.name} cannot be compiled ({error}); it is nested too deeply") from error
 
 
 def _variables(demonstration: Demonstration) -> Mapping[str, Any]:

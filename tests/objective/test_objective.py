@@ -1,7 +1,7 @@
 """J against an independent brute force: explicit double sums in float64 from raw points (R2, R3, R6, R8, R9)."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from kdprompt.objective.objective import Objective
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.reader_loss import ReaderLoss
 from kdprompt.objective.reader_profile import ReaderProfile
+from kdprompt.objective.set_state import Terms
 from kdprompt.objective.target import Target
 from kdprompt.theory.kernels import Gaussian, Linear, Polynomial
 
@@ -319,3 +320,30 @@ def test_the_rounding_of_a_problem_is_its_own(name, device, dtype):
         part = problem.objective.subset(torch.tensor([b], device=device))
         alone = part.rounding(part.terms(part.state(chosen[b : b + 1])))
         assert alone.shape == (1,) and float(alone) == pytest.approx(float(whole[b]), rel=1e-3)
+
+
+@every_kernel
+def test_rounding_is_its_formula(name, device, dtype):
+    """An error e of MMD², 32 roundings of ‖μ_Q‖² + κ⊗max, moves J by weight·e/(MMD + √e); J itself has as many."""
+    problem, unit = case(12, device, dtype, name), 32 * torch.finfo(dtype).eps
+    rng = np.random.default_rng(13)
+    bias, total = rng.random((3, 4)) * np.array([0.0, 1e-6, 1.0, 30.0]), rng.random((3, 4)) * 30
+    held = [torch.as_tensor(values, device=device, dtype=dtype) for values in (bias, total)]
+    terms = Terms(held[0], held[0], held[0], held[0], held[1])
+    found, alone = (
+        problem.objective.rounding(terms),
+        problem.objective.rounding(replace(terms, bias=held[0][:, 0], total=held[1][:, 0])),
+    )
+    for b in range(3):
+        points = list(zip(problem.mass[b], problem.tx[b], problem.tv[b], strict=True))
+        norm = sum(
+            w * u * problem.textbook(a, c) * (0.6 + 0.4 * float(r @ s)) for w, a, r in points for u, c, s in points
+        )
+        largest = max(
+            problem.textbook(a, a) * (0.6 + 0.4 * float(r @ r)) for a, r in zip(problem.x[b], problem.v[b], strict=True)
+        )
+        error = unit * (norm + largest)
+        for i in range(4):
+            expected = PENALTIES.bias * error / (bias[b, i] + math.sqrt(error)) + unit * max(total[b, i], 1.0)
+            assert float(found[b, i]) == pytest.approx(expected, rel=1e-3)
+        assert float(alone[b]) == pytest.approx(float(found[b, 0]), rel=1e-6)

@@ -5,7 +5,8 @@ from importlib.resources import files
 
 import pytest
 
-from kdprompt import Demonstration, PromptTemplate, to_messages
+from kdprompt import Demonstration, PromptTemplate, TemplateError, to_messages
+from kdprompt.pool.jinja_template import JinjaTemplate
 from kdprompt.pool.prompt import approximate_tokens, count_demonstration_tokens
 
 HOSTILE = [
@@ -181,3 +182,18 @@ def test_approximate_tokens_err_on_the_safe_side_in_every_script(script, small_l
 def test_a_counter_that_gives_no_whole_number_is_named_with_the_value_and_the_remedy(counted):
     with pytest.raises(ValueError, match=r"count_tokens must give a whole number.*len"):
         count_demonstration_tokens([shown("a", "b")], PromptTemplate(), lambda text: counted)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+        "{{ 1" + " + 1" * 3000 + " }}",
+        "{% for e in examples %}" * 25 + "{{ input }}" + "{% endfor %}" * 25,
+        "{% if input %}" * 150 + "{% endif %}" * 150,
+    ],
+    ids=["brackets", "sum", "loops", "conditions"],
+)
+def test_a_template_too_deep_for_python_is_refused(source):
+    with pytest.raises(TemplateError, match=r"the template cannot be compiled \(.*\); it is nested too deeply"):
+        JinjaTemplate(source=source)
