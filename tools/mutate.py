@@ -32,19 +32,21 @@ from typing import Any
 
 from mutants import ROOT, Mutant, apply, differ, list_codes, list_mutants, patch, show
 
+WHOLE = ["tests/selection/test_accounting.py", "tests/selection/test_golden.py"]  # of whole selections
 TESTS = {  # of each module or folder; the first that fits counts. Those of the module itself: what they miss is missed
     "kdprompt/theory/kernels.py": ["tests/theory/test_kernels.py"],
     "kdprompt/theory/mmd.py": ["tests/theory/test_mmd.py"],
     "kdprompt/theory/bounds.py": ["tests/theory/test_bounds.py"],
     "kdprompt/objective/own_knowledge.py": ["tests/objective/test_own_knowledge.py"],
     "kdprompt/objective/regression.py": ["tests/objective/test_regression.py"],
+    "kdprompt/objective/target.py": ["tests/objective", *WHOLE],
     "kdprompt/objective": ["tests/objective"],
     "kdprompt/search/ordering.py": ["tests/search/test_ordering.py"],
     "kdprompt/search/position_profiles.py": ["tests/search/test_ordering.py"],
     "kdprompt/search/mean_search.py": ["tests/search/test_mean_search.py"],
     "kdprompt/search/constraints.py": ["tests/search/test_constraints.py"],
     "kdprompt/search/exchange.py": ["tests/search/test_constraints.py"],
-    "kdprompt/search": ["tests/search/test_search.py"],
+    "kdprompt/search": ["tests/search/test_search.py", "tests/search/test_properties.py", *WHOLE],
 }
 QUICK = 0.3  # seconds of a test that comes before the others
 MEMORY = 16 << 30  # bytes that a fork may hold

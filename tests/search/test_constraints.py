@@ -117,11 +117,10 @@ def test_sets_are_drawn_and_members_replaced_by_the_largest_key_that_may_join(se
     drawn = draw_sets(constraints, PLACES, keys).tolist()
     chosen = torch.as_tensor(rules.chosen, device=device)
     for b in range(B):
-        members = []
+        row = []
         for _ in range(PLACES):
-            newcomer = rules.best(b, members, PLACES - len(members))
-            members += [newcomer] if newcomer >= 0 else []
-        assert members_of(drawn[b]) == members
+            row.append(rules.best(b, members_of(row), PLACES - len(members_of(row))))
+        assert drawn[b] == row
     for place in range(PLACES):
         replaced = replace_member(constraints, chosen, place, keys).tolist()
         for b, row in enumerate(rules.chosen.tolist()):
