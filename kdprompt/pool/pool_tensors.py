@@ -28,6 +28,7 @@ __all__ = ["EmbedOutputs", "Label", "OutputMode", "PoolTensors", "RowMemory", "b
 OutputMode = Literal["labels", "text", "none"]
 OutputChoice = Literal["auto", "labels", "text", "none"]
 Label = tuple[str | None, str]
+Pair = tuple[str | None, str | None]
 EmbedOutputs = Callable[[Sequence[str]], Tensor]
 MAX_LABELS = 512
 CHUNK = 1024  # rows that are held in another dtype at a time: few enough for a processor's cache
@@ -160,13 +161,7 @@ def build_pool_tensors(
     with paused_collection():  # over the pool in its own order, in which it lies in memory
         texts = [text_codes.setdefault(normalise_text(one.input), len(text_codes)) for one in shown]
         given = [(one.task, one.output) for one in shown]
-    pairs = set(given)
-    labels = tuple(sorted(((of, output) for of, output in pairs if output is not None), key=order_of_label))
-    tasks = tuple(sorted({of for of, _ in pairs if of is not None}))
-    codes_of_labels: dict[tuple[str | None, str | None], int] = {label: code for code, label in enumerate(labels)}
-    codes_of_tasks: dict[str | None, int] = {name: code for code, name in enumerate(tasks)}
-    label_codes = {pair: codes_of_labels.get(pair, -1) for pair in pairs}
-    task_codes = {pair: codes_of_tasks.get(pair[0], -1) for pair in pairs}
+    labels, tasks, label_codes, task_codes = _number_pairs(set(given))
     label = _to_column(map(label_codes.__getitem__, given), vectors.device)[at]
     task = _to_column(map(task_codes.__getitem__, given), vectors.device)[at]
     mode = choose_mode(len(labels), int((label >= 0).sum()), outputs)
@@ -190,6 +185,17 @@ def build_pool_tensors(
         lexicon=lexicon,
         memory=RowMemory(GrowingRows(x), GrowingRows(v), squared_norms, sums),
     )
+
+
+def _number_pairs(pairs: set[Pair]) -> tuple[tuple[Label, ...], tuple[str, ...], dict[Pair, int], dict[Pair, int]]:
+    """Labels and tasks in their order, and the codes of both by (task, output); −1 where there is none."""
+    labels = tuple(sorted(((of, output) for of, output in pairs if output is not None), key=order_of_label))
+    tasks = tuple(sorted({of for of, _ in pairs if of is not None}))
+    codes_of_labels: dict[Pair, int] = {label: code for code, label in enumerate(labels)}
+    codes_of_tasks: dict[str | None, int] = {name: code for code, name in enumerate(tasks)}
+    label_codes = {pair: codes_of_labels.get(pair, -1) for pair in pairs}
+    task_codes = {pair: codes_of_tasks.get(pair[0], -1) for pair in pairs}
+    return labels, tasks, label_codes, task_codes
 
 
 def _to_column(codes: Iterable[int], device: torch.device) -> Tensor:
