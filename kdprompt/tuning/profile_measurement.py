@@ -9,7 +9,7 @@ true. The constants are fitted to two thirds of the examples and tried on the re
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -51,6 +51,7 @@ class ProfileMeasurement:
         confidence: Mean probability that the form gave to these likeliest answers; near ``foretold`` if calibrated.
         answers: How many the reader was asked for.
         intervals: 95 % intervals of τ, γ and ρ by the bootstrap over examples, under the names that ``profile`` has.
+        seen: What it was fitted to, one row an answer to a prompt with examples.
     """
 
     profile: ReaderProfile
@@ -60,6 +61,20 @@ class ProfileMeasurement:
     confidence: float
     answers: int
     intervals: Mapping[str, tuple[float, float]]
+    seen: ReaderAnswers = field(repr=False, compare=False)
+
+    def explained_by(self, profile: ReaderProfile) -> float:
+        """R² of these answers by the τ, γ and ρ of a profile that was measured elsewhere, its leaning left out.
+
+        Args:
+            profile: The other profile, of another pool or another reader.
+
+        Returns:
+            The share of the variance of log-probabilities that it explains, at most 1; below 0 it misleads; NaN for a
+            reader that gives none.
+        """
+        constants = {name: getattr(profile, name) for name in CONSTANTS}
+        return ProfileFit(**constants, bias=torch.zeros(self.seen.shown.shape[1])).explained(self.seen)
 
     def __str__(self) -> str:
         """In words."""
@@ -188,9 +203,10 @@ def _fit(held_out: HeldOutEvaluation, own_answers: Sequence[Answer], seen: Reade
         confidence=float(expected.values.exp().mean()),
         answers=len(own_answers) + len(seen),
         intervals=intervals,
+        seen=seen,
     )
     source = f"measured by {measured.answers} answers" + ("" if math.isnan(explained) else f", R² {explained:.2f}")
-    return ProfileMeasurement(**{**vars(measured), "profile": measured.profile.model_copy(update={"source": source})})
+    return replace(measured, profile=measured.profile.model_copy(update={"source": source}))
 
 
 def _give_probabilities(answers: Sequence[Answer]) -> bool:

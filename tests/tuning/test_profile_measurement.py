@@ -97,6 +97,8 @@ def test_planted_constants_are_found_through_the_answers():
     assert type(profile).model_validate_json(profile.model_dump_json()) == profile
     assert found.own is not None and set(found.own.ids) <= {d.id for d in selector.pool}
     assert "τ = " in str(found) and "foretold" in str(found)
+    unmoved = profile.model_copy(update={"follow": 0.0, "recency": 0.0, "knowledge_weight": 0.0})
+    assert found.explained_by(profile) > 0.9 and found.explained_by(unmoved) < 0.1
     for name, planted in (("follow", FOLLOW), ("recency", RECENCY), ("knowledge_weight", KNOWLEDGE)):
         low, high = found.intervals[name]
         assert low <= getattr(profile, name) <= high and low - 0.15 < planted < high + 0.15 and high - low < 0.5
