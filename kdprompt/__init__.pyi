@@ -16,6 +16,7 @@ from .objective.parameters import ObjectiveSettings as ObjectiveSettings
 from .objective.parameters import ObjectiveWeights as ObjectiveWeights
 from .objective.reader_profile import CAPABLE_READER as CAPABLE_READER
 from .objective.reader_profile import ReaderProfile as ReaderProfile
+from .objective.reader_profile import shipped_profiles as shipped_profiles
 from .pool.embedding import CallableEmbedder as CallableEmbedder
 from .pool.embedding import Embedder as Embedder
 from .pool.embedding_cache import CachedEmbedder as CachedEmbedder

@@ -16,6 +16,7 @@ from kdprompt.cli.options import (
     InputKeyOption,
     NoOutputsOption,
     OutputKeyOption,
+    ProfileOption,
     QueriesOption,
     TaskKeyOption,
 )
@@ -39,9 +40,7 @@ def build(  # noqa: PLR0913 - a command's options are its interface
     queries: QueriesOption = None,
     k: Annotated[str | None, Option(help=f"Demonstrations a prompt, or 'auto'. Default: {DEFAULT_K}.")] = None,
     budget: Annotated[int | None, Option(help="Most tokens that the demonstrations may take.", min=0)] = None,
-    profile: Annotated[
-        Path | None, Option(help="The reader's profile, as kdprompt profile writes it.", exists=True)
-    ] = None,
+    profile: ProfileOption = None,
     input_key: InputKeyOption = None,
     output_key: OutputKeyOption = None,
     task_key: TaskKeyOption = None,

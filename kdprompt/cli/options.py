@@ -13,6 +13,7 @@ __all__ = [
     "NoOutputsOption",
     "OutputKeyOption",
     "PoolOption",
+    "ProfileOption",
     "QueriesOption",
     "SeedOption",
     "TaskKeyOption",
@@ -32,6 +33,10 @@ OutputKeyOption = Annotated[
 ]
 TaskKeyOption = Annotated[str | None, Option(help="Key or column of the task tag. Default: task.", metavar="KEY")]
 IdKeyOption = Annotated[str | None, Option(help="Key or column of the id. Default: id.", metavar="KEY")]
+ProfileOption = Annotated[
+    str | None,
+    Option(help="The reader's profile: a file of kdprompt profile, or the name of a shipped one. No answer is needed."),
+]
 NoOutputsOption = Annotated[bool, Option("--no-outputs", help="The examples have inputs alone.")]
 EmbeddingModelOption = Annotated[str | None, Option(help="sentence-transformers model. Default: all-MiniLM-L6-v2.")]
 DeviceOption = Annotated[str | None, Option(help="cpu, cuda, mps, … Default: the best there is.")]

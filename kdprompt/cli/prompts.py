@@ -17,7 +17,7 @@ class PromptOptions:
         budget: Most tokens of the demonstrations.
         order: Name of a reading order.
         rounds: Of a static prompt with a reader.
-        profile: File with a reader's profile.
+        profile: Name of a shipped reader's profile, or a file with one.
         template: File with a jinja2 template of the whole prompt.
         instruction: What stands in front of everything.
         tokenizer: Name or file of the tokenizer that counts.
@@ -28,7 +28,7 @@ class PromptOptions:
     budget: int | None = None
     order: str | None = None
     rounds: int | None = None
-    profile: Path | None = None
+    profile: str | None = None
     template: Path | None = None
     instruction: str | None = None
     tokenizer: str | None = None
@@ -50,7 +50,7 @@ class PromptOptions:
             "count_tokens": None if self.tokenizer is None else load_tokenizer(self.tokenizer),
         }
         groups = {
-            "objective": {"profile": _read_profile(self.profile)},
+            "objective": {"profile": _find_profile(self.profile)},
             "search": {"min_similarity": self.min_similarity},
             "static": {"rounds": self.rounds},
         }
@@ -66,10 +66,10 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _read_profile(path: Path | None) -> Any:
-    from kdprompt.objective.reader_profile import read_profile
+def _find_profile(name: str | None) -> Any:
+    from kdprompt.objective.reader_profile import find_profile
 
-    return None if path is None else read_profile(path)
+    return None if name is None else find_profile(name)
 
 
 def _parse_k(k: str) -> int | str:

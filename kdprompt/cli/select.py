@@ -16,6 +16,7 @@ from kdprompt.cli.options import (
     InputKeyOption,
     NoOutputsOption,
     OutputKeyOption,
+    ProfileOption,
     QueriesOption,
     TaskKeyOption,
 )
@@ -82,10 +83,6 @@ RoundsOption = Annotated[
 MaxAnswersOption = Annotated[
     int | None,
     Option(help="With --reader, for single queries: most answers. Default: no limit, some 11,000.", min=1),
-]
-ProfileOption = Annotated[
-    Path | None,
-    Option(help="The reader's profile, as kdprompt profile writes it: no answer is needed.", exists=True),
 ]
 TemplateOption = Annotated[
     Path | None,

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from kdprompt.evaluate.predictors import LogisticRegression, Majority, NearestVote, Predictor
@@ -19,7 +18,7 @@ from kdprompt.evaluate.selectors import (
 )
 from kdprompt.evaluate.static_baselines import STATIC_BASELINES
 from kdprompt.objective.parameters import ObjectiveWeights
-from kdprompt.objective.reader_profile import read_profile
+from kdprompt.objective.reader_profile import find_profile
 from kdprompt.search.ordering import ORDERS
 from kdprompt.settings import Settings
 from kdprompt.theory.kernels import Gaussian
@@ -33,7 +32,7 @@ OPTIONS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {  # group and field
     "neighbourhood": ("objective", "neighbourhood", lambda value: value),
     "tolerance": ("objective", "tolerance", lambda value: value),
     "temperature": ("objective", "kernel", Gaussian),
-    "profile": ("objective", "profile", lambda path: read_profile(Path(str(path)))),
+    "profile": ("objective", "profile", lambda name: find_profile(str(name))),
     "shortlist": ("search", "shortlist", lambda value: value),
     "lexical_share": ("search", "lexical_share", lambda value: value),
     "static_rounds": ("static", "rounds", lambda value: value),

@@ -1,10 +1,13 @@
 """What is known of the model that reads the prompts: the constants of R9, few lines of JSON.
 
-They are properties of a model, not of a data set: measured once, they serve every pool. ``CAPABLE_READER`` stands for
-a reader of which nothing was measured.
+``CAPABLE_READER`` stands for a reader of which nothing was measured; of a few small models the package ships what was
+measured on four pools together (``shipped_profiles``).
 """
 
+import json
 from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from kdprompt.short_repr import Record
 
-__all__ = ["CAPABLE_READER", "ReaderProfile", "read_profile"]
+__all__ = ["CAPABLE_READER", "ReaderProfile", "find_profile", "read_profile", "shipped_profiles"]
 
 
 class ReaderProfile(Record):
@@ -67,3 +70,40 @@ def read_profile(path: Path) -> ReaderProfile:
         where = ".".join(map(str, first["loc"])) or "the file"
         message = f"{path} is no profile of a reader: {where}: {first['msg']}; kdprompt profile writes one"
         raise ValueError(message) from error
+
+
+@lru_cache(maxsize=1)
+def shipped_profiles() -> dict[str, ReaderProfile]:
+    """Profiles that come with the package, by the model's name: one τ, γ and ρ for four pools, and no leaning.
+
+    How much of a model's answers they explain differs from pool to pool; ``source`` says it. A profile measured on the
+    pool itself (``kdprompt profile``) is the better one.
+
+    Example:
+        >>> sorted(shipped_profiles())
+        ['gemma-3-270m', 'qwen2.5-coder-0.5b-instruct', 'smollm2-135m-instruct']
+    """
+    text = files("kdprompt").joinpath("resources", "reader_profiles.json").read_text(encoding="utf-8")
+    profiles = map(ReaderProfile.model_validate, json.loads(text))
+    return {profile.name: profile for profile in profiles}
+
+
+def find_profile(name: str) -> ReaderProfile:
+    """A shipped profile by its name, or the one in a file.
+
+    Args:
+        name: The model's name, in any case, or the path of a file.
+
+    Raises:
+        ValueError: There is neither, or the file holds no profile.
+    """
+    shipped = shipped_profiles()
+    if name.casefold() in shipped:
+        return shipped[name.casefold()]
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ValueError(
+            f"{name!r} is no file and no shipped profile of a reader; kdprompt profile measures one, and shipped are "
+            f"{', '.join(sorted(shipped))}"
+        )
+    return read_profile(path)

@@ -208,6 +208,10 @@ def test_a_profile_is_measured_kept_and_used(tmp_path, monkeypatch):
     (tmp_path / "bad.json").write_text('{"name": "x"}')
     with pytest.raises(ValueError, match="follow: Field required"):
         invoke("select", "--pool", "pool.jsonl", "--query", "hot night", "--profile", "bad.json")
+    shipped = invoke("select", "--pool", "pool.jsonl", "--query", "hot night", "--k", "2", "--profile", "Gemma-3-270m")
+    assert shipped.exit_code == 0 and "gemma-3-270m" in shipped.output
+    with pytest.raises(ValueError, match=r"'no.json' is no file and no shipped .* gemma-3-270m, "):
+        invoke("select", "--pool", "pool.jsonl", "--query", "hot night", "--profile", "no.json")
 
 
 def test_a_console_with_few_signs_gets_escapes_and_loses_nothing(tmp_path):
