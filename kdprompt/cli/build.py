@@ -10,10 +10,12 @@ from kdprompt.cli.checks import check_device, check_file
 from kdprompt.cli.clock import Clock
 from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import (
+    BudgetOption,
     DeviceOption,
     EmbeddingModelOption,
     IdKeyOption,
     InputKeyOption,
+    KOption,
     NoOutputsOption,
     OutputKeyOption,
     ProfileOption,
@@ -24,7 +26,6 @@ from kdprompt.cli.pools import Keys, read_pool
 from kdprompt.cli.prompts import PromptOptions
 from kdprompt.cli.queries import read_queries
 from kdprompt.cli.terminal import Terminal
-from kdprompt.defaults import DEFAULT_K
 
 __all__ = ["build"]
 
@@ -38,8 +39,8 @@ def build(  # noqa: PLR0913 - a command's options are its interface
     ],
     output: Annotated[Path, Option("--output", "-o", help="The file to write, pool.kd say.")],
     queries: QueriesOption = None,
-    k: Annotated[str | None, Option(help=f"Demonstrations a prompt, or 'auto'. Default: {DEFAULT_K}.")] = None,
-    budget: Annotated[int | None, Option(help="Most tokens that the demonstrations may take.", min=0)] = None,
+    k: KOption = None,
+    budget: BudgetOption = None,
     profile: ProfileOption = None,
     input_key: InputKeyOption = None,
     output_key: OutputKeyOption = None,

@@ -8,14 +8,24 @@ from typer import Option
 from kdprompt.cli.checks import check_device, check_file, check_request
 from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import (
+    BudgetOption,
     DeviceOption,
     EmbeddingModelOption,
     IdKeyOption,
     InputKeyOption,
+    InstructionOption,
+    KOption,
+    MinSimilarityOption,
     NoOutputsOption,
+    OrderOption,
     OutputKeyOption,
-    PoolOption,
+    PermitOption,
+    PoolOrStoredOption,
+    ProfileOption,
     TaskKeyOption,
+    TaskOption,
+    TemplateOption,
+    TokenizerOption,
 )
 from kdprompt.cli.pools import Keys, read_pool
 from kdprompt.cli.prompts import PromptOptions
@@ -26,24 +36,20 @@ __all__ = ["report"]
 
 PageOption = Annotated[Path, Option(help="The page, one HTML file.", metavar="FILE.html")]
 QueryOption = Annotated[str | None, Option(help="The query. Without one: one prompt for inputs like the pool's.")]
-KOption = Annotated[str | None, Option(help="Demonstrations, or 'auto'.")]
-BudgetOption = Annotated[int | None, Option(help="Most tokens that the demonstrations may take.", min=0)]
-TaskOption = Annotated[str | None, Option(help="Choose from this task alone.")]
-PermitOption = Annotated[list[str] | None, Option(help="Choose from examples with this output; repeatable.")]
-TemplateOption = Annotated[
-    Path | None, Option(help="jinja2 template of the whole prompt, as for select.", exists=True, dir_okay=False)
-]
-InstructionOption = Annotated[str | None, Option(help="Stands in front of the prompt.")]
 
 
 def report(  # noqa: PLR0913 - a command's options are its interface
-    pool: PoolOption,
+    pool: PoolOrStoredOption,
     output: PageOption,
     query: QueryOption = None,
     k: KOption = None,
     budget: BudgetOption = None,
+    tokenizer: TokenizerOption = None,
     template: TemplateOption = None,
     instruction: InstructionOption = None,
+    min_similarity: MinSimilarityOption = None,
+    order: OrderOption = None,
+    profile: ProfileOption = None,
     task: TaskOption = None,
     permit: PermitOption = None,
     input_key: InputKeyOption = None,
@@ -62,7 +68,8 @@ def report(  # noqa: PLR0913 - a command's options are its interface
     log = Terminal(stderr=True)
     check_file(output)
     check_device(device)
-    settings = PromptOptions(k=k, budget=budget, template=template, instruction=instruction).settings()
+    options = PromptOptions(k, budget, order, None, profile, template, instruction, tokenizer, min_similarity)
+    settings = options.settings()
     if is_stored(pool):
         selector = load_stored(pool, settings, device)
     else:

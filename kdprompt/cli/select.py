@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from typer import Option
 
@@ -10,15 +10,25 @@ from kdprompt.cli.checks import check_device, check_file, check_request
 from kdprompt.cli.clock import Clock
 from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import (
+    BudgetOption,
     DeviceOption,
     EmbeddingModelOption,
     IdKeyOption,
     InputKeyOption,
+    InstructionOption,
+    KOption,
+    MinSimilarityOption,
     NoOutputsOption,
+    OrderOption,
     OutputKeyOption,
+    PermitOption,
+    PoolOrStoredOption,
     ProfileOption,
     QueriesOption,
     TaskKeyOption,
+    TaskOption,
+    TemplateOption,
+    TokenizerOption,
 )
 from kdprompt.cli.output import Written, write_selections
 from kdprompt.cli.pools import Keys, read_pool
@@ -27,7 +37,7 @@ from kdprompt.cli.queries import read_queries
 from kdprompt.cli.reader import CacheOption, keep_answers, open_reader
 from kdprompt.cli.select_job import Job, Request, is_stored, load_stored, with_traffic
 from kdprompt.cli.terminal import Terminal
-from kdprompt.defaults import DEFAULT_K, DEFAULT_STATIC_ROUNDS
+from kdprompt.defaults import DEFAULT_STATIC_ROUNDS
 
 __all__ = ["select"]
 
@@ -35,33 +45,8 @@ QueryOption = Annotated[list[str] | None, Option(help="A query; may be given sev
 StaticOption = Annotated[
     bool, Option("--static", help="One prompt for all queries (without queries: for inputs like the pool's).")
 ]
-PoolOption = Annotated[
-    Path,
-    Option(
-        help="Examples: JSON lines, JSON, CSV, TSV or Parquet, also with .gz; or what kdprompt build wrote of them.",
-        exists=True,
-        dir_okay=False,
-    ),
-]
-KOption = Annotated[str | None, Option(help=f"Demonstrations a prompt, or 'auto'. Default: {DEFAULT_K}.")]
-BudgetOption = Annotated[int | None, Option(help="Most tokens that the demonstrations may take.", min=0)]
-MinSimilarityOption = Annotated[
-    float | None,
-    Option(
-        help="Never show an example less similar to the query than this (a cosine); where none fits, the prompt is "
-        "empty. Default: no floor.",
-        min=-1,
-        max=1,
-    ),
-]
 OutputOption = Annotated[
     Path | None, Option(help="Write selections here, one JSON object a line; - is standard output.")
-]
-TaskOption = Annotated[str | None, Option(help="Choose from this task alone.")]
-PermitOption = Annotated[list[str] | None, Option(help="Choose from examples with this output; repeatable.")]
-OrderOption = Annotated[
-    Literal["evidence-last", "likeliest-last", "nearest-last", "nearest-first", "by-objective"] | None,
-    Option(help="Reading order. Default: evidence-last for labels, else likeliest-last; with --static by-objective."),
 ]
 ReaderOption = Annotated[
     str | None,
@@ -84,24 +69,11 @@ MaxAnswersOption = Annotated[
     int | None,
     Option(help="With --reader, for single queries: most answers. Default: no limit, some 11,000.", min=1),
 ]
-TemplateOption = Annotated[
-    Path | None,
-    Option(
-        help="jinja2 template of the prompt: examples (each with input, output and its own keys), input, instruction.",
-        exists=True,
-        dir_okay=False,
-    ),
-]
-InstructionOption = Annotated[str | None, Option(help="What stands in front of the demonstrations.")]
 MessagesOption = Annotated[bool, Option("--messages", help="Write prompts as chats too, as OpenAI's API takes them.")]
-TokenizerOption = Annotated[
-    str | None,
-    Option(help="Counts the tokens of --budget: a tokenizer.json, its folder, or a Hugging Face model's name."),
-]
 
 
 def select(  # noqa: PLR0913 - a command's options are its interface
-    pool: PoolOption,
+    pool: PoolOrStoredOption,
     query: QueryOption = None,
     queries: QueriesOption = None,
     static: StaticOption = False,

@@ -42,6 +42,20 @@ def test_the_page_is_that_of_the_selection(stored, pool, tmp_path, embedder, mon
     assert "One prompt for the query distribution" in page.read_text(encoding="utf-8")
 
 
+def test_a_prompt_is_limited_as_select_limits_it(pool, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    page = tmp_path / "page.html"
+    asked = ("--pool", pool, "--query", "my order is late", "--k", 2, "--device", "cpu", "--output", page)
+    said = invoke(*asked, "--min-similarity", 0.99, "--order", "nearest-last").output
+    assert "wrote the page of 0 demonstrations" in " ".join(said.split())
+    assert "no example fits" in page.read_text(encoding="utf-8")
+    pages = []
+    for options in ((), (), ("--profile", "gemma-3-270m")):
+        invoke(*asked, *options)
+        pages.append(page.read_text(encoding="utf-8"))
+    assert pages[0] == pages[1] != pages[2], "another reader is expected to answer otherwise"
+
+
 def test_mistakes_are_found_before_the_work(pool, tmp_path):
     with pytest.raises(OSError, match="is a folder"):
         invoke("--pool", pool, "--query", "x", "--output", tmp_path)
