@@ -98,6 +98,8 @@ def main(
         across = ["" if other is row else f"{other.explained_by(row.profile):.2f}" for other in found.values()]
         cells = [name, *(describe(row, constant) for constant in CONSTANTS), f"{row.explained:.2f}", *across]
         print("| " + " | ".join(cells) + " |", flush=True)
+    if len(found) < 2:
+        return
     others = {name: fit_together([m for m in found.values() if m is not row], name) for name, row in found.items()}
     across = [f"{row.explained_by(others[name]):.2f}" for name, row in found.items()]
     print("| " + " | ".join(["the others", "", "", "", "", *across]) + " |")
