@@ -68,8 +68,9 @@ def report(  # noqa: PLR0913 - a command's options are its interface
     log = Terminal(stderr=True)
     check_file(output)
     check_device(device)
-    options = PromptOptions(k, budget, order, None, profile, template, instruction, tokenizer, min_similarity)
-    settings = options.settings()
+    settings = PromptOptions(
+        k, budget, order, None, profile, template, instruction, tokenizer, min_similarity
+    ).settings()
     if is_stored(pool):
         selector = load_stored(pool, settings, device)
     else:
@@ -77,10 +78,8 @@ def report(  # noqa: PLR0913 - a command's options are its interface
         check_request(examples, task, permit)
         selector = _build(examples, settings, open_embedder(model, device, None, keep=not no_cache))
     check_request(selector.pool, task, permit)
-    if query is None:
-        selection = selector.select_static(task=task, outputs=permit)
-    else:
-        selection = selector.select(query, task=task, outputs=permit)
+    asked = {"task": task, "outputs": permit}
+    selection = selector.select_static(**asked) if query is None else selector.select(query, **asked)
     selection.to_html(output)
     log.print(f"wrote the page of {len(selection)} demonstrations to {output}", style="dim")
 
