@@ -115,6 +115,8 @@ class JinjaTemplate(PromptTemplate):
             raise TemplateError(f"{self.name}, line {error.lineno} is no jinja2: {error.message}") from error
         except (RecursionError, SyntaxError, MemoryError) as error:  # of Python, into which jinja2 turns it
             raise TemplateError(f"{self.name} cannot be compiled ({error}); it is nested too deeply") from error
+        except Exception as error:  # what is constant is evaluated here, and may fail as any expression
+            raise TemplateError(f"{self.name} has a constant expression that fails: {error}") from error
 
 
 def _variables(demonstration: Demonstration) -> Mapping[str, Any]:
