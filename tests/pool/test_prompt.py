@@ -197,3 +197,10 @@ def test_a_counter_that_gives_no_whole_number_is_named_with_the_value_and_the_re
 def test_a_template_too_deep_for_python_is_refused(source):
     with pytest.raises(TemplateError, match=r"the template cannot be compiled \(.*\); it is nested too deeply"):
         JinjaTemplate(source=source)
+
+
+@pytest.mark.parametrize("expression", ["1.i ~ ''", "1 // 0", "'a' + 1"])
+def test_a_constant_expression_that_fails_is_an_error_of_the_template(expression):
+    source = "{% for e in examples %}{{ " + expression + " }}{{ e.input }}{% endfor %}{{ input }}"
+    with pytest.raises(TemplateError, match="the template (has a constant expression that fails|cannot be filled): "):
+        JinjaTemplate(source=source)
