@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from kdprompt.objective.regression import KernelRegression
-from kdprompt.objective.target import estimate_neighbourhood_target, estimate_query_target, estimate_sample_target
+from kdprompt.objective.target import (
+    estimate_neighbourhood_target,
+    estimate_query_target,
+    estimate_sample_target,
+    estimate_target,
+    score_labels,
+)
 from kdprompt.pool.distinct_rows import DistinctRows
 from kdprompt.pool.neighbours import Neighbours, find_nearest
 from kdprompt.pool.pool_tensors import PoolTensors
@@ -305,3 +311,38 @@ def test_shortlist_gives_ties_to_the_lowest_row(n, device, dtype):
     x = torch.tensor([[0.6, 0.8]], device=device, dtype=dtype).repeat(n, 1)
     index, _ = find_nearest(x, x[:1], torch.ones(1, n, dtype=torch.bool, device=device), 8)
     assert index.tolist() == [list(range(8))]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_the_neighbourhood_is_what_the_target_weighs(share, device, dtype):
+    world = World(1, device, dtype)
+    target = estimate_target(world.tensors, world.near, REGRESSION, share)
+    whole = estimate_neighbourhood_target(world.tensors, world.near, REGRESSION).with_neighbourhood(share)
+    if share == 0:  # the query alone, and no point that weighs nothing
+        assert target.x.shape[1] == 1
+    assert_close(target.weights, whole.weights[:, : target.x.shape[1]].cpu(), dtype)
+    assert_close(target.v, whole.v[:, : target.x.shape[1]].cpu(), dtype)
+
+
+def test_a_pool_without_tags_has_no_task_for_any_query(device, dtype):
+    world = World(0, device, dtype, tagged=False)
+    assert estimate_query_target(world.tensors, world.near, REGRESSION).task.tolist() == [[-1]] * 4
+
+
+@pytest.mark.parametrize("own", [0, 7])
+def test_labels_are_scored_without_the_rows_that_have_the_querys_own_text(own, device):
+    """A ridge regression solved anew without that row, in NumPy."""
+    world = World(2, device, torch.float64 if device.type != "mps" else torch.float32)
+    tensors, penalty = world.tensors, 0.7
+    queries = QueryTensors(
+        world.tensor(world.x[[own, 3]]),
+        torch.full((2,), -1, device=device),
+        torch.tensor([own, -1], device=device),
+    )
+    found = score_labels(tensors, queries, penalty).cpu().double().numpy()
+    for b, left_out in enumerate((own, None)):
+        kept = [row for row in range(12) if row != left_out]
+        x = np.concatenate([world.x[kept], np.ones((len(kept), 1))], 1)
+        gram = x.T @ x + penalty * np.diag([1.0] * 5 + [0.0])
+        at = np.append(world.x[[own, 3][b]], 1.0)
+        np.testing.assert_allclose(found[b], at @ np.linalg.solve(gram, x.T @ world.v[kept]), atol=1e-4)

@@ -202,5 +202,5 @@ def test_a_template_too_deep_for_python_is_refused(source):
 @pytest.mark.parametrize("expression", ["1.i ~ ''", "1 // 0", "'a' + 1"])
 def test_a_constant_expression_that_fails_is_an_error_of_the_template(expression):
     source = "{% for e in examples %}{{ " + expression + " }}{{ e.input }}{% endfor %}{{ input }}"
-    with pytest.raises(TemplateError, match="the template (has a constant expression that fails|cannot be filled): "):
+    with pytest.raises(TemplateError, match=r"the template (has a constant expression that fails|cannot be filled): "):
         JinjaTemplate(source=source)
