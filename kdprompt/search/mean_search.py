@@ -138,15 +138,12 @@ def search_by_means(problem: MeanProblem, mean: Tensor, k: int) -> list[int]:
     """
     members = _Members(problem, mean, problem.diagonal())
     overlap, barred = torch.zeros_like(mean), ~problem.allowed
-    pairs, target = 0.0, 0.0
     for size in range(1, k + 1):
-        squared = (pairs + 2 * overlap + members.diagonal) / size**2 - 2 * (target + mean) / size
-        _, row = problem.first_minimum(squared.masked_fill(barred, torch.inf))
+        gains = (2 * overlap + members.diagonal) / size**2 - 2 * mean / size  # MMD² but for what all rows share
+        _, row = problem.first_minimum(gains.masked_fill(barred, torch.inf))
         if row < 0:
             break
         members.put(len(members.rows), row)
-        pairs += float(2 * overlap[row] + members.diagonal[row])
-        target += float(mean[row])
         overlap += members.columns[-1]
         barred = barred | members.repeats[-1]
     while members.rows and _swap_best(members):

@@ -145,6 +145,18 @@ def test_beyond_seven_no_pair_swap_improves_and_nearest_last_is_not_better(profi
         assert world.values(b, arranged[b], swapped).min() >= value - tolerance(dtype)
 
 
+@every_profile
+@pytest.mark.parametrize(("k", "fixed"), [(3, 2), (4, 1), (7, 3), (7, 2)])
+def test_what_stands_first_stays_there_and_the_rest_is_ordered_around_it(profile, textbook, k, fixed, device, dtype):
+    world, chosen = World(8, device, dtype, b=6), draw(8, k, b=6)
+    arranged = ByObjective(profile).arrange(world.problem, index(chosen, device), fixed).tolist()
+    for b in range(6):
+        assert arranged[b][:fixed] == chosen[b][:fixed] and sorted(arranged[b]) == sorted(chosen[b])
+        orders = [[*chosen[b][:fixed], *tail] for tail in permutations(chosen[b][fixed:])]
+        least = min(world.j(b, order, textbook(k)) for order in orders)
+        assert world.j(b, arranged[b], textbook(k)) <= least + tolerance(dtype)
+
+
 @pytest.mark.parametrize("k", [1, 5, 9])
 @pytest.mark.parametrize("seed", range(3))
 def test_nearest_last_and_nearest_first_sort_by_the_kernel(k, seed, device, dtype):
@@ -382,6 +394,7 @@ def test_a_custom_profile_gives_its_end_to_short_prompts_and_repeats_its_front_f
         (MeasuredProfile, (-0.1, 1.0)),
         (MeasuredProfile, (1.0, 0.0)),
         (MeasuredProfile, (math.nan, 1.0)),
+        (MeasuredProfile, (math.inf, 1.0)),
     ],
 )
 def test_invalid_profiles_raise_with_the_value(make, value):
