@@ -7,7 +7,7 @@
 Answers that the benchmark asked for are taken from its folder; where there are none, they are asked for. Prints a table
 in Markdown: τ, γ and ρ with 95 % intervals, R² on a third of the examples that the fit did not see, and R² of the
 constants of a row on all answers of the other pools. The row "the others" fits one τ, γ and ρ to all pools but that of
-the column, as a profile that is shipped would be; "all" is that of every pool.
+the column, as a profile that is shipped would be; "all" is that of every pool, and "a capable reader" is the default.
 """
 
 import json
@@ -21,7 +21,7 @@ import typer
 from kdprompt import DistillationSelector, SentenceTransformerEmbedder, Settings
 from kdprompt.evaluate import Dataset, Store
 from kdprompt.evaluate.embedding_cache import EmbeddingCache
-from kdprompt.objective.reader_profile import ReaderProfile
+from kdprompt.objective.reader_profile import CAPABLE_READER, ReaderProfile
 from kdprompt.readers import LabelReader, load_causal_lm
 from kdprompt.tuning import query_prompts
 from kdprompt.tuning.profile_measurement import CONSTANTS, fit_profile
@@ -98,6 +98,9 @@ def main(
         across = ["" if other is row else f"{other.explained_by(row.profile):.2f}" for other in found.values()]
         cells = [name, *(describe(row, constant) for constant in CONSTANTS), f"{row.explained:.2f}", *across]
         print("| " + " | ".join(cells) + " |", flush=True)
+    stated = [f"{row.explained_by(CAPABLE_READER):.2f}" for row in found.values()]
+    constants = [f"{getattr(CAPABLE_READER, constant):.2f}" for constant in CONSTANTS]
+    print("| " + " | ".join([CAPABLE_READER.name, *constants, "", *stated]) + " |")
     if len(found) < 2:
         return
     others = {name: fit_together([m for m in found.values() if m is not row], name) for name, row in found.items()}

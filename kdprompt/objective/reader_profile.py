@@ -1,7 +1,7 @@
 """What is known of the model that reads the prompts: the constants of R9, few lines of JSON.
 
 ``CAPABLE_READER`` stands for a reader of which nothing was measured; of a few small models the package ships what was
-measured on four pools together (``shipped_profiles``).
+measured on three pools together (``shipped_profiles``).
 """
 
 import json
@@ -74,7 +74,7 @@ def read_profile(path: Path) -> ReaderProfile:
 
 @lru_cache(maxsize=1)
 def shipped_profiles() -> dict[str, ReaderProfile]:
-    """Profiles that come with the package, by the model's name: one τ, γ and ρ for four pools, and no leaning.
+    """Profiles that come with the package, by the model's name: one τ, γ and ρ for three pools, and no leaning.
 
     How much of a model's answers they explain differs from pool to pool; ``source`` says it. A profile measured on the
     pool itself (``kdprompt profile``) is the better one.

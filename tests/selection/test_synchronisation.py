@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import kdprompt
 from kdprompt import CallableEmbedder, DistillationSelector, Settings
 
 WAIT = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::_unique2"}
 ROWS, WIDTH = 600, 16
+PACKAGE = PurePath(kdprompt.__file__).parent  # a checkout may have its name, too
 
 
 class WaitCount(TorchDispatchMode):
@@ -25,7 +27,7 @@ class WaitCount(TorchDispatchMode):
         name = func.overloadpacket._qualified_op_name
         by_mask = name == "aten::index" and any(i is not None and i.dtype == torch.bool for i in args[1])
         if name in WAIT or by_mask:
-            frames = [frame for frame in traceback.extract_stack() if "kdprompt" in PurePath(frame.filename).parts]
+            frames = [frame for frame in traceback.extract_stack() if PurePath(frame.filename).is_relative_to(PACKAGE)]
             self.by_function[frames[-1].name] += 1
         return func(*args, **(kwargs or {}))
 
