@@ -27,6 +27,7 @@ from conftest import WIDTH, World
 from kdprompt import DistillationSelector, ObjectiveSettings, ObjectiveWeights, Settings, StaticSettings
 from kdprompt.atomic_write import atomic_write
 
+LABEL_GAP = 1.35  # least ratio of the heights of two names in the picture
 NAMES = {
     "build": "from_examples",
     "one": "one query",
@@ -108,12 +109,13 @@ def draw(rows, path):
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.add_subplot()
     sizes = [row["examples"] for row in rows]
-    for name, label in NAMES.items():
+    height = 0.0
+    for name, label in sorted(NAMES.items(), key=lambda item: rows[-1][item[0]]):
         values = [row[name] for row in rows]
-        axes.loglog(sizes, values, marker="o", markersize=3.5, label=label)
-        axes.annotate(
-            label, (sizes[-1], values[-1]), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8
-        )
+        (line,) = axes.loglog(sizes, values, marker="o", markersize=3.5)
+        height = max(values[-1], height * LABEL_GAP)  # names do not lie over one another
+        style = {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": line.get_color()}
+        axes.annotate(label, (sizes[-1], height), (8, 0), **style)
     axes.set_xlabel("examples in the pool")
     axes.set_ylabel("seconds of one processor")
     axes.set_xlim(sizes[0] * 0.8, sizes[-1] * 6)
