@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 
+from kdprompt.pool.records import IMMUTABLE
+
 __all__ = ["MAX_DEPTH", "check_nesting", "is_too_deep"]
 
 MAX_DEPTH = 100
-
-_FLAT = frozenset({str, int, float, bool, type(None)})
 
 
 def is_too_deep(value: object) -> bool:
@@ -31,7 +31,7 @@ def check_nesting(value: object, where: str, error: type[Exception]) -> None:
     Raises:
         Exception: ``error``: it is; the message begins with ``where``.
     """
-    if type(value) is dict and _FLAT.issuperset(map(type, value.values())):  # nearly all of them
+    if type(value) is dict and IMMUTABLE.issuperset(map(type, value.values())):  # nearly all of them
         return
     if is_too_deep(value):
         raise error(f"{where} is nested more than {MAX_DEPTH} levels deep; give text, or values with fewer levels")
