@@ -6,28 +6,24 @@ References and windows are drawn anew in each round, disjoint, from the pool of 
 of the window comes from the second. Intervals are Wilson's, at 95 %.
 """
 
-import math
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 from rich.console import Console
+from scipy.stats import binomtest
 
 from kdprompt import Pool, SentenceTransformerEmbedder
 from kdprompt.atomic_write import atomic_write
 from kdprompt.diagnose import measure_drift
 from kdprompt.evaluate.embedding_cache import EmbeddingCache
 
-Z = 1.959964
-
 
 def wilson(hits, rounds):
     """A share in per cent with its Wilson interval."""
-    share, z2 = hits / rounds, Z * Z / rounds
-    middle = (share + z2 / 2) / (1 + z2)
-    half = Z / (1 + z2) * math.sqrt(share * (1 - share) / rounds + z2 / (4 * rounds))
-    return f"{100 * share:.1f} ({100 * max(0.0, middle - half):.1f} to {100 * (middle + half):.1f})"
+    interval = binomtest(hits, rounds).proportion_ci(method="wilson")
+    return f"{100 * hits / rounds:.1f} ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
 def main(  # noqa: PLR0913 - options of a script
