@@ -117,7 +117,7 @@ def multiply_and_rank():
 def compare(benchmark, clock):
     """Measures work beside its floor, and holds the median ratio of their times against a target."""
 
-    def run(work, floor, target, rounds=5):
+    def run(work, floor, target, rounds=5, warm=2):
         floors, works = [], []
 
         def time_floor():
@@ -130,14 +130,14 @@ def compare(benchmark, clock):
             work()
             works.append(clock() - start)
 
-        benchmark.pedantic(timed, setup=time_floor, rounds=rounds, warmup_rounds=2)
-        pairs = list(zip(works, floors, strict=True))[2:]
+        benchmark.pedantic(timed, setup=time_floor, rounds=rounds, warmup_rounds=warm)
+        pairs = list(zip(works, floors, strict=True))[warm:]
         ratio = statistics.median(a / b for a, b in pairs)
         measured = {
             "work_ms": round(1000 * statistics.median(a for a, _ in pairs), 3),
             "floor_ms": round(1000 * statistics.median(b for _, b in pairs), 3),
-            "ratio": round(ratio, 2),
-            "target": target,
+            "ratio": round(ratio, 3),
+            "target": round(target, 3),
         }
         benchmark.extra_info.update(measured)
         print(f"\n{benchmark.name}: {measured}")

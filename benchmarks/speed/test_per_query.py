@@ -39,3 +39,29 @@ def test_64_concurrent_calls_against_one(world, compare):
         await asyncio.gather(*(selector.aselect(query) for query in w.queries[:count]))
 
     compare(lambda: asyncio.run(ask(64)), lambda: asyncio.run(ask(1)), target=3.0, rounds=15)
+
+
+def test_select_batch_against_maximal_marginal_relevance_of_langchain(world, compare):
+    """Prompts of 1,000 queries from 10,000 examples; LangChain's selector is asked for four of them, one by one."""
+    core = pytest.importorskip("langchain_core", reason="pip install langchain-core")
+    from langchain_core.example_selectors import MaxMarginalRelevanceExampleSelector
+
+    class Embeddings(core.embeddings.Embeddings):
+        def embed_documents(self, texts):
+            return w.embed(texts).tolist()
+
+        def embed_query(self, text):
+            return self.embed_documents([text])[0]
+
+    w, few = world(10_000, 1_000), 4
+    selector = w.shortlisted(64)
+    store = core.vectorstores.InMemoryVectorStore(Embeddings())
+    store.add_texts([example.input for example in w.pool])
+    theirs = MaxMarginalRelevanceExampleSelector(vectorstore=store, k=8, fetch_k=20)
+    compare(
+        lambda: selector.select_batch(w.queries, vectors=w.q),
+        lambda: [theirs.select_examples({"input": query}) for query in w.queries[:few]],
+        target=len(w.queries) / few / 500,
+        rounds=3,
+        warm=1,
+    )

@@ -4,11 +4,9 @@ import torch
 from torch import Tensor
 
 from kdprompt.objective.objective import Objective
-from kdprompt.objective.set_state import SetSums, gather_rows
+from kdprompt.objective.set_state import NOTHING, SetSums, gather_rows
 
 __all__ = ["GrowingSets", "sum_swaps"]
-
-_NOTHING = torch.empty(0)  # sums that no term asks for
 
 
 class GrowingSets:
@@ -84,17 +82,17 @@ def sum_swaps(objective: Objective, chosen: Tensor, places: slice) -> SetSums:
         return (stays.to(values.dtype) @ members)[:, :, None, :] + values[:, None]
 
     w = objective.weights
-    attention, conflict = _NOTHING, _NOTHING
+    attention, conflict = NOTHING, NOTHING
     if w.interference:
         members = objective.split(gather_rows(objective.attended, index))
         attention, conflict = map(with_each, members, objective.split(objective.attended))
     diagonal = objective.diagonal[..., None]
     return SetSums(
         squared=_square_swaps(objective, index, stays.to(objective.sum_dtype), divisor),
-        diagonal=with_each(gather_rows(diagonal, index), diagonal)[..., 0] if w.complexity else _NOTHING,
+        diagonal=with_each(gather_rows(diagonal, index), diagonal)[..., 0] if w.complexity else NOTHING,
         conflict=conflict,
         attention=attention,
-        shown=with_each(gather_rows(objective.outputs, index), objective.outputs) if w.reader else _NOTHING,
+        shown=with_each(gather_rows(objective.outputs, index), objective.outputs) if w.reader else NOTHING,
         divisor=divisor[..., None],
     )
 

@@ -68,15 +68,14 @@ class Objective:
         """J for Gram matrices, a share ρ of the output kernel in [0, 1], weights of the terms, and a reader or none."""
         mass = blocks.target.weights
         queries = blocks.target.queries
-        joint_tt = blocks.inputs_tt * mix_output_kernel(blocks.values_tt, output_share)
         joint_st = blocks.inputs_st * mix_output_kernel(blocks.values_st, output_share)
         attention = blocks.inputs_st[..., :queries].clamp_min(0)
         attended = torch.cat([attention, attention * blocks.conflict], -1)
-        exact = choose_sum_dtype(joint_tt)
+        exact = choose_sum_dtype(joint_st)
         return cls(
             gram=mix_output_kernel(blocks.values_ss, output_share).mul_(blocks.inputs_ss),
             target_mean=(joint_st @ mass[..., None]).squeeze(-1).to(exact),
-            target_norm=(mass * (joint_tt @ mass[..., None]).squeeze(-1)).sum(-1, dtype=exact),
+            target_norm=blocks.target_norm(output_share, exact),
             diagonal=blocks.inputs_ss.diagonal(dim1=-2, dim2=-1),
             attended=attended.to(exact) if queries == 1 else attended,
             empty_conflict=blocks.empty_conflict,
@@ -115,16 +114,16 @@ class Objective:
             vars(part)["_all_attend"] = True
         return part
 
-    def rounding(self, terms: Terms) -> Tensor:
-        """How far J may be off by rounding: smaller differences are ties; shape of the terms.
+    def rounding(self, total: Tensor, bias: Tensor) -> Tensor:
+        """How far J may be off by rounding, where it is ``total`` and its MMD ``bias``: smaller differences are ties.
 
         MMD² is a difference of sums of the size of ‖μ_Q‖² + κ⊗max, so its rounding does not shrink with it; the square
         root turns an error e of MMD² into e/(2·MMD), and near zero into √e.
         """
         unit = 32 * torch.finfo(self.gram.dtype).eps
         size = self.target_norm + self.gram.diagonal(dim1=-2, dim2=-1).amax(-1)
-        error = unit * size.view((-1,) + (1,) * (terms.bias.ndim - 1))
-        return self.weights.bias * error / (terms.bias + error.sqrt()) + unit * terms.total.abs().clamp_min(1)
+        error = unit * size.view((-1,) + (1,) * (bias.ndim - 1))
+        return self.weights.bias * error / (bias + error.sqrt()) + unit * total.abs().clamp_min(1)
 
     def find_limit(self, total: Tensor, bias: Tensor, divisor: Tensor | float) -> Tensor:
         """Up to where J of sets that differ in one member cannot be told from the least of them ``[b, 1]``.
@@ -221,8 +220,6 @@ class Objective:
         losses = self.reader(shown, shown if sums.last is None else sums.last)
         return (losses * self.query_weights.view(-1, *(1,) * (losses.ndim - 2), losses.shape[-1])).sum(-1)
 
-    # -- sets under uniform weights ---------------------------------------------------------------------------------
-
     def state(self, chosen: Tensor) -> SetSums:
         """The sums over the sets ``chosen: [b, K]`` (−1 pads), ``[b, …]``."""
         there, index = chosen >= 0, chosen.clamp_min(0)
@@ -246,41 +243,6 @@ class Objective:
         """Attention and conflict of ``attended: [b, …, 2q]``, each ``[b, …, q]``."""
         q = self.query_weights.shape[-1]
         return attended[..., :q], attended[..., q:]
-
-    # -- sets under given weights -----------------------------------------------------------------------------------
-
-    def weighted_terms(self, chosen: Tensor, weights: Tensor, last: Tensor) -> Terms:
-        """The terms of the sets under given weights of their members.
-
-        Args:
-            chosen: ``[b, K]``, −1 pads.
-            weights: ``[b, P, K]`` for P weightings of each set; zero at pads; summing to 1 (or all 0: empty).
-            last: Which of the K members stands last ``[b, P]``, −1 in an empty prompt.
-
-        Returns:
-            Terms ``[b, P]``.
-        """
-        index = chosen.clamp_min(0)
-        size = index.shape[-1]
-        gram = gather_rows(self.gram, index).gather(2, index[:, None, :].expand(-1, size, -1))
-        exact = weights.to(self.sum_dtype)
-        pairs = (exact @ gram.to(self.sum_dtype) * exact).sum(-1)
-        outputs = gather_rows(self.outputs, index)
-        with_none = torch.cat([outputs.new_zeros(len(outputs), 1, outputs.shape[-1]), outputs], 1)
-        last_outputs = gather_rows(with_none, last + 1)
-        target = (exact * self.target_mean.gather(-1, index)[:, None, :]).sum(-1)
-        attended = gather_rows(self.attended, index)
-        attention, conflict = self.split(weights.to(attended.dtype) @ attended)
-        sums = SetSums(
-            squared=self.squared_mmd(pairs, target, 1.0),
-            diagonal=(weights.square() * self.diagonal.gather(-1, index)[:, None, :]).sum(-1),
-            conflict=conflict,
-            attention=attention,
-            shown=weights @ outputs,
-            divisor=1.0,
-            last=last_outputs,
-        )
-        return self.terms(sums)
 
 
 def add_quotient(base: Tensor, numerator: Tensor, divisor: Tensor | float, factor: float = 1.0) -> Tensor:

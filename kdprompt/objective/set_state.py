@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["SetSums", "Terms", "gather_rows"]
+__all__ = ["NOTHING", "SetSums", "Terms", "gather_rows"]
+
+NOTHING = torch.empty(0)  # sums that no term asks for
 
 
 def gather_rows(matrix: Tensor, index: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ class Target:
         prior: v̄, the values without a query ``[b, queries, c]``; None: all outputs alike.
         own: ℓ₀ of R9, what the reader knows of the queries, in nats ``[b, queries, c]``; None, or NaN for a query:
             nothing is known of it.
+        squared_norm: ‖μ_Q‖² under J's kernel ``[b]``, where it is at hand.
     """
 
     x: Tensor
@@ -56,6 +57,7 @@ class Target:
     neighbourhood: float = 0.0
     prior: Tensor | None = None
     own: Tensor | None = None
+    squared_norm: Tensor | None = None
 
     @property
     def weights(self) -> Tensor:
@@ -66,7 +68,7 @@ class Target:
 
     def with_neighbourhood(self, share: float) -> "Target":
         """The same target with another η."""
-        return replace(self, neighbourhood=share)
+        return replace(self, neighbourhood=share, squared_norm=None)
 
 
 @dataclass(frozen=True)

@@ -48,15 +48,40 @@ class MeanProblem:
     place: Tensor
 
     def evaluate_mean(self, x: Tensor, v: Tensor, weights: Tensor) -> Tensor:
-        """μ_Q at every row ``[n]``, float64, of target points ``[m, d]`` with values ``[m, c]`` and weights ``[m]``."""
+        """μ_Q at every row ``[n]``, float64, of target points ``[m, d]`` with values ``[m, c]`` and weights ``[m]``.
+
+        Where the points are the rows themselves, κ of a pair is computed once for both.
+        """
         mean = torch.zeros(len(self.x), dtype=torch.float64, device=self.x.device)
+        own, norms = self.find_points(x), x.square().sum(-1)
+        if own is not None:
+            x, v, weights, norms = self.x, v[own], weights[own], self._norms
+
+        def add(rows: slice, points: slice, kappa: Tensor) -> None:
+            if self.output_share:
+                kappa = mix_output_kernel(self.v[rows] @ v[points].T, self.output_share).mul_(kappa)
+            mean[rows] += (kappa @ weights[points]).double()
+
         for start in range(0, len(self.x), TILE):
             rows = slice(start, start + TILE)
-            for begin in range(0, len(x), TILE):
+            for begin in range(0 if own is None else start, len(x), TILE):
                 points = slice(begin, begin + TILE)
-                values = mix_output_kernel(self.v[rows] @ v[points].T, self.output_share)
-                mean[rows] += (self.kernel(self.x[rows], x[points]).mul_(values) @ weights[points]).double()
+                pairs = PointPairs(self.x[rows], x[points])
+                pairs = pairs.with_known(x_norms=self._norms[rows], y_norms=norms[points])
+                kappa = self.kernel.of_pairs(pairs)
+                add(rows, points, kappa)
+                if own is not None and begin > start:
+                    add(points, rows, kappa.T)
         return mean
+
+    def find_points(self, x: Tensor) -> Tensor | None:
+        """Which of the points ``[m, d]`` is each row ``[n]``, where the points are the rows in any order; else None."""
+        if x.shape != self.x.shape:
+            return None
+        theirs, ours = _sort_points(x), _sort_points(self.x)
+        if not torch.equal(x[theirs], self.x[ours]):
+            return None
+        return torch.empty_like(ours).scatter(0, ours, theirs)
 
     def compare(self, row: int) -> tuple[Tensor, Tensor]:
         """Every row with one of them.
@@ -87,6 +112,12 @@ class MeanProblem:
             return float("inf"), -1
         tied = (values == least).nonzero().squeeze(-1)
         return float(least), int(tied[self.place[tied].argmin()])
+
+
+def _sort_points(x: Tensor) -> Tensor:
+    """Points ``[n, d]`` in the order of their first coordinate, those that share it by their last, ``[n]``."""
+    order = x[:, -1].argsort(stable=True)
+    return order[x[order, 0].argsort(stable=True)]
 
 
 @dataclass
@@ -160,13 +191,18 @@ def _swap_best(members: _Members) -> bool:
     conflicts = torch.zeros_like(problem.place)
     for repeats in members.repeats:
         conflicts += repeats
-    best = (float("inf"), -1, -1)
-    for slot, (column, repeats) in enumerate(zip(members.columns, members.repeats, strict=True)):
-        squared = joins - (2 / size**2) * column + leaves[slot]
-        free = problem.allowed & (conflicts == repeats)
-        least, row = problem.first_minimum(squared.masked_fill(~free, torch.inf))
-        best = min(best, (least, slot, row))
-    _, leaves_at, joins_row = best
+    barred = joins.masked_fill(~problem.allowed | (conflicts > 0), torch.inf)
+    once = (problem.allowed & (conflicts == 1)).nonzero().squeeze(-1)  # free where the one that they repeat leaves
+
+    def swap(slot: int) -> Tensor:
+        """MMD² with each row in a slot, but for what the member that leaves changes."""
+        column, repeats = members.columns[slot], members.repeats[slot]
+        freed = joins[once].sub_(column[once], alpha=2 / size**2).masked_fill_(~repeats[once], torch.inf)
+        return torch.sub(barred, column, alpha=2 / size**2).index_copy_(0, once, freed)
+
+    least = torch.stack([swap(slot).amin() for slot in range(size)]) + leaves
+    leaves_at = int(least.argmin())
+    _, joins_row = problem.first_minimum(swap(leaves_at))
     if joins_row < 0:
         return False
     before, leaver = members.squared_mmd(), members.rows[leaves_at]

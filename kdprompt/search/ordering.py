@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdprompt.objective.candidate_outputs import CandidateOutputs
 from kdprompt.objective.objective import Objective
+from kdprompt.objective.weighted_sets import evaluate_place_swaps, evaluate_weighted, weighted_terms
 from kdprompt.pool.records import suggest
 from kdprompt.search.position_profiles import PositionProfile, Recency, Uniform
 from kdprompt.search.search import first_minimum
@@ -184,10 +185,10 @@ class EvidenceLast(Order):
         orders = torch.where(place < sizes[..., None], orders, place)
         weights = self.weights(start, objective.gram)[:, None, :].expand_as(orders)
         by_member = torch.zeros_like(weights).scatter(-1, orders, weights)
-        terms = objective.weighted_terms(start, by_member, torch.where(sizes > 0, ends, -1))
+        terms = weighted_terms(objective, start, by_member, torch.where(sizes > 0, ends, -1))
         allowed = torch.arange(k - fixed, device=start.device) < sizes - fixed
         total = terms.total.masked_fill(~allowed & (place[: k - fixed] > 0), torch.inf)
-        best = first_minimum(total, objective.rounding(terms))[1]
+        best = first_minimum(total, objective.rounding(terms.total, terms.bias))[1]
         return start.gather(-1, orders[torch.arange(len(best), device=best.device), best])
 
 
@@ -256,25 +257,22 @@ def _enumerate(objective: Objective, start: Tensor, profile: PositionProfile, fi
     for first in range(0, start.shape[0], CHUNK):
         rows = torch.arange(first, min(first + CHUNK, start.shape[0]), device=start.device)
         part = objective.subset(rows)
-        terms = part.weighted_terms(start[rows], weights[None], orders[None, :, -1].expand(len(rows), -1))
-        best.append(first_minimum(terms.total, part.rounding(terms))[1])
+        each = weights.expand(len(rows), -1, -1)
+        total, bias = evaluate_weighted(part, start[rows], each, orders[None, :, -1].expand(len(rows), -1))
+        best.append(first_minimum(total, part.rounding(total, bias))[1])
     return start.gather(-1, orders[torch.cat(best)])
 
 
 def _descend(objective: Objective, start: Tensor, profile: PositionProfile, fixed: int) -> Tensor:
-    k = start.shape[1]
-    pairs = list(combinations(range(fixed, k), 2))
-    swaps = torch.arange(k, device=start.device).repeat(len(pairs) + 1, 1)
-    for row, (i, j) in enumerate(pairs, start=1):  # row 0 changes nothing
-        swaps[row, i], swaps[row, j] = j, i
-    current = start.clone()
-    weights = _position_weights(swaps, profile, objective.gram)
-    active = torch.arange(start.shape[0], device=start.device)
+    k, device = start.shape[1], start.device
+    pairs = torch.tensor([(0, 0), *combinations(range(fixed, k), 2)], device=device)  # the first changes nothing
+    weights = torch.tensor(profile.weights(k), dtype=objective.sum_dtype, device=device)
+    current, active = start.clone(), torch.arange(start.shape[0], device=device)
     while active.numel():
         part = objective.subset(active)
-        expanded = weights.expand(active.numel(), -1, -1)
-        terms = part.weighted_terms(current[active], expanded, swaps[None, :, -1].expand(active.numel(), -1))
-        _, best = first_minimum(terms.total, part.rounding(terms))
-        current[active] = current[active].gather(-1, swaps[best])
+        total, bias = evaluate_place_swaps(part, current[active], weights, pairs)
+        _, best = first_minimum(total, part.rounding(total, bias))
+        swapped = pairs[best]
+        current[active] = current[active].scatter(-1, swapped, current[active].gather(-1, swapped.flip(-1)))
         active = active[best > 0]
     return current

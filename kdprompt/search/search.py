@@ -65,7 +65,7 @@ class GreedyPath:
     @property
     def rounding(self) -> Tensor:
         """How far each of them may be off."""
-        return torch.stack([self.objective.rounding(terms) for terms in self._terms], -1)
+        return torch.stack([self.objective.rounding(terms.total, terms.bias) for terms in self._terms], -1)
 
     @property
     def satisfied(self) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective, Terms
 from kdprompt.objective.target import Target
+from kdprompt.objective.weighted_sets import weighted_terms
 from kdprompt.pool.neighbours import take_rows
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors
@@ -161,7 +162,7 @@ def _compute(context: SelectionContext, prompts: Prompts) -> _Ledger:
     sets = _list_sets(arranged)
     weightings = _weigh(sets, order, blocks.inputs_ss)
     weights, last = weightings[:, 1], _find_last(sets)
-    terms = objective.weighted_terms(arranged, weightings, last)
+    terms = weighted_terms(objective, arranged, weightings, last)
     by_query = objective.query_weights[:, None, :]
     attended = interference(weights, objective.attention, torch.ones_like(objective.attention)) * by_query
     evidence: list[tuple[OutputEvidence, ...]] = [()] * len(rows)
@@ -178,7 +179,7 @@ def _compute(context: SelectionContext, prompts: Prompts) -> _Ledger:
         conflict=interference(weights, objective.attention, blocks.conflict) * by_query,
         other_task=_find_other_tasks(pool, target, index, prompts.tasks.to(EXACT_DEVICE)),
         gap=generalisation_gap(terms.complexity[:, 1], weights, delta=context.settings.delta),
-        kernel_max=float(blocks.inputs_tt.diagonal(dim1=-2, dim2=-1).amax()),
+        kernel_max=float(parameters.kernel.diagonal(target.x).amax()),
         evidence=evidence,
     )
 

@@ -1,5 +1,6 @@
 """J against an independent brute force: explicit double sums in float64 from raw points (R2, R3, R6, R8, R9)."""
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 
@@ -13,8 +14,8 @@ from kdprompt.objective.objective import Objective
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.reader_loss import ReaderLoss
 from kdprompt.objective.reader_profile import ReaderProfile
-from kdprompt.objective.set_state import Terms
 from kdprompt.objective.target import Target
+from kdprompt.objective.weighted_sets import evaluate_place_swaps, evaluate_weighted, weighted_terms
 from kdprompt.theory.kernels import Gaussian, Linear, Polynomial
 
 PENALTIES = ObjectiveWeights(bias=0.9, complexity=0.2, interference=0.7, reader=0.3)
@@ -204,12 +205,42 @@ def test_weighted_terms_equal_the_brute_force(name, queries, seed, device, dtype
     weights /= np.maximum(weights.sum(-1, keepdims=True), 1e-300)
     held = torch.as_tensor(weights, device=device, dtype=dtype)
     last = np.array([rng.choice(np.flatnonzero(row >= 0), size=6) if (row >= 0).any() else [-1] * 6 for row in chosen])
-    found = stack(problem.objective.weighted_terms(as_index(chosen, problem), held, as_index(last, problem)))
+    found = stack(weighted_terms(problem.objective, as_index(chosen, problem), held, as_index(last, problem)))
     for b, row in enumerate(chosen):
         for p in range(6):
             inside = [w for w, i in zip(weights[b, p], row, strict=True) if i >= 0]
             at_end = row[last[b, p]] if members(row) else None
             assert_close(found[b, p], problem.terms(b, members(row), inside, at_end), dtype)
+
+
+WEIGHTINGS = [(1.3, 0.2, 0.4, 0.7), (1.0, 0.0, 0.0, 0.0), (0.0, 0.3, 0.0, 0.9), (2.0, 0.0, 0.6, 0.0)]
+
+
+@every_target
+@pytest.mark.parametrize("shares", WEIGHTINGS)
+def test_exchanged_places_are_brute_force_of_the_weighted_set(shares, queries, device, dtype):
+    """J by plain Python of each order, for weights of terms of which some are 0."""
+    problem = case(14, device, dtype, "polynomial", queries)
+    names = ("bias", "complexity", "interference", "reader")
+    objective = replace(problem.objective, weights=ObjectiveWeights(**dict(zip(names, shares, strict=True))))
+    rng = np.random.default_rng(15)
+    arranged = np.stack([rng.permutation(7)[:4] for _ in range(3)])
+    omega = rng.dirichlet(np.ones(4))
+    pairs = [(0, 0), *itertools.combinations(range(4), 2)]
+    held = torch.as_tensor(omega, device=device, dtype=objective.sum_dtype)
+    index = as_index(arranged, problem)
+    found = evaluate_place_swaps(objective, index, held, torch.tensor(pairs, device=device))
+    orders = [[j if p == i else i if p == j else p for p in range(4)] for i, j in pairs]
+    by_member = torch.stack([held[torch.tensor(order).argsort()] for order in orders]).expand(3, -1, -1)
+    last = torch.tensor([order[-1] for order in orders], device=device).expand(3, -1)
+    same = evaluate_weighted(objective, index, by_member.to(dtype), last)
+    for b in range(3):
+        for p, order in enumerate(orders):
+            row = [int(arranged[b, i]) for i in order]
+            terms = problem.terms(b, row, list(omega), row[-1])
+            expected = [np.dot(shares, terms[:4]), terms[0]]
+            assert_close([found[0][b, p].cpu(), found[1][b, p].cpu()], expected, dtype)
+            assert_close([same[0][b, p].cpu(), same[1][b, p].cpu()], expected, dtype)
 
 
 @every_kernel
@@ -220,7 +251,7 @@ def test_uniformly_weighted_terms_are_the_terms_of_the_set(name, queries, device
     inside = (chosen >= 0).to(dtype)
     weights = inside / inside.sum(-1, keepdim=True).clamp_min(1)
     nobody = torch.full_like(chosen[:, :1], -1)
-    weighted = stack(problem.objective.weighted_terms(chosen, weights[:, None, :], nobody))[:, 0]
+    weighted = stack(weighted_terms(problem.objective, chosen, weights[:, None, :], nobody))[:, 0]
     plain = stack(problem.objective.terms(problem.objective.state(chosen)))
     assert_close(weighted[:, :3], plain[:, :3], dtype)  # L alone depends on what stands last
 
@@ -246,7 +277,7 @@ def test_pads_change_nothing_wherever_they_stand(device, dtype):
     weights = torch.where(padded >= 0, 0.5, 0.0).to(dtype)[:, None, :]
     last = as_index([[2], [3], [1]], problem)
     expected = [problem.terms(b, row, [0.5, 0.5], row[1]) for b, row in enumerate([[0, 1], [3, 2], [6, 4]])]
-    assert_close(stack(problem.objective.weighted_terms(padded, weights, last))[:, 0], expected, dtype)
+    assert_close(stack(weighted_terms(problem.objective, padded, weights, last))[:, 0], expected, dtype)
 
 
 @every_target
@@ -258,6 +289,41 @@ def test_rows_are_the_kept_problems_alone(queries, keep, device, dtype):
     part = problem.objective.subset(index)
     whole = stack(problem.objective.terms(problem.objective.state(chosen)))
     assert_close(stack(part.terms(part.state(chosen[index]))), whole[index.cpu().numpy()], dtype)
+
+
+@every_kernel
+@every_target
+@pytest.mark.parametrize("b", [1, 3])
+def test_j_alone_is_that_of_the_terms_for_parts_of_the_problems_too(name, queries, b, device, dtype):
+    """The linear kernel leaves some sets without attention, in some problems or in all."""
+    problem = case(16, device, dtype, name, queries, b=b)
+    chosen = as_index(sets(16, problem, 3).clip(0), problem)
+    for objective, held in [
+        (problem.objective, chosen),
+        (problem.objective.subset(torch.tensor([0], device=device)), chosen[:1]),
+        (problem.objective.subset(torch.arange(b, device=device).flip(0)), chosen.flip(0)),
+    ]:
+        for sums in (objective.state(held), GrowingSets(objective, held[:, :1]).sums):
+            total, bias = objective.evaluate(sums)
+            terms = objective.terms(sums)
+            assert_close(total.cpu(), terms.total.cpu().double().numpy(), dtype)
+            assert_close(bias.cpu(), terms.bias.cpu().double().numpy(), dtype)
+
+
+@every_target
+def test_the_norm_of_a_target_of_many_points_is_its_double_sum(queries, monkeypatch, device, dtype):
+    """By tiles, of which none is whole."""
+    monkeypatch.setattr("kdprompt.objective.gram.TILE", 4)
+    tiled = case(17, device, dtype, "polynomial", max(queries, 6))
+    monkeypatch.setattr("kdprompt.objective.gram.TILE", 1024)
+    whole = case(17, device, dtype, "polynomial", max(queries, 6))
+    for b in range(3):
+        points = list(zip(tiled.mass[b], tiled.tx[b], tiled.tv[b], strict=True))
+        norm = sum(
+            w * u * tiled.textbook(a, c) * (0.6 + 0.4 * float(r @ s)) for w, a, r in points for u, c, s in points
+        )
+        for objective in (tiled.objective, whole.objective):
+            assert float(objective.target_norm[b]) == pytest.approx(norm, rel=1e-5 if dtype is torch.float32 else 1e-12)
 
 
 def test_j_is_the_weighted_sum_of_its_terms(device, dtype):
@@ -279,9 +345,9 @@ def test_rounding_covers_the_error_of_j_also_where_the_mmd_vanishes(seed, device
     objective = Objective.build(compute_gram_blocks(Gaussian(0.6), held, values, target, 1.0), 0.5, ObjectiveWeights())
     chosen = torch.arange(6, device=device).expand(4, 6)
     whole, part = (objective.terms(objective.state(chosen[:, :k])) for k in (6, 3))
-    assert (whole.total <= objective.rounding(whole)).all()
-    assert (objective.rounding(whole) < 1e-2).all()
-    assert (part.total > 10 * objective.rounding(part)).all()
+    assert (whole.total <= objective.rounding(whole.total, whole.bias)).all()
+    assert (objective.rounding(whole.total, whole.bias) < 1e-2).all()
+    assert (part.total > 10 * objective.rounding(part.total, part.bias)).all()
 
 
 @pytest.mark.parametrize("divisor", [1.0, 3.0, [[2.0], [1.0], [5.0]]], ids=["one", "three", "each its own"])
@@ -315,10 +381,12 @@ def test_what_cannot_be_told_from_the_best_set_is_within_the_rounding_of_gram_en
 def test_the_rounding_of_a_problem_is_its_own(name, device, dtype):
     problem = case(11, device, dtype, name)
     chosen = as_index(sets(11, problem, 3), problem)
-    whole = problem.objective.rounding(problem.objective.terms(problem.objective.state(chosen)))
+    terms = problem.objective.terms(problem.objective.state(chosen))
+    whole = problem.objective.rounding(terms.total, terms.bias)
     for b in range(3):
         part = problem.objective.subset(torch.tensor([b], device=device))
-        alone = part.rounding(part.terms(part.state(chosen[b : b + 1])))
+        own = part.terms(part.state(chosen[b : b + 1]))
+        alone = part.rounding(own.total, own.bias)
         assert alone.shape == (1,) and float(alone) == pytest.approx(float(whole[b]), rel=1e-3)
 
 
@@ -329,11 +397,8 @@ def test_rounding_is_its_formula(name, device, dtype):
     rng = np.random.default_rng(13)
     bias, total = rng.random((3, 4)) * np.array([0.0, 1e-6, 1.0, 30.0]), rng.random((3, 4)) * 30
     held = [torch.as_tensor(values, device=device, dtype=dtype) for values in (bias, total)]
-    terms = Terms(held[0], held[0], held[0], held[0], held[1])
-    found, alone = (
-        problem.objective.rounding(terms),
-        problem.objective.rounding(replace(terms, bias=held[0][:, 0], total=held[1][:, 0])),
-    )
+    found = problem.objective.rounding(held[1], held[0])
+    alone = problem.objective.rounding(held[1][:, 0], held[0][:, 0])
     for b in range(3):
         points = list(zip(problem.mass[b], problem.tx[b], problem.tv[b], strict=True))
         norm = sum(

@@ -77,6 +77,13 @@ def test_what_is_right_where_a_label_is_shown_follows_from_bayes(noise, batch, d
         np.testing.assert_allclose(found[at].cpu(), values[at] if noise == 0 else expected, **tolerance(dtype))
 
 
+def test_the_only_possible_label_is_believed_entirely_whatever_is_shown(device, dtype):
+    """Noise has nowhere else to fall, so that seeing it says nothing, and seeing it is sure."""
+    values, estimate = tensors(device, dtype, np.eye(LABELS)[[2, 2]], np.eye(LABELS)[[2, 2]] * [[1.0], [0.4]])
+    found = RidgePart(1.0, 1.0, 1.0, 0.3).believe(values, estimate)
+    np.testing.assert_allclose(found.cpu(), np.eye(LABELS)[[2, 2]], **tolerance(dtype))
+
+
 def test_where_nothing_is_possible_nothing_is_believed(device, dtype):
     values, estimate = tensors(device, dtype, np.eye(LABELS)[[0, 1]], np.zeros((2, LABELS)))
     assert RidgePart(1.0, 1.0, 1.0, 0.3).believe(values, estimate).tolist() == [[0.0] * LABELS] * 2

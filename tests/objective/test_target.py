@@ -1,11 +1,14 @@
 """The query distribution against a naive kernel regression with shrinkage, in float64 Python loops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from kdprompt.objective.regression import KernelRegression
 from kdprompt.objective.target import (
+    assume_sample_target,
     estimate_neighbourhood_target,
     estimate_query_target,
     estimate_sample_target,
@@ -13,6 +16,7 @@ from kdprompt.objective.target import (
     score_labels,
 )
 from kdprompt.pool.distinct_rows import DistinctRows
+from kdprompt.pool.gathered_rows import GatheredRows
 from kdprompt.pool.neighbours import Neighbours, find_nearest
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors
@@ -166,6 +170,32 @@ def test_sample_estimates_every_query_by_naive_kernel_regression(seed, device, d
         assert_close(target.v[0, b], estimate, dtype)
         assert_close(target.support[0, b], support, dtype)
     assert_close(target.weights[0], [0.25] * 4, dtype)
+
+
+@every_seed
+def test_a_sample_that_only_its_inputs_stand_for_weighs_all_alike_and_knows_nothing(seed, device, dtype):
+    world = World(seed, device, dtype)
+    target = assume_sample_target(world.tensors, world.near.queries)
+    assert (target.queries, target.task.tolist()) == (4, [[-1] * 4])
+    assert_close(target.x[0], world.q, dtype)
+    assert_close(target.v[0], world.priors[world.wanted], dtype)
+    assert_close(target.weights[0], [0.25] * 4, dtype)
+    assert_close(target.support[0], [0.0] * 4, dtype)
+
+
+@every_seed
+def test_rows_at_hand_serve_the_neighbours_that_they_are_alone(seed, device, dtype):
+    """Those of other neighbours are not taken for them."""
+    world = World(seed, device, dtype)
+    similarity = world.tensor(np.einsum("bd,bld->bl", world.q, world.x[world.index]))
+    near = replace(world.near, similarity=similarity)
+    other = replace(near, index=near.index.flip(0), similarity=similarity.flip(0))
+    plain = estimate_query_target(world.tensors, near, REGRESSION)
+    for neighbours in (near, other):
+        rows = GatheredRows.take(world.tensors, neighbours.index, neighbours)
+        found = estimate_query_target(world.tensors, near, REGRESSION, rows)
+        assert_close(found.v, plain.v.cpu().double().numpy(), dtype)
+        assert_close(found.support, plain.support.cpu().double().numpy(), dtype)
 
 
 def test_sample_of_more_queries_than_a_chunk_equals_the_neighbourhoods_one_by_one(device, dtype):

@@ -140,3 +140,25 @@ def test_outputs_of_queries_are_estimated_when_somebody_looks_at_them(order, mon
     monkeypatch.setattr(static, "_weighs_means_alone", lambda _: False)
     other = selector.select_static(queries)
     assert found == other and found.support > 0 and found.estimate
+
+
+@pytest.mark.parametrize("share", [0.0, SHARE])
+@pytest.mark.parametrize(("kernel", "textbook"), KERNELS.values(), ids=KERNELS)
+def test_points_that_are_the_rows_in_any_order_are_known_again(kernel, textbook, share, device, monkeypatch):
+    monkeypatch.setattr(mean_search, "TILE", 7)
+    rng = np.random.default_rng(5)
+    x, v = rng.normal(size=(30, 4)), rng.dirichlet(np.ones(3), size=30)
+    x[:20, 0] = 0.5  # the first coordinate does not tell them apart
+    x[8] = x[3]
+    other, mixed = rng.dirichlet(np.ones(3), size=30), rng.permutation(30)
+    weights = rng.dirichlet(np.ones(30))
+    held = {"x": x, "v": v, "text": np.arange(30), "allowed": np.ones(30, dtype=bool), "place": np.arange(30)}
+    tensors = {name: torch.as_tensor(value, device=device) for name, value in held.items()}
+    problem = MeanProblem(kernel=kernel, output_share=share, near_duplicate=2.0, **tensors)
+    points = [torch.as_tensor(value[mixed], device=device) for value in (x, other, weights)]
+    found = problem.find_points(points[0])
+    np.testing.assert_array_equal(points[0][found].cpu(), x)
+    expected = (textbook(x, x) * ((1 - share) + share * v @ other.T)) @ weights
+    np.testing.assert_allclose(problem.evaluate_mean(*points).cpu(), expected, atol=1e-12)
+    for strange in (points[0] + 1, points[0][:29]):
+        assert problem.find_points(strange) is None

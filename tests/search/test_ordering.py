@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.target import Target
+from kdprompt.objective.weighted_sets import weighted_terms
 from kdprompt.search.ordering import ORDERS as ORDERS_BY_NAME
 from kdprompt.search.ordering import (
     ByObjective,
@@ -227,6 +228,22 @@ def test_outputs_are_spread_and_the_likeliest_ends_the_prompt(outputs, expected,
         assert same == sorted(same), "equal outputs: nearest last"
 
 
+@pytest.mark.parametrize("likely", [(0.25, 0.25, 0.25, 0.25), (0.4, 0.4, 0.1, 0.1), (0.1, 0.2, 0.2, 0.5)])
+@pytest.mark.parametrize("k", [5, 9])
+def test_of_equally_likely_outputs_the_commoner_and_then_the_nearer_comes_last(likely, k, device, dtype):
+    b, rng = 60, np.random.default_rng(k)
+    outputs = rng.integers(4, size=(b, k))
+    x = torch.linspace(0.5, 1.0, k, device=device, dtype=dtype)[None, :, None].expand(b, -1, -1)  # nearest last
+    v = torch.eye(4, device=device, dtype=dtype)[torch.as_tensor(outputs, device=device)]
+    estimate = torch.tensor(likely, device=device, dtype=dtype).expand(b, 1, 4)
+    own = torch.ones(b, 1, device=device, dtype=dtype)
+    target = Target(torch.ones_like(x[:, :1]), estimate, own, own, own, own.long(), 1)
+    problem = build_ordering_problem(Gaussian(), (x, v), target, 0.5, ObjectiveWeights())
+    arranged = LikeliestLast().arrange(problem, torch.arange(k, device=device).expand(b, -1)).tolist()
+    for row, found in zip(outputs, arranged, strict=True):
+        assert found == spread(list(range(k)), row.__getitem__, likely.__getitem__)
+
+
 def test_free_texts_stand_by_their_agreement_with_the_estimate(device, dtype):
     world = World(2, device, dtype)
     angles = torch.linspace(0.0, 3.0, 12, device=device, dtype=dtype)
@@ -255,7 +272,7 @@ def test_evidence_last_ends_with_the_demonstration_of_least_j(seed, profile, fix
     omega = torch.tensor(profile.weights(5), device=device, dtype=dtype).expand(12, 1, 5)
     last = torch.full((12, 1), 4, device=device)
     totals = [
-        world.problem.objective.weighted_terms(index(rows, device), omega, last).total[:, 0].tolist()
+        weighted_terms(world.problem.objective, index(rows, device), omega, last).total[:, 0].tolist()
         for rows in zip(*tried, strict=True)
     ]
     best = [min(range(len(row)), key=lambda i: row[i]) for row in zip(*totals, strict=True)]
@@ -389,6 +406,7 @@ def test_a_custom_profile_gives_its_end_to_short_prompts_and_repeats_its_front_f
         (PrimacyRecency, -0.1),
         (PrimacyRecency, math.nan),
         (lambda value: PrimacyRecency(0.5, value), 0.0),
+        (lambda value: PrimacyRecency(0.5, value), -0.5),
         (lambda value: PrimacyRecency(0.5, value), 2.0),
         (MeasuredProfile, ()),
         (MeasuredProfile, (-0.1, 1.0)),
