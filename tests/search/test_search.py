@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from kdprompt.objective.changed_sets import sum_swaps
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.target import Target
+from kdprompt.search import search
 from kdprompt.search.constraints import Constraints
 from kdprompt.search.exchange import draw_sets, replace_member
-from kdprompt.search.search import cut_path, greedy_search, refine_by_swaps
+from kdprompt.search.search import cut_path, first_minimum, greedy_search, refine_by_swaps
 from kdprompt.theory.kernels import Gaussian
 from support import at_most, kappa
 
@@ -177,6 +179,46 @@ def assert_refined(problems, before, after, feasible, dtype):
 def anew(b, chosen, i):
     """Feasible without limits: not in the set yet."""
     return i not in chosen
+
+
+@pytest.mark.parametrize("cells", [1, 150, 10**6])
+def test_no_pass_over_places_holds_more_than_it_may_and_how_many_there_are_changes_nothing(
+    cells, monkeypatch, device, dtype
+):
+    objective = batch(17, 12, device, dtype)[1]
+    constraints = rules(3, 12, device)
+    start = torch.arange(5, device=device).expand(3, -1)
+    expected = refine_by_swaps(objective, constraints, start)
+    asked = []
+
+    def sum_places(part, chosen, places):
+        asked.append((len(chosen) * 12 * 2, places))
+        return sum_swaps(part, chosen, places)
+
+    monkeypatch.setattr(search, "PASS", cells)
+    monkeypatch.setattr(search, "sum_swaps", sum_places)
+    assert refine_by_swaps(objective, constraints, start).tolist() == expected.tolist()
+    assert expected.tolist() != start.tolist()
+    for each, places in asked:
+        size = places.stop - places.start
+        assert size == 1 or size * each <= cells  # as many as fit, and one at least
+        assert (size + 1) * each > cells
+    assert {place for _, places in asked for place in range(places.start, min(places.stop, 5))} == set(range(5))
+
+
+def test_a_member_that_is_the_first_candidate_is_swapped_too(device, dtype):
+    problems, objective = batch(18, 8, device, dtype)
+    found = refine_by_swaps(objective, rules(3, 8, device), torch.zeros(3, 1, dtype=torch.long, device=device))
+    for problem, row in zip(problems, found.tolist(), strict=True):
+        values = [float(problem.j([i])) for i in range(8)]
+        assert values[row[0]] == pytest.approx(min(values), abs=tolerance(dtype))
+
+
+@pytest.mark.parametrize("b", [1, 3])
+def test_the_first_of_equally_small_values_is_found_in_each_row(b, device):
+    values = torch.tensor([[3.0, 1.0, 1.0 + 1e-9, 0.999]] * b, device=device)
+    least, place = first_minimum(values, torch.full_like(values, 1e-2))
+    assert least.tolist() == [1.0] * b and place.tolist() == [1] * b
 
 
 @pytest.mark.parametrize("seed", range(5))
