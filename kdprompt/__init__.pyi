@@ -27,6 +27,7 @@ from .pool.prompt import to_messages as to_messages
 from .pool.records import Demonstration as Demonstration
 from .pool.records import Query as Query
 from .pool.records import Schema as Schema
+from .pool.row_index import IndexReport as IndexReport
 from .pool.sentence_transformer import SentenceTransformerEmbedder as SentenceTransformerEmbedder
 from .readers.label_reader import LabelReader as LabelReader
 from .readers.reader import Answer as Answer

@@ -1,5 +1,6 @@
 """An embedded pool that can be changed: examples are added, replaced and removed, all or none."""
 
+import copy
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -11,6 +12,7 @@ from kdprompt.observation import observe
 from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.pool import Pool
+from kdprompt.pool.row_index import IndexReport, RowIndex
 from kdprompt.selection.embedded_pool import EmbeddedPool, Record
 from kdprompt.settings import Settings
 from kdprompt.short_repr import shorten
@@ -90,6 +92,31 @@ class EditablePool:
         gone = {ids} if isinstance(ids, str) else set(ids)
         self._change_pool(lambda pool: pool.without(gone, self.settings))
 
+    def build_index(self, recall: float = 0.95) -> IndexReport:
+        """Clusters the pool (extra ``faiss``), so that a query is compared with a part of it: for a million examples.
+
+        Which neighbours are found is approximate from here on, how similar they are is not. Queries with a task or
+        permitted outputs, and calibration, go on looking at every example. Examples that are added are compared with
+        every query, those that are removed are not found; a change that makes the pool anew drops the index, as
+        ``index`` says. It is not saved. Until it is built, changes wait and selections go on.
+
+        Args:
+            recall: Least share of the nearest neighbours that is found on average, in (0, 1]; measured on the pool.
+
+        Raises:
+            ImportError: FAISS is not installed.
+            ValueError: ``recall`` is none, or the pool is on an accelerator.
+        """
+        after = self._change_pool(lambda pool: _with_index(pool, recall, self.settings))
+        assert after.tensors.index is not None
+        return after.tensors.index.report
+
+    @property
+    def index(self) -> IndexReport | None:
+        """What the pool's index holds, and its recall; None: there is none, every example is looked at."""
+        index = self._pool.tensors.index
+        return None if index is None else index.report
+
     def _change_pool(self, change: Callable[[EmbeddedPool], EmbeddedPool]) -> EmbeddedPool:
         """Puts what ``change`` makes of the pool in its place and returns it; no other change comes between."""
         with observe(logger, "change") as counts, self._change_lock:
@@ -105,3 +132,10 @@ class EditablePool:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._change_lock = threading.Lock()
+
+
+def _with_index(pool: EmbeddedPool, recall: float, settings: Settings) -> EmbeddedPool:
+    """The pool with an approximate look-up of its rows; what its tensors have computed is kept."""
+    tensors = copy.copy(pool.tensors)
+    vars(tensors)["index"] = RowIndex.build(tensors.x, settings.search.shortlist, recall, settings.seed)
+    return replace(pool, tensors=tensors)

@@ -86,6 +86,7 @@ def change_tensors(
         rank=_rank(before, change, len(rows.ids)),
         alive=gaps,
         memory=memory,
+        index=before.index,
     )
     return _follow_sums(before, tensors, codes.left) if "ridge_sums" in vars(before) else tensors
 

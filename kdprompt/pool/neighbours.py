@@ -7,6 +7,7 @@ from torch import Tensor
 
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
+from kdprompt.pool.row_index import RowIndex
 
 __all__ = [
     "Neighbours",
@@ -73,7 +74,8 @@ def find_neighbours(
 
     Only a task, permitted outputs or an ``exclude`` of many rows need a mask of the whole pool. A query's own text,
     rows where nobody stands and a few that are excluded are dropped from some more rows than are asked for; where those
-    do not suffice, as where many rows tie, the query is looked up again with all rows before the eye.
+    do not suffice, as where many rows tie, the query is looked up again with all rows before the eye. A pool's index
+    finds what needs no mask, and then some of the nearest rows may be missing.
 
     Args:
         pool: ``n`` rows.
@@ -86,15 +88,13 @@ def find_neighbours(
     restricted = many or queries.permitted is not None or bool((queries.task >= 0).any())
     drops_text = not restricted and bool((queries.excluded_text >= 0).any())
     alive = None if restricted else _join_alive(pool.alive, exclude)
+    index = None if restricted or exclude is not None else pool.index
     chunk = max(1, min(CHUNK, CELLS // max(len(pool), 1)))
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(queries), chunk):
         part = queries if len(queries) <= chunk else queries.part(slice(start, start + chunk))
-        similarity = part.q @ pool.x.T
-        if restricted:
-            similarity.masked_fill_(~_find_allowed(pool, part, exclude), -torch.inf)
-        value, row = similarity.topk(min(size + SPARE, len(pool.x)), dim=-1)
-        furthest = value[:, -1]
+        allowed = _find_allowed(pool, part, exclude) if restricted else None
+        value, row, furthest = _rank(pool.x, part.q, allowed, index, size + SPARE)
         if drops_text:
             value = value.masked_fill(pool.text[row] == part.excluded_text[:, None], -torch.inf)
         if alive is not None:
@@ -103,15 +103,34 @@ def find_neighbours(
         edge = _find_edge(value, most, is_sorted=not drops_text and alive is None)
         place, exact = _take_from_ranked(value, turn, edge, furthest, most)
         found.append((row.gather(-1, place), value.gather(-1, place), exact))
-    index, similarity, exact = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
+    rows, similarity, exact = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
     valid = similarity > -torch.inf
-    if size + SPARE < len(pool.x) and not bool(exact.all()):
+    if (index is not None or size + SPARE < len(pool.x)) and not bool(exact.all()):
         for again in (~exact).nonzero().squeeze(-1).split(chunk):
             part = queries.part(again)
             allowed = _find_allowed(pool, part, exclude)
-            index[again], valid[again] = find_nearest(pool.x, part.q, allowed, most, pool.rank)
-            similarity[again] = (take_rows(pool.x, index[again]) @ part.q[..., None]).squeeze(-1)
-    return Neighbours(index, valid, queries, similarity.masked_fill(~valid, 0))
+            rows[again], valid[again] = find_nearest(pool.x, part.q, allowed, most, pool.rank)
+            similarity[again] = (take_rows(pool.x, rows[again]) @ part.q[..., None]).squeeze(-1)
+    return Neighbours(rows, valid, queries, similarity.masked_fill(~valid, 0))
+
+
+def _rank(
+    x: Tensor, q: Tensor, allowed: Tensor | None, index: RowIndex | None, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest inner products of each query with the rows ``[b, size]``, in order, and their rows; −∞ if barred.
+
+    And up to where those that are left out may come ``[b]``; +∞ where clusters hold too few rows.
+    """
+    size = min(size, len(x))
+    if index is not None:
+        value, row = index.search(x, q, size)
+        furthest = value[:, -1]
+        return value, row, furthest.masked_fill(furthest == -torch.inf, torch.inf)
+    similarity = q @ x.T
+    if allowed is not None:
+        similarity.masked_fill_(~allowed, -torch.inf)
+    value, row = similarity.topk(size, dim=-1)
+    return value, row, value[:, -1]
 
 
 def _join_alive(alive: Tensor | None, exclude: Tensor | None) -> Tensor | None:

@@ -20,6 +20,7 @@ from kdprompt.pool.lexicon import Lexicon
 from kdprompt.pool.paused_collection import paused_collection
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Demonstration, normalise_text
+from kdprompt.pool.row_index import RowIndex
 from kdprompt.pool.vectors import normalise_rows
 from kdprompt.theory.regression import RidgeChange, RidgeFit, RidgeSums
 
@@ -73,6 +74,7 @@ class PoolTensors:
         alive: Where somebody stands, boolean ``[n]``; None: everywhere. Labels, tasks and texts of gaps are −1.
         memory: What a change goes on from; None: it begins anew.
         ridge_change: What ridge regressions go on from; None: they are solved anew.
+        index: An approximate look-up of the first rows; None: every row is compared.
     """
 
     x: Tensor
@@ -92,6 +94,7 @@ class PoolTensors:
     alive: Tensor | None = None
     memory: RowMemory | None = field(default=None, repr=False, compare=False)
     ridge_change: RidgeChange | None = field(default=None, repr=False, compare=False)
+    index: RowIndex | None = field(default=None, repr=False, compare=False)
     _ridges: dict[float, RidgeFit] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def ridge(self, penalty: float) -> RidgeFit:
