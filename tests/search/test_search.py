@@ -414,6 +414,19 @@ def test_adaptive_prefix_is_the_shortest_within_the_tolerance(share, seed, devic
         assert size <= len(members(shortest[b])) and (share < 1 or size == 0)
 
 
+@pytest.mark.parametrize("fixed", [1, 2, 3])
+@pytest.mark.parametrize("complexity", [0.0, 0.05, 5.0])
+def test_what_was_given_is_kept_whatever_the_adaptive_length(complexity, fixed, device, dtype):
+    problems, objective = batch(19, 12, device, dtype, penalties=ObjectiveWeights(1.0, complexity, 0.3))
+    path = greedy_search(objective, rules(3, 12, device), 7, fixed)
+    for problem, whole, kept in zip(problems, path.chosen.tolist(), cut_path(path).tolist(), strict=True):
+        assert whole[:fixed] == list(range(fixed))
+        values = {size: float(problem.j(whole[:size])) for size in range(fixed, 8)}
+        size = len([i for i in kept if i >= 0])
+        assert size >= fixed and kept == whole[:size] + [-1] * (7 - size)
+        assert values[size] <= min(values.values()) + tolerance(dtype)
+
+
 def test_adaptive_prefix_may_be_empty(device, dtype):
     _, objective = batch(0, 10, device, dtype, penalties=ObjectiveWeights(1.0, 50.0, 0.0))
     assert cut_path(greedy_search(objective, rules(3, 10, device), 4)).tolist() == [[-1] * 4] * 3
