@@ -11,6 +11,7 @@ from kdprompt.forked_workers import guard_forks
 from kdprompt.observation import observe
 from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import Embedder
+from kdprompt.pool.fingerprint import Fingerprint, check_fingerprint
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.row_index import IndexReport, RowIndex
 from kdprompt.selection.embedded_pool import EmbeddedPool, Record
@@ -49,12 +50,21 @@ class EditablePool:
 
     @property
     def embedder(self) -> Embedder:
-        """Embeds examples and queries; another one must embed alike."""
+        """Embeds examples and queries.
+
+        Another one may be put in its place that embeds alike, on another device say: it is asked for one text.
+
+        Raises:
+            EmbeddingError: It embeds the first input of the pool otherwise than the pool holds it, or fails.
+        """
         return self._pool.embedder
 
     @embedder.setter
     def embedder(self, embedder: AnyEmbedder) -> None:
-        used = as_embedder(embedder)
+        used, pool = as_embedder(embedder), self._pool
+        if used is not pool.embedder and len(pool.pool):
+            held = Fingerprint.of(pool.pool[0].input, pool.vectors[0])
+            check_fingerprint(held, used, type(pool.embedder).__qualname__)
         self._change_pool(lambda pool: replace(pool, embedder=used))
 
     def add_example(self, example: Record) -> str:

@@ -5,6 +5,7 @@ The names that the fields of the groups had before the groups were made still wo
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
@@ -68,6 +69,13 @@ def _read_count(value: Any) -> Any:
     return approximate_tokens if value == approximate_tokens.__name__ else value
 
 
+def _write_template(template: PromptTemplate) -> dict[str, str]:
+    if type(template) is not PromptTemplate:  # a template of code would be run by whoever loads it
+        raise ValueError("a template of your own, or of jinja2, cannot be stored")
+    return asdict(template)
+
+
+StoredTemplate = Annotated[PromptTemplate, PlainSerializer(_write_template, when_used="json")]
 StoredCountTokens = Annotated[CountTokens, BeforeValidator(_read_count), PlainSerializer(_write_count)]
 
 
@@ -131,7 +139,8 @@ class Settings(ChangedFields):
         delta: Probability of failure δ of the bounds that are reported, in (0, 1).
         seed: Seed of every random draw, in [−2⁶³, 2⁶⁴), as torch takes it.
         calibrate: Whether to calibrate what is None in ``objective``; otherwise it takes its default.
-        template: How a demonstration is written, for its length and for a reader that is asked.
+        template: How a demonstration is written, for its length and for a reader that is asked. One of your own, or of
+            jinja2, is not saved: give the settings again where a selector is loaded.
         count_tokens: Length of a text in tokens; pass the model's own tokenizer where a budget is tight.
     """
 
@@ -149,7 +158,7 @@ class Settings(ChangedFields):
     delta: float = Field(default=0.05, gt=0, lt=1)
     seed: int = Field(default=0, ge=-(2**63), lt=2**64)
     calibrate: bool = True
-    template: PromptTemplate = Field(default_factory=PromptTemplate)
+    template: StoredTemplate = Field(default_factory=PromptTemplate)
     count_tokens: StoredCountTokens = approximate_tokens
 
     @property

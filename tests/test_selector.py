@@ -417,17 +417,37 @@ def test_what_does_not_fit_is_passed_over_for_what_does():
 
 def test_a_querys_embedding_is_checked_and_named():
     chooser = selector()
-    chooser.embedder = CallableEmbedder(lambda texts: [[float("nan")] * WIDTH for _ in texts])
+    chooser.embedder.vector = lambda text: [float("nan")] * WIDTH
     with pytest.raises(EmbeddingError, match=r"the row of text 0 \('a query'\) has NaN"):
         chooser.select("a query")
-    chooser.embedder = CallableEmbedder(lambda texts: [[0.0] * WIDTH for _ in texts])
+    chooser.embedder.vector = lambda text: [0.0] * WIDTH
     with pytest.raises(EmbeddingError, match="zeros only"):
         chooser.select_static(["a query"])
 
 
+def test_another_embedder_is_not_put_in_the_place_of_the_pools():
+    """It was, and a selector saved after that refused the true one and took the other."""
+    chooser = selector()
+    shown = chooser.select("a query").ids
+    for other, said in (
+        (
+            CallableEmbedder(lambda texts: [[float(len(text)), 1.0, *[0.0] * (WIDTH - 2)] for text in texts]),
+            "otherwise",
+        ),
+        (Clustered(width=4), "returns 4 dimensions"),
+        (CallableEmbedder(lambda texts: [[float("nan")] * WIDTH for _ in texts]), "cannot be compared"),
+    ):
+        with pytest.raises(EmbeddingError, match=said):
+            chooser.embedder = other
+        assert type(chooser.embedder) is Clustered and chooser.select("a query").ids == shown
+    alike = Clustered()
+    chooser.embedder = alike
+    assert chooser.embedder is alike and chooser.select("a query").ids == shown
+
+
 def test_another_width_for_queries_is_refused_with_both_numbers():
     chooser = selector()
-    chooser.embedder = Clustered(width=4)
+    chooser.embedder.width = 4
     for call in (chooser.select, chooser.explain, lambda query: chooser.select_static([query])):
         with pytest.raises(EmbeddingError, match="must return 6 dimensions as for the pool, got 4"):
             call("a query")

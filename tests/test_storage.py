@@ -35,6 +35,7 @@ from kdprompt import (
 )
 from kdprompt import selector as selector_room
 from kdprompt.checksums import checksum_json
+from kdprompt.pool.jinja_template import JinjaTemplate
 from kdprompt.search.position_profiles import MeasuredProfile, PrimacyRecency, Recency
 from kdprompt.storage.archive import pack_archive, unpack_archive
 from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial, RationalQuadratic
@@ -320,6 +321,31 @@ def test_what_json_would_change_is_refused_by_name_and_nothing_is_written(value,
     assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["selector"]
 
 
+def test_a_number_of_thousands_of_digits_in_a_field_is_refused_by_name(tmp_path):
+    chooser = selector(records(6, meta=10**5_000), settings=Settings(k=2))
+    with pytest.raises(PoolError, match=r"example 0 \(id .* its 'meta' is a int"):
+        chooser.save(tmp_path / "selector")
+
+
+class Angular(PromptTemplate):
+    """A template of the user's."""
+
+    def render(self, demonstration):
+        return f"<{demonstration.input}={demonstration.output}>"
+
+
+@WAYS
+@pytest.mark.parametrize("template", [JinjaTemplate(instruction=""), Angular()], ids=["jinja", "own"])
+def test_a_template_that_is_code_is_given_again_and_never_lost(way, template, tmp_path):
+    """It came back as another template, which wrote another prompt."""
+    settings = Settings(k=4, template=template)
+    with pytest.raises(PoolError, match=r"could not be stored .* a template .*give them again"):
+        way(selector(settings=settings), Counted(), tmp_path)
+    assert way(selector(settings=settings), Counted(), tmp_path, settings=settings).settings.template == template
+    plain = Settings(k=4, template=PromptTemplate(instruction="Sort.", separator="\n"))
+    assert way(selector(settings=plain), Counted(), tmp_path).settings == plain
+
+
 def encode(value):
     return {"$date": value.isoformat()}
 
@@ -491,8 +517,11 @@ def test_an_embedder_that_fails_costs_no_selector(tmp_path, caplog):
     chooser = selector(embedder=embedder)
     embedder.rows = None
     chooser.save(tmp_path / "selector")
-    assert "fingerprint is not saved" in caplog.text
+    assert "failed on a text" in caplog.text
     assert_same(selector(), DistillationSelector.load(tmp_path / "selector", Counted()))
+    other = CallableEmbedder(lambda texts: torch.ones(len(texts), WIDTH))
+    with pytest.raises(EmbeddingError, match="is another embedder than that of the pool"):  # by what the pool holds
+        DistillationSelector.load(tmp_path / "selector", other)
 
 
 def test_an_embedder_of_another_width_is_noticed(tmp_path):

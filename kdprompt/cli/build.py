@@ -56,6 +56,7 @@ def build(  # noqa: PLR0913 - a command's options are its interface
     ``DistillationSelector.load`` reads the file too. What is not said here (k, budget) can be said to select.
     """
     from kdprompt import SentenceTransformerEmbedder
+    from kdprompt.pool.fingerprint import remember_fingerprint, take_fingerprint
 
     check_file(output)
     check_device(device)
@@ -65,7 +66,10 @@ def build(  # noqa: PLR0913 - a command's options are its interface
     embedder = open_embedder(model, device, None, keep=not no_cache)
     traffic = loaded.queries(*read_queries(queries, schema=loaded.schema))
     selector = _build(loaded, traffic, options, embedder, Clock(log))
-    selector.embedder = SentenceTransformerEmbedder(model, device=device)  # what a file can name
+    named = SentenceTransformerEmbedder(model, device=device)  # what a file can name
+    if fingerprint := take_fingerprint(embedder, selector.pool[0].input):  # from the cache: nothing is loaded for it
+        remember_fingerprint(named, fingerprint)
+    selector.embedder = named
     selector.save(output, default=str)
     log.print(f"wrote {len(loaded):,} examples to {output}; next: kdprompt select --pool {output} --query '…'")
 

@@ -32,6 +32,13 @@ class Fingerprint:
     vector: tuple[float, ...]
 
     @classmethod
+    def of(cls, text: str, vector: torch.Tensor) -> Self:
+        """The fingerprint by an embedding ``[d]`` that is at hand, of any norm but 0."""
+        exact = vector.detach().cpu().double()
+        unit = torch.nn.functional.normalize(exact / exact.abs().max(), dim=-1)
+        return cls(text, tuple(round(value, 8) for value in unit.tolist()))
+
+    @classmethod
     def read(cls, stored: Any) -> Self:
         """A fingerprint from JSON.
 
@@ -71,9 +78,11 @@ def take_fingerprint(embedder: Embedder, text: str) -> Fingerprint | None:
     if isinstance(embedder, SentenceTransformerEmbedder) and not embedder.is_loaded:
         return None
     try:
-        fingerprint = Fingerprint(text, _embed(embedder, text))
+        fingerprint = _embed(embedder, text)
     except Exception as error:  # a service that is down must not cost the selector that is being saved
-        LOG.warning("the embedder's fingerprint is not saved, as it failed on a text: %s", type(error).__name__)
+        LOG.warning(
+            "the embedder failed on a text; its fingerprint is what the pool holds of it: %s", type(error).__name__
+        )
         return None
     remember_fingerprint(embedder, fingerprint)
     return fingerprint
@@ -95,7 +104,7 @@ def check_fingerprint(fingerprint: Fingerprint, embedder: Embedder, name: str) -
     given = type(embedder).__qualname__
     remedy = "give the embedder that embedded the pool, or embed it anew: load(…, reembed=True)"
     try:
-        vector = _embed(embedder, fingerprint.text)
+        vector = _embed(embedder, fingerprint.text).vector
     except Exception as error:
         raise EmbeddingError(
             f"the {given} given cannot be compared with the embedder of the pool ({name}), as it fails on a text "
@@ -130,7 +139,5 @@ def _find(embedder: Embedder) -> Fingerprint | None:
         return None
 
 
-def _embed(embedder: Embedder, text: str) -> tuple[float, ...]:
-    vector = embed_documents(embedder, [text])[0].detach().cpu().double()
-    unit = torch.nn.functional.normalize(vector / vector.abs().max(), dim=-1)
-    return tuple(round(value, 8) for value in unit.tolist())
+def _embed(embedder: Embedder, text: str) -> Fingerprint:
+    return Fingerprint.of(text, embed_documents(embedder, [text])[0])

@@ -10,6 +10,7 @@ from typing import Any
 from kdprompt.errors import TemplateError
 from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.pool.records import Demonstration
+from kdprompt.pool.value_text import is_missing
 
 __all__ = ["JinjaTemplate"]
 
@@ -31,7 +32,7 @@ class JinjaTemplate(PromptTemplate):
     r"""A prompt as a jinja2 template: ``examples``, each with its own keys, ``input`` for the query, ``instruction``.
 
     Every example has ``input``, ``output``, ``id`` and ``task`` beside the keys of its record. Values are put in as
-    they are: braces in them mean nothing. The template runs in jinja2's sandbox.
+    they are: braces in them mean nothing; missing ones (None, NaN) are empty. The template runs in jinja2's sandbox.
 
     Attributes:
         source: The template. The attributes of ``PromptTemplate`` but ``instruction`` are not used.
@@ -110,7 +111,8 @@ class JinjaTemplate(PromptTemplate):
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         try:
-            return ImmutableSandboxedEnvironment(undefined=StrictUndefined).from_string(self.source)
+            environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, finalize=_show)
+            return environment.from_string(self.source)
         except TemplateSyntaxError as error:
             raise TemplateError(f"{self.name}, line {error.lineno} is no jinja2: {error.message}") from error
         except (RecursionError, SyntaxError, MemoryError) as error:  # of Python, into which jinja2 turns it
@@ -121,4 +123,15 @@ class JinjaTemplate(PromptTemplate):
 
 def _variables(demonstration: Demonstration) -> Mapping[str, Any]:
     own = {"input": demonstration.input, "output": demonstration.output or ""}
-    return {**demonstration.fields, **own, "id": demonstration.id, "task": demonstration.task or ""}
+    return _Fields({**demonstration.fields, **own, "id": demonstration.id, "task": demonstration.task or ""})
+
+
+class _Fields(dict[str, Any]):
+    """The values of an example, whose keys come before what a dictionary can do: ``e.items`` may be one of them."""
+
+    def __getattribute__(self, name: str) -> Any:
+        return self[name] if dict.__contains__(self, name) else dict.__getattribute__(self, name)
+
+
+def _show(value: object) -> object:
+    return "" if is_missing(value) else value

@@ -10,6 +10,7 @@ from typing import Any
 
 from kdprompt.pool.content_ids import make_content_ids
 from kdprompt.pool.records import IMMUTABLE, TEXT, TEXT_OR_NONE, Demonstration, Schema, copy_fields
+from kdprompt.pool.value_text import can_be_written
 
 __all__ = ["MakeFresh", "read_plain_records"]
 
@@ -39,7 +40,7 @@ def read_plain_records(
     if not (are_texts and all(TEXT_OR_NONE.issuperset(map(type, column)) for column in (tasks, given))):
         return None
     named = [text for text in (*tasks, *given) if text]
-    if not (all(map(str.strip, inputs)) and _can_be_written(inputs, outputs, named)):
+    if not (all(map(str.strip, inputs)) and all(map(can_be_written, (inputs, outputs, named)))):
         return None
     if IMMUTABLE.issuperset(map(type, chain.from_iterable(map(dict.values, records)))):
         fields = list(map(dict.copy, records))
@@ -47,16 +48,6 @@ def read_plain_records(
         fields = list(map(copy_fields, records))
     ids = _list_ids(given, make_content_ids(inputs, outputs, tasks), taken, make_fresh)
     return Demonstration.of_columns(ids, inputs, outputs, tasks, fields)
-
-
-def _can_be_written(*columns: Any) -> bool:
-    """Whether all texts can be written as UTF-8."""
-    try:
-        for column in columns:
-            "".join(column).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _list_ids(

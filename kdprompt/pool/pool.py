@@ -19,15 +19,8 @@ from kdprompt.pool.files import read_records
 from kdprompt.pool.nesting import check_nesting
 from kdprompt.pool.paused_collection import paused_collection
 from kdprompt.pool.plain_records import read_plain_records
-from kdprompt.pool.records import (
-    Demonstration,
-    Query,
-    Schema,
-    check_text,
-    copy_fields,
-    is_missing,
-    render_value,
-)
+from kdprompt.pool.records import Demonstration, Query, Schema, check_demonstrations, copy_fields, render_field
+from kdprompt.pool.value_text import check_text, is_missing
 
 __all__ = ["Pool"]
 
@@ -44,6 +37,7 @@ class Pool:
     def __init__(self, demonstrations: Iterable[Demonstration], schema: Schema | None = None) -> None:
         self.schema = schema or Schema()
         self.demonstrations = tuple(demonstrations)
+        check_demonstrations(self.demonstrations, lambda i: f"example {i}")
         self._numbers = list(range(len(self.demonstrations)))  # ascending; they stay where places move up
         self._number_of: dict[str, int] = {}
         self._enter(self.demonstrations, self._numbers)
@@ -171,7 +165,9 @@ class Pool:
         self, record: Mapping[str, Any] | Demonstration, where: str, taken: tuple[Container[str], Container[str]]
     ) -> Demonstration:
         if type(record) is not dict and isinstance(record, Demonstration):
-            return record
+            check_nesting(record.fields, where, PoolError)
+            check_demonstrations([record], lambda i: where)
+            return record.model_copy(update={"fields": copy_fields(record.fields)})
         record = self._to_mapping(record, where, PoolError)
         if type(record) is not dict and not isinstance(record, Mapping):
             raise PoolError(f"{where} must be a mapping, got {type(record).__name__}: {record!r:.80}")
@@ -179,9 +175,9 @@ class Pool:
         if not text.strip():
             raise PoolError(f"{where} has an empty input ({list(self.schema.inputs)}); give it text or leave it out")
         output = self.schema.output_text(record, where)
-        tag = self._task_of(record)
+        tag = self._task_of(record, where)
         given_id = record.get(self.schema.id) if self.schema.id else None
-        rendered_id = "" if is_missing(given_id) else render_value(given_id)
+        rendered_id = "" if is_missing(given_id) else render_field(record, self.schema.id or "", where)
         check_text("\n".join((text, output or "", tag or "", rendered_id)), where, PoolError)
         ident = _fresh(make_content_id(text, output, tag), taken) if is_missing(given_id) else rendered_id
         return Demonstration.of_texts(ident, text, output, tag, copy_fields(record))
@@ -200,7 +196,7 @@ class Pool:
         if isinstance(query, str):
             query = Query(text=query)
         elif isinstance(query := self._to_mapping(query, where, QueryError), Mapping):
-            query = Query(text=self.schema.input_text(query, where), task=self._task_of(query))
+            query = Query(text=self.schema.input_text(query, where), task=self._task_of(query, where))
         elif not isinstance(query, Query):
             raise QueryError(f"{where} must be text, a mapping or a Query, got {type(query).__name__}: {query!r:.80}")
         if not query.text.strip():
@@ -217,9 +213,9 @@ class Pool:
             check_nesting(mapping, where, error)
         return mapping
 
-    def _task_of(self, record: Mapping[str, Any]) -> str | None:
-        task = record.get(self.schema.task) if self.schema.task else None
-        return None if is_missing(task) else render_value(task)
+    def _task_of(self, record: Mapping[str, Any], where: str) -> str | None:
+        key = self.schema.task
+        return None if key is None or is_missing(record.get(key)) else render_field(record, key, where)
 
     def queries(
         self, queries: "Iterable[str | Mapping[str, Any] | Query]", names: Sequence[str] | None = None

@@ -14,6 +14,7 @@ __all__ = ["PromptTemplate", "approximate_tokens", "to_messages"]
 CountTokens = Callable[[str], int]
 _PLACE = re.compile(r"\{(input|output)\}")
 _NAME = re.compile(r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})")
+_ANSWERS = ("output", "label", "answer", "response", "completion", "target", "result")  # as others name the output
 _PIECE = re.compile(
     r"(?=[A-Za-z+/=_-]*\d)[A-Za-z0-9+/=_-]{16,}"  # hexadecimal, base64, ids
     r"|(?<=\d)[A-Za-z]|[A-Z]?[a-z]+|[A-Z]+|[\r\n]+|[ \t\f\v]{2,}| (?=\d|\Z)|[^ \t\f\v]"
@@ -40,7 +41,8 @@ class PromptTemplate:
         instruction: In front of everything, where not empty.
 
     Raises:
-        TemplateError: Demonstration or query show no ``{input}`` but another name in braces, ``{question}`` say.
+        TemplateError: Demonstration or query show no ``{input}`` but another name in braces, ``{question}`` say; or a
+            demonstration no ``{output}`` but ``{label}`` or ``{answer}``.
 
     Example:
         >>> from kdprompt.pool.pool import Demonstration
@@ -60,12 +62,18 @@ class PromptTemplate:
     def __post_init__(self) -> None:
         for part in ("demonstration", "query"):
             text = getattr(self, part)
-            other = _NAME.search(text)
-            if "{input}" not in text and other and other[1] != "output":
-                raise TemplateError(
-                    f"the template of a {part} would print {other[0]} as it stands and never show the input: write "
-                    f"{{input}} there (and {{output}}), got {text!r:.80}"
-                )
+            names = [name for name in _NAME.findall(text) if name not in ("input", "output")]
+            if "{input}" not in text and names:
+                self._refuse(part, names[0], "input")
+            answers = [name for name in names if name.casefold() in _ANSWERS]
+            if part == "demonstration" and "{output}" not in text and answers:
+                self._refuse(part, answers[0], "output")
+
+    def _refuse(self, part: str, name: str, missing: str) -> None:
+        raise TemplateError(
+            f"the template of a {part} would print {{{name}}} as it stands and never show the {missing}: write "
+            f"{{input}} there (and {{output}}), got {getattr(self, part)!r:.80}"
+        )
 
     def render(self, demonstration: Demonstration) -> str:
         """One demonstration as text."""

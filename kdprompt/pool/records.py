@@ -5,96 +5,34 @@ texts and stable ids. Every error names the example and the key.
 """
 
 import copy
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from kdprompt.errors import MissingKeyError
+from kdprompt.errors import MissingKeyError, PoolError
+from kdprompt.pool.value_text import can_be_written, check_text, is_missing, render_value
 from kdprompt.short_repr import Record
 
-__all__ = ["Demonstration", "Query", "Schema", "copy_fields", "normalise_text", "render_value", "suggest"]
+__all__ = [
+    "Demonstration",
+    "Query",
+    "Schema",
+    "check_demonstrations",
+    "copy_fields",
+    "normalise_text",
+    "render_field",
+    "render_value",
+    "suggest",
+]
 
 ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]{6,}>")  # as Python writes objects that say nothing of themselves
 TEXT, TEXT_OR_NONE = frozenset({str}), frozenset({str, type(None)})
 IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 FROZEN = ConfigDict(frozen=True, extra="forbid")
-
-
-def render_value(value: object) -> str:
-    """A value as text: strings as they are, everything else as JSON where it can be, else ``str``.
-
-    Equal values have equal texts: arrays are written whole, their scalars as Python's, sets in order.
-
-    Example:
-        >>> render_value("plain"), render_value(["a", 1]), render_value({"x": True})
-        ('plain', '["a", 1]', '{"x": true}')
-    """
-    if isinstance(value, str):
-        return value
-    value = _plain(value)
-    if isinstance(value, set | frozenset):
-        return "{" + ", ".join(sorted(map(repr, value))) + "}" if value else "set()"
-    try:
-        return json.dumps(value, ensure_ascii=False, default=_plain_or_refuse)
-    except (TypeError, ValueError):
-        return str(value)
-
-
-def _plain(value: object) -> object:
-    """Arrays and scalars of numpy, torch and pandas as Python's own; anything else as it is."""
-    to_list = getattr(value, "tolist", None)
-    return to_list() if callable(to_list) and not isinstance(value, type) else value
-
-
-def _plain_or_refuse(value: object) -> object:
-    if isinstance(value, set | frozenset):
-        return sorted(value, key=repr)
-    plain = _plain(value)
-    if plain is value:
-        raise TypeError
-    return plain
-
-
-def is_missing(value: object) -> bool:
-    """Whether a value says that there is none: None, a NaN of any library, pandas' NA and NaT.
-
-    Example:
-        >>> is_missing(None), is_missing(float("nan")), is_missing(""), is_missing(0)
-        (True, True, False, False)
-    """
-    if isinstance(value, str):
-        return False
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return True
-    if hasattr(value, "__len__"):
-        return False
-    try:
-        return bool(value != value)  # NaN alone differs from itself
-    except Exception:  # a type of the user's own, whose comparison may do anything
-        return False
-
-
-def check_text(text: str, where: str, error: type[Exception]) -> None:
-    """Refuses text that cannot be written as UTF-8.
-
-    Raises:
-        Exception: ``error``: half of a surrogate pair is in it, as in logs that were cut within an emoji.
-    """
-    if text.isascii():
-        return
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as fault:
-        shown = ascii(text[max(0, fault.start - 20) : fault.end + 20])
-        raise error(
-            f"{where} holds half of a character (a lone surrogate, {text[fault.start]!a}) at position "
-            f"{fault.start}: {shown}. Such text cannot be written as UTF-8; replace it, as by "
-            "text.encode('utf-8', 'replace').decode()."
-        ) from fault
 
 
 def copy_fields(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +55,9 @@ def _copy_value(value: Any) -> Any:
 
 
 def normalise_text(text: str) -> str:
-    """Text without case and spacing: what counts as *the same text* when duplicates are looked for."""
+    """Text without case and spacing, accents composed: what counts as *the same text* where duplicates are sought."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
     return " ".join(text.casefold().split())
 
 
@@ -178,6 +118,21 @@ class Demonstration(Record):
             put(one, "__pydantic_private__", None)
             made.append(one)
         return made
+
+
+def check_demonstrations(demonstrations: Sequence[Demonstration], name: Callable[[int], str]) -> None:
+    """Refuses demonstrations that nothing can work with; ``name`` names the i-th in errors.
+
+    Raises:
+        PoolError: An input is empty, or a text cannot be written as UTF-8.
+    """
+    texts = [text for shown in demonstrations for text in (shown.id, shown.input, shown.output, shown.task) if text]
+    if all(shown.input.strip() for shown in demonstrations) and can_be_written(texts):
+        return
+    for i, shown in enumerate(demonstrations):
+        if not shown.input.strip():
+            raise PoolError(f"{name(i)} (id {shown.id!r}) has an empty input; give it text or leave it out")
+        check_text("\n".join((shown.id, shown.input, shown.output or "", shown.task or "")), name(i), PoolError)
 
 
 _ALL_FIELDS = set(Demonstration.model_fields)  # one for all that are made of texts: 700 bytes each, and never changed
@@ -279,13 +234,23 @@ def _join(record: Mapping[str, Any], keys: Sequence[str], where: str, role: str)
                 + f"Add the key, or name the right one in the schema ({role} keys are {list(keys)})."
             )
     if len(keys) == 1:
-        return _render(record, keys[0], where)
-    return "\n".join(f"{key}: {_render(record, key, where)}" for key in keys if not is_missing(record[key]))
+        return render_field(record, keys[0], where)
+    return "\n".join(f"{key}: {render_field(record, key, where)}" for key in keys if not is_missing(record[key]))
 
 
-def _render(record: Mapping[str, Any], key: str, where: str) -> str:
+def render_field(record: Mapping[str, Any], key: str, where: str) -> str:
+    """What stands under a key of a record, as text; ``where`` names the record in errors.
+
+    Raises:
+        MissingKeyError: It has no text of its own.
+    """
     value = record[key]
-    text = render_value(value)
+    try:
+        text = render_value(value)
+    except ValueError as error:
+        raise MissingKeyError(
+            f"{where} has no text under {key!r}: a {type(value).__name__} there cannot be written ({error}); give text"
+        ) from error
     if text is not value and ADDRESS.search(text):  # another text in every process, so another id
         raise MissingKeyError(
             f"{where} has no text under {key!r}: {text[:80]} is a {type(value).__name__} that has no text of its own. "

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from kdprompt.errors import EmbeddingError
 from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import Embedder
@@ -12,19 +14,20 @@ from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 __all__ = ["describe_embedder", "make_embedder", "restore_embedder"]
 
 
-def describe_embedder(embedder: Embedder, text: str) -> dict[str, Any]:
+def describe_embedder(embedder: Embedder, text: str, vector: Tensor) -> dict[str, Any]:
     """The class of an embedder, the name of the model of kdprompt's default, and what it makes of a text.
 
     Args:
         embedder: The embedder.
         text: One that it can embed: the first input of the pool.
+        vector: What the pool holds of it ``[d]``, which serves where the embedder fails or was not loaded yet.
     """
     description: dict[str, Any] = {"class": f"{type(embedder).__module__}.{type(embedder).__qualname__}"}
     if type(embedder) is SentenceTransformerEmbedder and embedder.by_name:  # a subclass may embed otherwise
         model = None if embedder.name is None else str(embedder.name)
         description |= {"model": model, "prompts": embedder.prompt_names}
-    fingerprint = take_fingerprint(embedder, text)
-    return description if fingerprint is None else {**description, "fingerprint": fingerprint.to_json()}
+    fingerprint = take_fingerprint(embedder, text) or Fingerprint.of(text, vector)
+    return {**description, "fingerprint": fingerprint.to_json()}
 
 
 def restore_embedder(description: Mapping[str, Any], given: AnyEmbedder | None) -> Embedder:

@@ -16,7 +16,6 @@ from kdprompt.calibration.calibration import Calibration
 from kdprompt.errors import EmbeddingError, KDPromptError, PoolError
 from kdprompt.pool.fingerprint import Fingerprint
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.records import Demonstration, check_text
 from kdprompt.pool.vectors import check_finite_rows
 from kdprompt.selection.traffic import Traffic
 from kdprompt.settings import Settings
@@ -99,9 +98,6 @@ def check_stored(
         PoolError: They do not; the message names the example, the query or the parameter.
     """
     names = _ExampleNames(pool)
-    if not _are_ascii(pool):
-        for i, shown in enumerate(pool):
-            _check_texts(shown, names[i])
     check_rows(vectors, names, "vectors")
     if traffic is not None:
         pool.queries(traffic.queries)
@@ -149,19 +145,6 @@ class _ExampleNames(Sequence[str]):
 
     def __len__(self) -> int:
         return len(self.pool)
-
-
-def _are_ascii(pool: Pool) -> bool:
-    """Whether all inputs hold something, and all texts are ASCII: then there is nothing to refuse."""
-    inputs = [shown.input for shown in pool]
-    others = {text for shown in pool for text in (shown.output, shown.task) if text}
-    return all(map(str.strip, inputs)) and all(map(str.isascii, inputs)) and all(map(str.isascii, others))
-
-
-def _check_texts(shown: Demonstration, where: str) -> None:
-    if not shown.input.strip():
-        raise PoolError(f"{where} of the stored selector has an empty input. {REMEDY.capitalize()}.")
-    check_text("\n".join((shown.input, shown.output or "", shown.task or "")), where, PoolError)
 
 
 def _list_kernels(settings: Settings | None, calibration: Calibration | None) -> list[Kernel]:

@@ -28,7 +28,7 @@ def demonstration_to_record(demonstration: Demonstration, name: str, default: Re
     """
     kept = {}
     for key, value in demonstration.fields.items():
-        where = f"{name} (id {demonstration.id!r}) cannot be stored: its {key!r} is {value!r:.80}"
+        where = f"{name} (id {demonstration.id!r}) cannot be stored: its {key!r} is {_show(value)}"
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=default)
         except (TypeError, ValueError) as error:
@@ -70,6 +70,13 @@ def demonstrations_from_records(records: Sequence[Any]) -> list[Demonstration] |
     if {*map(type, fields)} != {dict} or not TEXT.issuperset(map(type, chain.from_iterable(fields))):
         return None
     return Demonstration.of_columns(ids, inputs, outputs, tasks, list(map(dict.copy, fields)))
+
+
+def _show(value: Any) -> str:
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # what a type of the user's own raises, and Python where a number has thousands of digits
+        return f"a {type(value).__name__}"
 
 
 def _has_tuples(value: Any) -> bool:

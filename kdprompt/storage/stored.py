@@ -47,8 +47,8 @@ class Stored:
         """
         if self.settings is None:
             raise PoolError(
-                "the settings hold an object or a function that could not be stored (a kernel, an order or a token "
-                "count of your own); give them again: settings=…"
+                "the settings hold an object or a function that could not be stored (a kernel, an order, a template or "
+                "a token count of your own); give them again: settings=…"
             )
         return self.settings
 

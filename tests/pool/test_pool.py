@@ -4,11 +4,16 @@ import copy
 import hashlib
 import itertools
 import json
+import os
 import pickle
 import re
+import subprocess
+import sys
 import threading
+from datetime import date
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,7 +184,7 @@ def test_tasks_are_rendered():
 def test_demonstrations_pass_through_unchanged():
     own = Demonstration(id="mine", input="x", output="y", task="t", fields={"z": 1})
     pool = Pool.from_records([own, RECORDS[0]])
-    assert pool[0] is own
+    assert pool[0] == own
     assert pool.index("mine") == 0 and "mine" in pool and "other" not in pool
 
 
@@ -450,3 +455,91 @@ def test_a_value_without_text_of_its_own_is_refused_with_its_key(key, value):
         Pool.from_records([{"input": "fine", "output": "x at 0x7f0000000000>"}, record])
     with pytest.raises(QueryError, match="the query has no text under 'input'"):
         Pool.from_records([{"input": "a"}]).query({"input": value})
+
+
+@pytest.mark.parametrize("said", ["empty input", "lone surrogate"])
+@pytest.mark.parametrize("make", [Pool, Pool.from_records, lambda given: Pool(()).with_records(given)])
+def test_demonstrations_pass_the_same_gate_as_records(make, said):
+    """What was let in here was refused where the saved pool was loaded, and all of it was lost."""
+    text = "   " if said == "empty input" else "cut \ud83d"
+    with pytest.raises(PoolError, match=f"example 1 .*{said}"):
+        make([Demonstration(id="good", input="x"), Demonstration(id="bad", input=text, output="y")])
+
+
+def test_what_the_caller_does_to_the_fields_of_a_demonstration_does_not_reach_the_pool():
+    tags = ["kept"]
+    pool = Pool.from_records([Demonstration(id="1", input="x", fields={"tags": tags})])
+    tags.append("changed")
+    assert pool[0].fields["tags"] == ["kept"]
+
+
+DIGITS = np.arange(3_000)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda inner: {"day": date(2020, 1, 1), "x": inner},
+        lambda inner: [date(2020, 1, 1), (inner,)],
+        lambda inner: {frozenset({"a", "b"}): inner},
+        lambda inner: pd.DataFrame({"a": inner}),
+        lambda inner: {"day": date(2020, 1, 1), "frame": pd.DataFrame({"a": inner})},
+    ],
+)
+def test_different_values_are_different_wherever_they_stand(wrap):
+    other = DIGITS.copy()
+    other[1_500] = -1
+    pool = Pool.from_records([{"input": "x", "output": wrap(values)} for values in (DIGITS, other, DIGITS.copy())])
+    assert pool.distinct == 2 and "..." not in pool[0].output and "1499" in pool[0].output
+
+
+def test_sets_anywhere_have_one_text_in_every_process():
+    code = (
+        "from datetime import date\n"
+        "from kdprompt import Pool\n"
+        "tags = {'a', 'b', 'c', 'd'}\n"
+        "values = [{'day': date(2020, 1, 1), 'tags': tags}, {frozenset(tags)}, [(frozenset(tags), date(2020, 1, 1))]]\n"
+        "print([Pool.from_records([{'input': value}])[0].id for value in values])"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True
+        ).stdout
+        for seed in "123"
+    }
+    assert len(said) == 1 and len(said.pop()) > 20
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"day": date(2020, 1, 1), "n": [1, "a"], "t": (1,), "e": {}, "none": None},
+        [date(2020, 1, 1), {"x": True}, (), [], {"b": 2.5}],
+        date(2020, 1, 1),
+        {1: {"s": "it's"}, "d": date(2020, 1, 1)},
+    ],
+)
+def test_what_json_has_no_form_for_is_written_as_python_writes_it(value):
+    assert render_value(value) == str(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.datetime64("2020-01-01T00:00", "ns"), "2020-01-01T00:00:00.000000000"),
+        (np.array(["2020-01-01", "2021-01-01"], dtype="datetime64[D]"), '["2020-01-01", "2021-01-01"]'),
+    ],
+)
+def test_times_of_numpy_are_times_and_no_numbers(value, text):
+    assert render_value(value) == text
+
+
+@pytest.mark.parametrize("key", ["input", "output", "task"])
+def test_a_number_that_python_does_not_write_is_named(key):
+    record = {"input": "x", "output": "y", key: 10**5_000}
+    with pytest.raises(MissingKeyError, match=f"example 0 has no text under '{key}': a int there cannot be written"):
+        Pool.from_records([record])
+
+
+def test_an_accent_is_the_same_text_however_it_is_composed():
+    assert normalise_text("Cafe\u0301  cre\u0300me") == normalise_text("caf\u00e9 cr\u00e8me")

@@ -3,6 +3,7 @@
 import json
 from importlib.resources import files
 
+import pandas as pd
 import pytest
 
 from kdprompt import Demonstration, PromptTemplate, TemplateError, to_messages
@@ -204,3 +205,27 @@ def test_a_constant_expression_that_fails_is_an_error_of_the_template(expression
     source = "{% for e in examples %}{{ " + expression + " }}{{ e.input }}{% endfor %}{{ input }}"
     with pytest.raises(TemplateError, match=r"the template (has a constant expression that fails|cannot be filled): "):
         JinjaTemplate(source=source)
+
+
+@pytest.mark.parametrize("demonstration", ["Q: {input}\nA: {label}", "Q: {input}\nA: {Output}"])
+def test_a_template_that_never_shows_an_output_but_another_name_is_refused(demonstration):
+    with pytest.raises(TemplateError, match=r"would print \{(label|Output)\} as it stands and never show the output"):
+        PromptTemplate(demonstration=demonstration)
+    assert PromptTemplate(demonstration="Q: {input}").demonstration == "Q: {input}"  # inputs alone
+
+
+def test_missing_values_are_empty_in_a_template_of_jinja():
+    fields = {"note": None, "score": float("nan"), "when": pd.NaT, "n": 0}
+    shown = Demonstration(id="1", input="q", output=None, fields=fields)
+    source = "{% for e in examples %}{{ e.input }}|{{ e.note }}|{{ e.score }}|{{ e.when }}|{{ e.n }}|{{ e.output }}\n"
+    assert JinjaTemplate(source=source + "{% endfor %}{{ input }}").text([shown], "x") == "q||||0|\nx"
+
+
+def test_keys_come_before_what_a_dictionary_can_do():
+    fields = {"items": "x", "values": "v", "keys": "k", "get": "g"}
+    shown = Demonstration(id="1", input="q", output="a", fields=fields)
+    source = "{% for e in examples %}{{ e.input }} {{ e.items }}{{ e.values }}{{ e.keys }}{{ e.get }}\n{% endfor %}"
+    assert JinjaTemplate(source=source + "{{ input }}").text([shown], "x") == "q xvkg\nx"
+    plain = Demonstration(id="1", input="q", output="a", fields={"a": 1})
+    walk = "{% for e in examples %}{% for key, value in e.items() %}{{ key }}={{ value }};{% endfor %}{% endfor %}"
+    assert JinjaTemplate(source=walk + "{{ input }}").text([plain], "x").startswith("a=1;input=q;")
