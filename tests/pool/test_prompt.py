@@ -227,5 +227,6 @@ def test_keys_come_before_what_a_dictionary_can_do():
     source = "{% for e in examples %}{{ e.input }} {{ e.items }}{{ e.values }}{{ e.keys }}{{ e.get }}\n{% endfor %}"
     assert JinjaTemplate(source=source + "{{ input }}").text([shown], "x") == "q xvkg\nx"
     plain = Demonstration(id="1", input="q", output="a", fields={"a": 1})
-    walk = "{% for e in examples %}{{ e.input }}:{% for key, value in e.items() %}{{ key }}={{ value }};{% endfor %}{% endfor %}"
-    assert JinjaTemplate(source=walk + "{{ input }}").text([plain], "x").startswith("q:a=1;input=q;")
+    pairs = "{% for key, value in e.items() %}{{ key }}={{ value }};{% endfor %}"
+    walk = "{% for e in examples %}{{ e.input }}:" + pairs + "{% endfor %}{{ input }}"
+    assert JinjaTemplate(source=walk).text([plain], "x").startswith("q:a=1;input=q;")
