@@ -202,9 +202,7 @@ def _swap_best(members: _Members) -> bool:
 
     least = torch.stack([swap(slot).amin() for slot in range(size)]) + leaves
     leaves_at = int(least.argmin())
-    _, joins_row = problem.first_minimum(swap(leaves_at))
-    if joins_row < 0:
-        return False
+    _, joins_row = problem.first_minimum(swap(leaves_at))  # a row: a member may take its own place
     before, leaver = members.squared_mmd(), members.rows[leaves_at]
     members.put(leaves_at, joins_row)
     # Both sides by the sums of the set alone: what is gained is no rounding, and the search ends.
