@@ -11,6 +11,7 @@ from kdprompt.forked_workers import guard_forks
 from kdprompt.observation import observe
 from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import Embedder
+from kdprompt.pool.example_forms import list_examples
 from kdprompt.pool.fingerprint import Fingerprint, check_fingerprint
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.row_index import IndexReport, RowIndex
@@ -80,7 +81,7 @@ class EditablePool:
         Raises:
             MissingKeyError, PoolError, EmbeddingError: As ``DistillationSelector.from_examples``.
         """
-        added = list(examples)
+        added = list_examples(examples)
         after = self._change_pool(lambda pool: pool.with_records(added, self.settings))
         return [demonstration.id for demonstration in after.pool.demonstrations[len(after.pool) - len(added) :]]
 

@@ -10,6 +10,7 @@ import weakref
 from collections import Counter
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from pydantic import ValidationError
@@ -423,6 +424,16 @@ def test_a_querys_embedding_is_checked_and_named():
     chooser.embedder.vector = lambda text: [0.0] * WIDTH
     with pytest.raises(EmbeddingError, match="zeros only"):
         chooser.select_static(["a query"])
+
+
+def test_a_frame_is_added_and_unknown_ids_and_tasks_are_named():
+    chooser = selector()
+    assert len(chooser.add_examples(pandas.DataFrame({"input": ["a 500", "b 500"], "output": ["x", "y"]}))) == 2
+    with pytest.raises(PoolError, match="no example with the id"):
+        chooser.remove([1, "nobody"])
+    tagged = selector(records(tasks=("one",)))
+    with pytest.raises(QueryError, match=r"no example has the task 'nope'; the pool has \['one'\]"):
+        tagged.select_static(task="nope")
 
 
 def test_another_embedder_is_not_put_in_the_place_of_the_pools():

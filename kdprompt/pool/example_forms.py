@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from kdprompt.errors import PoolError
+from kdprompt.pool.content_ids import make_content_id
+from kdprompt.pool.value_text import render_value
 
 __all__ = ["list_examples", "to_mapping"]
 
@@ -32,7 +34,8 @@ def to_mapping(example: Any, input_key: str = "input", output_key: str = "output
 
     Dataclasses, named tuples and pydantic models give their fields. A chat in OpenAI's form, ``{"messages": [...]}``,
     without an input of its own, gives its last answer as the output and what stands before it as the input: the user's
-    text where that is one message, else a line ``role: text`` each.
+    text where that is one message, else a line ``role: text`` each. Calls of functions are JSON; an image or another
+    part that is no text is ``[type id]``, the same for the same content.
 
     Args:
         example: The example.
@@ -68,16 +71,25 @@ def _is_chat(messages: object) -> bool:
 
 
 def _split_chat(messages: Sequence[Mapping[str, Any]], input_key: str, output_key: str) -> dict[str, str]:
-    said = [(str(message["role"]), _text(message["content"])) for message in messages]
+    said = [(str(message["role"]), _text(message)) for message in messages]
     answer = said.pop()[1] if said[-1][0] == "assistant" else None
     asked = [(role, text) for role, text in said if role not in ("system", "developer")]
     whole = asked[0][1] if len(asked) == 1 else "\n".join(f"{role}: {text}" for role, text in asked)
     return {input_key: whole} | ({} if answer is None else {output_key: answer})
 
 
-def _text(content: object) -> str:
-    """A message's text; of content in parts, the parts that are text."""
-    if isinstance(content, str) or content is None:
-        return content or ""
-    parts = content if isinstance(content, Sequence) else [content]
-    return "\n".join(str(part["text"]) for part in parts if isinstance(part, Mapping) and "text" in part)
+def _text(message: Mapping[str, Any]) -> str:
+    """What a message says: its text, a mark for each part that is none, and the functions that it calls."""
+    content = message["content"]
+    parts = content if isinstance(content, Sequence) and not isinstance(content, str) else [content]
+    texts = [_part(part) for part in parts if part is not None and part != ""]
+    calls = [call.get("function", call) for call in message.get("tool_calls") or () if isinstance(call, Mapping)]
+    return "\n".join([*texts, *map(render_value, calls)])
+
+
+def _part(part: object) -> str:
+    if isinstance(part, Mapping):
+        if "text" in part:
+            return str(part["text"])
+        return f"[{part.get('type', 'part')} {make_content_id(render_value(part))}]"  # an image, say, told from others
+    return str(part)

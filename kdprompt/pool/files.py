@@ -3,14 +3,13 @@
 import csv
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kdprompt.errors import PoolError
-from kdprompt.pool.jsonl import check_depth, check_object, parse_lines
+from kdprompt.pool.jsonl import check_depth, check_object, load_json, parse_lines
 
 __all__ = ["SUFFIXES", "read_records"]
 
@@ -83,7 +82,7 @@ def _read_json(data: bytes, path: str) -> list[tuple[str, Any]]:
     """A list of objects; a file of JSON lines by the name of ``.json`` is read as what it is."""
     text = _decode(data, path)
     try:
-        whole = json.loads(text)
+        whole = load_json(text)
         check_depth(text, whole)
     except (ValueError, RecursionError) as error:
         if text.lstrip().startswith("{") and "Extra data" in str(error):

@@ -1,13 +1,14 @@
 """Files with one JSON object a line."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from kdprompt.errors import PoolError
 from kdprompt.pool.nesting import MAX_DEPTH, is_too_deep
 
-__all__ = ["check_depth", "check_object", "parse_lines", "read_jsonl"]
+__all__ = ["check_depth", "check_object", "load_json", "parse_lines", "read_jsonl"]
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
@@ -45,7 +46,7 @@ def parse_lines(data: bytes, path: str) -> list[tuple[str, Any]]:
 def _parse_line(line: bytes, where: str) -> Any:
     try:
         text = line.decode("utf-8-sig")
-        value = json.loads(text)
+        value = load_json(text)
         check_depth(text, value)
     except (ValueError, RecursionError) as error:  # RecursionError: nested too deeply
         shown = line.decode("utf-8", "backslashreplace").strip()
@@ -53,6 +54,19 @@ def _parse_line(line: bytes, where: str) -> Any:
             f"{where} is not valid JSON ({error}): {shown:.80}. Every line must hold one JSON object."
         ) from error
     return value
+
+
+def load_json(text: str) -> Any:
+    """What JSON says; ``ValueError`` where it is none, or an object has a key twice, of which one would be lost."""
+    return json.loads(text, object_pairs_hook=_make_object)
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return made
 
 
 def check_depth(text: str, value: object) -> None:

@@ -136,7 +136,7 @@ class Pool:
             PoolError: An id is not in the pool.
         """
         gone = set(ids)
-        unknown = sorted(ident for ident in gone if ident not in self._number_of)
+        unknown = sorted((ident for ident in gone if ident not in self._number_of), key=repr)
         if unknown:
             raise PoolError(f"the pool has no example with the id {unknown[0]!r}; nothing was removed")
         stays = bytearray(b"\1") * len(self)
@@ -171,6 +171,9 @@ class Pool:
         record = self._to_mapping(record, where, PoolError)
         if type(record) is not dict and not isinstance(record, Mapping):
             raise PoolError(f"{where} must be a mapping, got {type(record).__name__}: {record!r:.80}")
+        for key in record:
+            if not isinstance(key, str):
+                raise PoolError(f"{where} has the key {key!r} ({type(key).__name__}); keys must be text: rename it")
         text = self.schema.input_text(record, where)
         if not text.strip():
             raise PoolError(f"{where} has an empty input ({list(self.schema.inputs)}); give it text or leave it out")

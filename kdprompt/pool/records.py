@@ -245,6 +245,8 @@ def render_field(record: Mapping[str, Any], key: str, where: str) -> str:
         MissingKeyError: It has no text of its own.
     """
     value = record[key]
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise MissingKeyError(f"{where} has bytes under {key!r}; decode them: value.decode('utf-8')")
     try:
         text = render_value(value)
     except ValueError as error:

@@ -97,6 +97,8 @@ def sample_queries(
         if request.vectors is not None:
             vectors = check_vectors(request.vectors, [query.text for query in given], "vectors")[kept]
     parsed = pool.parse_queries(queries, request.task, request.outputs)
+    if not parsed and from_pool and request.task is not None:
+        raise QueryError(f"no example has the task {request.task!r}; the pool has {list(pool.tensors.tasks)}")
     if not parsed:
         raise QueryError("queries must hold at least one query; leave them out to take the pool's own inputs")
     encoded = pool.encode(parsed, settings, vectors)
