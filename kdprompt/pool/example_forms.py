@@ -91,5 +91,6 @@ def _part(part: object) -> str:
     if isinstance(part, Mapping):
         if "text" in part:
             return str(part["text"])
-        return f"[{part.get('type', 'part')} {make_content_id(render_value(part))}]"  # an image, say, told from others
+        content = ascii(render_value(part))  # whatever signs it holds
+        return f"[{part.get('type', 'part')} {make_content_id(content)}]"  # an image, say, told from others
     return str(part)

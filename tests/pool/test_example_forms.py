@@ -85,7 +85,7 @@ def test_chats_are_examples():
     assert [(d.input, d.output) for d in pool] == [
         ("2 + 2", "4"),
         ("user: hi\nassistant: hello\nuser: 2 + 2", "4!"),
-        (f"look\n[image_url {make_content_id(image)}]", "x"),
+        (f"look\n[image_url {make_content_id(ascii(image))}]", "x"),
     ]
     assert pool[0].fields["messages"] == one["messages"]
     asked = Pool.from_records([{**one, "id": "q"}], Schema(inputs=("question",), outputs=("answer",)))
