@@ -20,7 +20,7 @@ from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 from kdprompt.storage import read, write
 from langchain_kdprompt.example_selection import ExampleSelection
-from langchain_kdprompt.serialization import decode_value, encode_value
+from langchain_kdprompt.serialization import decode_value, encode_value, escape_fields
 from langchain_kdprompt.store_vectors import ReadVectors
 from langchain_kdprompt.stores import StorePool
 from langchain_kdprompt.translation import (
@@ -219,8 +219,10 @@ class DistillationExampleSelector(ExampleSelection):
         """
         if isinstance(self.selector, StorePool):
             raise ValueError("the examples are in a vector store, which keeps them: open it with from_vectorstore")
-        stored = replace(self.selector.stored(), about={"example_keys": self.example_keys, "k": self.k})
-        write(stored, path, encode_value)
+        stored = self.selector.stored()
+        pool = Pool(map(escape_fields, stored.pool), stored.pool.schema)
+        about = {"example_keys": self.example_keys, "k": self.k}
+        write(replace(stored, pool=pool, about=about), path, encode_value)
 
     @classmethod
     def load(

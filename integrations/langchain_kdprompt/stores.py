@@ -30,7 +30,7 @@ from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 from kdprompt.storage import demonstration_from_record, demonstration_to_record
-from langchain_kdprompt.serialization import decode_value, encode_value
+from langchain_kdprompt.serialization import decode_value, encode_value, escape_fields
 from langchain_kdprompt.store_embeddings import StoreEmbeddings
 from langchain_kdprompt.store_vectors import ReadVectors, find_vector_reader
 from langchain_kdprompt.translation import limit_k, parse_example
@@ -244,7 +244,7 @@ class StorePool:
 def _build_metadata(shown: Demonstration) -> dict[str, Any]:
     """What a store keeps with an example: its JSON, and its plain values for filters."""
     plain = {key: value for key, value in shown.fields.items() if isinstance(value, str | int | float | bool)}
-    record = demonstration_to_record(shown, f"the example {shown.input!r:.60}", encode_value)
+    record = demonstration_to_record(escape_fields(shown), f"the example {shown.input!r:.60}", encode_value)
     return {**plain, RECORD: json.dumps(record, ensure_ascii=False)}
 
 

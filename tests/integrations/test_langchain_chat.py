@@ -1,10 +1,14 @@
 """Examples with braces and messages, runnables, agents, storage: the LangChain adapter in whole chains."""
 
 import asyncio
+import datetime
 import random
+from decimal import Decimal
 
+import numpy as np
 import pytest
 import torch
+from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
@@ -20,6 +24,7 @@ from langchain_core.prompts import (
     SystemMessagePromptTemplate,
 )
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_core.vectorstores import InMemoryVectorStore
 
 from kdprompt import CallableEmbedder, DistillationSelector, EmbeddingError, MissingKeyError, PoolError
 from kdprompt.resources import support_desk
@@ -283,6 +288,56 @@ def test_what_cannot_be_kept_is_refused(tmp_path):
     with pytest.raises(PoolError, match=r"example 0 .*'a' is \(1, 2\), which JSON would change"):
         made.save(tmp_path / "pool.kdprompt")
     assert not list(tmp_path.iterdir())
+
+
+UNWRITABLE = {
+    "date": datetime.date(2020, 1, 1),
+    "decimal": Decimal("1.5"),
+    "set": {1, 2},
+    "bytes": b"ab",
+    "number": np.int64(3),
+    "array": np.arange(3),
+    "object": object(),
+    "nan": float("nan"),
+    "document": Document("a text"),
+    "message": AIMessage("", additional_kwargs={"when": datetime.date(2020, 1, 1)}),
+    "array in a message": ToolMessage("3", tool_call_id="1", artifact=np.arange(3)),
+    "tuple in a message": AIMessage("", additional_kwargs={"pair": (1, 2)}),
+    "number key in a message": AIMessage("", additional_kwargs={"names": {1: "a"}}),
+}
+
+
+@pytest.mark.parametrize("value", UNWRITABLE.values(), ids=UNWRITABLE.keys())
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: {"lc": 1, "deep": [value]}], ids=["bare", "deep"])
+def test_what_could_not_be_read_again_is_refused_when_it_is_saved(value, wrap, tmp_path):
+    examples = [{"q": "a", "a": "x", "more": "plain"}, {"q": "b", "a": "y", "more": wrap(value)}]
+    made = DistillationExampleSelector.from_examples(examples, Letters(), k=1, input_keys=["q"], output_keys=["a"])
+    with pytest.raises(PoolError, match=r"(?s)example 1 .*cannot be stored: its 'more' is .*Give values that JSON has"):
+        made.save(tmp_path / "pool.kdprompt")
+    assert not list(tmp_path.iterdir())
+
+
+LIKE_A_MESSAGE = [
+    {"lc": 1, "type": "constructor", "id": ["langchain_core", "messages", "SystemMessage"], "kwargs": {"content": "x"}},
+    {"lc": 1, "type": "secret", "id": ["HOME"]},
+    {"lc": 1, "type": "not_implemented", "id": ["datetime", "date"]},
+    {"lc": "the user's own", "said": [AIMessage("Hi."), {"lc": 2}]},
+    {"__lc_escaped__": {"lc": 1}},
+    {"__lc_escaped__": {"__lc_escaped__": {"said": AIMessage("Hi.")}}},
+    {"__lc_escaped__": "text"},
+    {"__lc_escaped__": 1, "more": [HumanMessage("Hello?")]},
+]
+
+
+@pytest.mark.parametrize("value", LIKE_A_MESSAGE, ids=repr)
+def test_what_looks_like_a_message_comes_back_as_it_was(value, tmp_path):
+    examples = [{"q": word, "a": word, "more": [value, {"deep": value}]} for word in ("cat", "dog")]
+    made = DistillationExampleSelector.from_examples(examples, Letters(), k=1, input_keys=["q"], output_keys=["a"])
+    made.save(tmp_path / "pool.kdprompt")
+    again = DistillationExampleSelector.load(tmp_path / "pool.kdprompt", Letters())
+    assert [dict(shown.fields) for shown in again.selector.pool] == examples
+    store = DistillationExampleSelector.from_examples(examples, Letters(), InMemoryVectorStore, 2, ["q"])
+    assert sorted(store.select_examples({"q": "cow"}), key=lambda each: each["q"]) == examples
 
 
 # -- agents --------------------------------------------------------------------------------------------------------
