@@ -5,14 +5,17 @@ in a vector store (``stores.py``): then the store gives the shortlist, and J is 
 """
 
 import copy
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Self
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, Self, TypeVar
 
 from langchain_core.example_selectors import BaseExampleSelector
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import run_in_executor
 
+from kdprompt.errors import PoolError
 from kdprompt.explanation import Explanation
+from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Demonstration, Schema
 from kdprompt.selection.result import Selection
 from kdprompt.selector import DistillationSelector
@@ -32,6 +35,8 @@ from langchain_kdprompt.translation import (
 )
 
 __all__ = ["ExampleSelection"]
+
+Changed = TypeVar("Changed")
 
 
 class ExampleSelection(BaseExampleSelector):
@@ -58,6 +63,7 @@ class ExampleSelection(BaseExampleSelector):
             MissingKeyError: An example of the pool lacks one of the example keys.
         """
         self.selector = selector
+        self._change_lock = threading.Lock()
         self.example_keys = list(to_key_tuple(example_keys, "example_keys") or ()) or None
         if isinstance(selector, DistillationSelector):
             for i, demonstration in enumerate(selector.pool):
@@ -71,7 +77,7 @@ class ExampleSelection(BaseExampleSelector):
     def _ask_for(self, k: int | Literal["auto"]) -> Self:
         """Selects k examples as soon as there are so many, until then all."""
         self._asked_k = k
-        if isinstance(self.selector, DistillationSelector):
+        if isinstance(self.selector, DistillationSelector) and k != self.selector.settings.k:
             wanted = self.selector.settings.model_copy(update={"k": k})
             self.selector.settings = limit_k(wanted, self.selector.pool)
         return self
@@ -171,37 +177,75 @@ class ExampleSelection(BaseExampleSelector):
             MissingKeyError, PoolError, EmbeddingError: As ``from_examples``.
         """
         original = self._check(example)
-        if isinstance(self.selector, StorePool):
-            shown = parse_example(original, self.schema)
-            self.selector.add([shown])
-            return shown.id
-        pool = self.selector.pool
-        demonstration = pool.with_records([to_record(original, pool.schema)])[len(pool)]
-        ident = self.selector.add_example(keep_original(demonstration, original))
-        self._ask_for(self.k)
-        return ident
+        with self._change_lock:
+            selector = self.selector
+            if isinstance(selector, StorePool):
+                return selector.add(original)
+            pool = selector.pool
+            after = pool.with_records([to_record(original, pool.schema)])
+            shown = keep_original(after[len(pool)], original)
+            return self._change(selector, lambda: selector.add_example(shown), lambda: after)
 
     def update(self, ident: str, example: Example) -> None:
         """Puts another example in the place of one, under the same id; on an error nothing has changed.
 
         Raises:
-            PoolError: A pool in memory has no such id.
+            PoolError: There is no such id; a store that cannot find examples by id may keep silent.
             MissingKeyError, PoolError, EmbeddingError: As ``from_examples``.
         """
         original = self._check(example)
         shown = parse_example(original, self.schema).model_copy(update={"id": ident})
-        if isinstance(self.selector, StorePool):
-            self.selector.update(shown)
-        else:
-            self.selector.update(ident, shown)
+        with self._change_lock:
+            selector = self.selector
+            if isinstance(selector, StorePool):
+                selector.update(shown)
+                return
+            self._change(
+                selector, lambda: selector.update(ident, shown), lambda: selector.pool.with_changed(ident, shown)
+            )
 
     def remove(self, ids: str | Iterable[str]) -> None:
-        """Removes examples by id; all or none where the pool is in memory.
+        """Removes examples by id, all or none. Where fewer than k are left, all of them are selected.
 
         Raises:
-            PoolError: There is no such id, or fewer than k examples would be left; a store may keep silent.
+            PoolError: There is no such id, or a pool in memory would be empty; a store that cannot find examples by
+                id may keep silent.
         """
-        self.selector.remove([ids] if isinstance(ids, str) else list(ids))
+        gone = [ids] if isinstance(ids, str) else list(ids)
+        with self._change_lock:
+            selector = self.selector
+            if isinstance(selector, StorePool):
+                selector.remove(gone)
+                return
+            self._change(selector, lambda: selector.remove(gone), lambda: selector.pool.without(gone))
+
+    def _change(
+        self, selector: DistillationSelector, change: Callable[[], Changed], build_after: Callable[[], Pool]
+    ) -> Changed:
+        """Changes a pool in memory, and k with it where that is more than there is, or was."""
+        before, self._asked_k = selector.settings, self.k
+        try:
+            changed = change()
+        except PoolError:
+            fitting = limit_k(before, build_after())
+            if fitting.k == before.k:
+                raise
+            selector.settings = fitting
+            try:
+                changed = change()
+            except BaseException:
+                selector.settings = before
+                raise
+        self._ask_for(self._asked_k)
+        return changed
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles keep: all but the lock, which belongs to this one."""
+        return {name: value for name, value in vars(self).items() if name != "_change_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._change_lock = threading.Lock()
 
     async def aadd_example(self, example: Example) -> str:
         """As ``add_example``, in an executor."""

@@ -1,13 +1,11 @@
 """Pools in a LangChain ``VectorStore``: the shortlist is taken there, J is searched here.
 
 The store embeds each example once, when it is added; its vectors are read back by id and kept, never computed again.
-A store's metadata gets the example as one JSON text, since some stores change what they are given, and beside it the
-example's plain values, for the store's own filters.
+What becomes of an example in it, ``store_records.py`` and ``store_places.py`` say.
 
 Rejected: J over what ``similarity_search`` returns with vectors computed anew (an embedding a candidate and query).
 """
 
-import json
 import uuid
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,19 +27,16 @@ from kdprompt.pool.vectors import check_vectors
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
-from kdprompt.storage import demonstration_from_record, demonstration_to_record
-from langchain_kdprompt.serialization import decode_value, encode_value, escape_fields
 from langchain_kdprompt.store_embeddings import StoreEmbeddings
+from langchain_kdprompt.store_places import StorePlaces, id_of, list_places
+from langchain_kdprompt.store_records import build_metadata, read_demonstration
 from langchain_kdprompt.store_vectors import ReadVectors, find_vector_reader
-from langchain_kdprompt.translation import limit_k, parse_example
+from langchain_kdprompt.translation import Example, limit_k, parse_example, parse_repeated
 
 if TYPE_CHECKING:
     from langchain_core.vectorstores import VectorStore
 
 __all__ = ["StorePool"]
-
-RECORD = "kdprompt"  # the metadata key of the example's JSON
-NAMESPACE = uuid.UUID("6e0c1f5e-6d1c-5b5a-9d0b-2f3f0f7c9a11")  # some stores want UUIDs: theirs are made of ours
 
 
 class StorePool:
@@ -71,6 +66,7 @@ class StorePool:
         self.schema = schema
         self.settings = settings
         self.search = dict(search or {})
+        self.places = StorePlaces(store)
         self.calibration: Calibration | None = None
         self.read_vectors = read_vectors or find_vector_reader(store) or self._embed_again
         self._known: dict[tuple[str, str], Tensor] = {}
@@ -100,43 +96,74 @@ class StorePool:
         """
         embedder = embeddings or SentenceTransformerEmbedder()
         store_embeddings = embedder if isinstance(embedder, Embeddings) else StoreEmbeddings(embedder)
-        metadatas, named = [_build_metadata(shown) for shown in pool], _name_collection(store_cls, options)
-        ids = [_store_id(named.get("collection_name", ""), shown.id) for shown in pool]
+        metadatas, named = [build_metadata(shown) for shown in pool], _name_collection(store_cls, options)
+        ids = [list_places(named.get("collection_name", ""), shown.id)[0] for shown in pool]
         store = store_cls.from_texts(
             [shown.input for shown in pool], store_embeddings, metadatas=metadatas, ids=ids, **named
         )
-        return cls(store, embedder, pool.schema, settings, search=search)
+        made = cls(store, embedder, pool.schema, settings, search=search)
+        for shown, place in zip(pool, ids, strict=True):
+            made.places.note(shown.id, place)
+        made.places.clear_second(shown.id for shown in pool)
+        return made
 
     # -- the pool -----------------------------------------------------------------------------------------------
 
-    def add(self, demonstrations: Sequence[Demonstration]) -> None:
-        """Gives examples to the store, which embeds them; all are translated before the first is given.
+    def add(self, original: Example) -> str:
+        """Gives an example to the store, which embeds it; on an error nothing has changed.
+
+        Returns:
+            Its id; one that is made of the content ends in ``-2``, ``-3`` and so on where it is taken.
 
         Raises:
-            PoolError: JSON cannot keep an example as it is; nothing was added.
+            PoolError: JSON cannot keep the example as it is, or the id that it brings is taken.
+            MissingKeyError: It lacks a key.
         """
-        metadatas = [_build_metadata(shown) for shown in demonstrations]
-        texts, ids = [shown.input for shown in demonstrations], [self._id(shown.id) for shown in demonstrations]
-        if texts:
-            self.store.add_texts(texts, metadatas, ids=ids)
+        shown = parse_example(original, self.schema)
+        taken: list[Demonstration] = []
+        while self.places.held(shown.id):
+            taken.append(shown)
+            shown = parse_repeated(original, self.schema, taken)
+        self._put(shown, build_metadata(shown), self.places.both(shown.id)[0])
+        return shown.id
 
     def update(self, shown: Demonstration) -> None:
-        """Puts an example in the place of that with its id; errors as ``add``."""
-        _build_metadata(shown)  # before anything is deleted
-        self.remove([shown.id])
-        self.add([shown])
+        """Puts an example in the place of that with its id; on an error nothing has changed.
+
+        Raises:
+            PoolError: JSON cannot keep the example as it is, or the store has none with its id.
+        """
+        metadata, (place, *stale) = build_metadata(shown), self.places.require(shown.id)
+        if stale:
+            self.store.delete(stale)
+        free = self.places.free(shown.id, place)
+        self._put(shown, metadata, free)
+        try:
+            self.store.delete([place])
+        except BaseException:
+            if place in self.places.held(shown.id):  # else it was deleted all the same
+                self.store.delete([free])
+            raise
+
+    def _put(self, shown: Demonstration, metadata: dict[str, Any], place: str) -> None:
+        self.store.add_texts([shown.input], [metadata], ids=[place])
+        self.places.note(shown.id, place)
 
     def remove(self, ids: Iterable[str]) -> None:
-        """Removes examples by id; what becomes of an id that is not there is the store's business."""
-        self.store.delete([self._id(ident) for ident in ids])
+        """Removes examples by id, all or none.
 
-    def _id(self, ident: str) -> str:
-        return _store_id(str(getattr(self.store, "collection_name", "")), ident)
+        Raises:
+            PoolError: The store has no example with one of the ids.
+        """
+        held = {ident: self.places.require(ident) for ident in ids}
+        self.store.delete([place for places in held.values() for place in places])
+        for ident in held:
+            self.places.note(ident, None)
 
     def calibrate(self, pool: Pool, queries: Sequence[Query] | None = None) -> None:
         """Calibrates on examples that the store holds, with the vectors that it holds."""
         if len(pool):
-            vectors = self._vectors([(self._id(shown.id), shown.input) for shown in pool])
+            vectors = self._vectors([(self.places.both(shown.id)[0], shown.input) for shown in pool])
             self._calibrate(pool, vectors, queries)
 
     def calibrate_on(self, queries: Sequence[Query]) -> None:
@@ -185,20 +212,11 @@ class StorePool:
 
     def _members(self, documents: Sequence[Document]) -> list[tuple[Demonstration, Tensor]]:
         """The documents as demonstrations with their vectors, each id once."""
-        by_id = {_id_of(document): document for document in documents}
-        vectors = self._vectors([(ident, document.page_content) for ident, document in by_id.items()])
-        demonstrations = [self._demonstration(ident, document) for ident, document in by_id.items()]
-        return list({shown.id: (shown, row) for shown, row in zip(demonstrations, vectors, strict=True)}.values())
-
-    def _demonstration(self, ident: str, document: Document) -> Demonstration:
-        """The example of a document: kdprompt's own JSON, else the metadata, as LangChain's selectors keep it."""
-        record = document.metadata.get(RECORD)
-        if record is not None:
-            return demonstration_from_record(json.loads(record), decode_value)
-        values = {key: value for key, value in document.metadata.items() if key not in ("_id", "_collection_name")}
-        example = values or {key: document.page_content for key in self.schema.inputs}
-        shown = parse_example(example, self.schema)
-        return shown if self.schema.id in example else shown.model_copy(update={"id": ident})
+        by_id = {id_of(document): document for document in documents}
+        read = {ident: read_demonstration(ident, document, self.schema) for ident, document in by_id.items()}
+        whole = {ident: shown for ident, shown in read.items() if shown is not None}
+        vectors = self._vectors([(ident, by_id[ident].page_content) for ident in whole])
+        return list({shown.id: (shown, row) for shown, row in zip(whole.values(), vectors, strict=True)}.values())
 
     def _select(
         self, query: Query, vector: Tensor, members: Sequence[tuple[Demonstration, Tensor]]
@@ -241,13 +259,6 @@ class StorePool:
         return list(embed_documents(self.embedder, texts))
 
 
-def _build_metadata(shown: Demonstration) -> dict[str, Any]:
-    """What a store keeps with an example: its JSON, and its plain values for filters."""
-    plain = {key: value for key, value in shown.fields.items() if isinstance(value, str | int | float | bool)}
-    record = demonstration_to_record(escape_fields(shown), f"the example {shown.input!r:.60}", encode_value)
-    return {**plain, RECORD: json.dumps(record, ensure_ascii=False)}
-
-
 def _name_collection(store_cls: "type[VectorStore]", options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with the collection's name, where the store has collections.
 
@@ -259,12 +270,3 @@ def _name_collection(store_cls: "type[VectorStore]", options: Mapping[str, Any])
         return dict(options)
     default = parameter.default if options else None
     return {**options, "collection_name": options.get("collection_name") or default or uuid.uuid4().hex}
-
-
-def _store_id(collection: str, ident: str) -> str:
-    """The store's id; some keep the ids of all collections in one table, so the collection is part of it."""
-    return str(uuid.uuid5(NAMESPACE, f"{collection}\0{ident}"))
-
-
-def _id_of(document: Document) -> str:
-    return str(document.id or document.metadata.get("_id") or document.page_content)

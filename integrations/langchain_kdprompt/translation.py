@@ -36,6 +36,7 @@ __all__ = [
     "keep_original",
     "limit_k",
     "parse_example",
+    "parse_repeated",
     "to_key_tuple",
     "to_record",
     "to_records",
@@ -93,6 +94,23 @@ def parse_example(original: Example, schema: Schema, where: str = "the example")
         MissingKeyError, PoolError: It cannot be used; ``where`` names it.
     """
     return keep_original(Pool((), schema).parse(to_record(original, schema), where), original)
+
+
+def parse_repeated(original: Example, schema: Schema, taken: Sequence[Demonstration]) -> Demonstration:
+    """As ``parse_example``, of an example that repeats others: with an id that these have not.
+
+    Raises:
+        PoolError: The example brings its id.
+    """
+    try:
+        pool = Pool(taken, schema).with_records([to_record(original, schema)])
+    except PoolError as error:
+        raise PoolError(
+            f"the example has the id {taken[-1].id!r}, which another has already; ids must be unique. Change it, put "
+            "the example in the other's place (update), or name no id key (id_key=None): ids are made from the "
+            "content then."
+        ) from error
+    return keep_original(pool[len(taken)], original)
 
 
 def keep_original(demonstration: Demonstration, original: Example) -> Demonstration:

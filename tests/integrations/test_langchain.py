@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import inspect
+import pickle
 import re
 import subprocess
 import sys
@@ -527,6 +528,39 @@ def test_add_and_remove_are_all_or_none(selector):
     assert list(selector.selector.pool) == known
     content = {"question": "late train", "answer": "trains"}
     assert selector.add_example(content) == build().add_example(content)
+
+
+def test_equal_examples_may_be_added_at_once(selector):
+    count = len(selector.selector.pool)
+
+    async def add_all():
+        return await asyncio.gather(*[selector.aadd_example({"question": "late", "answer": "x"}) for _ in range(24)])
+
+    ids = asyncio.run(add_all())
+    assert len(set(ids)) == 24 and len(selector.selector.pool) == count + 24
+    assert {ident.removeprefix(min(ids, key=len)) for ident in ids} == {"", *(f"-{i}" for i in range(2, 25))}
+
+
+@pytest.mark.parametrize("k", [4, 10])
+def test_examples_may_go_until_one_is_left(k):
+    few = [{**each, "id": f"e{i}"} for i, each in enumerate(EXAMPLES[:4])]
+    made = build(few, k=k)
+    made.update("e3", {**few[2], "id": "e3"})
+    assert len(made.select_examples(QUERY)) == 3 and made.k == k  # two are one now
+    made.update("e3", few[3])
+    assert len(made.select_examples(QUERY)) == 4
+    with pytest.raises(PoolError, match="no example with the id 'nobody'"):
+        made.remove(["e0", "nobody"])
+    made.remove(["e0", "e1"])
+    assert len(made.select_examples(QUERY)) == 2
+    assert made.last_selection.notes[0] == f"2 of {k} examples: the pool has no more"
+    with pytest.raises(PoolError, match="the pool is empty"):
+        made.remove(["e2", "e3"])
+    made.add_example(few[0])
+    assert len(made.select_examples(QUERY)) == 3 and made.k == k
+    again = pickle.loads(pickle.dumps(made))
+    again.remove("e0")
+    assert len(again.select_examples(QUERY)) == 2 and len(made.select_examples(QUERY)) == 3
 
 
 # -- templates and chains -----------------------------------------------------------------------------------------

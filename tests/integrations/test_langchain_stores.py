@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import pickle
 import uuid
 import warnings
+from datetime import date
 from importlib.util import find_spec
 from itertools import count
 
@@ -209,6 +211,135 @@ def test_what_json_would_change_is_refused_before_anything_is_stored(kind, count
     assert all("a new one" != each["message"] for each in made.select_examples({"message": "a new one!"}))
 
 
+class Failing(Embeddings):
+    """Letters counted; fails while it is told to."""
+
+    is_down = False
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        if self.is_down:
+            raise ConnectionError("the service is down")
+        return [[0.1 + text.count(letter) for letter in "abcdefghijkl"] for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return self.embed_documents([text])[0]
+
+
+def words(made):
+    """All examples of a store, by their message."""
+    return sorted(made.select_examples({"message": "any"}), key=lambda each: (each["message"], each["shift"]))
+
+
+WORDS = [{"message": word, "team": word, "shift": i, "id": f"e{i}"} for i, word in enumerate(("cab", "egg", "jail"))]
+
+
+def test_nothing_is_lost_where_an_embedder_fails(kind):
+    embeddings = Failing()
+    made = build(kind, embeddings, WORDS, k=9)
+    embeddings.is_down = True
+    with pytest.raises(ConnectionError):
+        made.update("e1", {"message": "new", "team": "egg", "shift": 1})
+    with pytest.raises(ConnectionError):
+        made.add_example({"message": "new", "team": "egg", "shift": 1})
+    embeddings.is_down = False
+    assert words(made) == WORDS
+    for message in ("dad", "lid", "hid"):  # each takes the place of the one before
+        changed = {"message": message, "team": "egg", "shift": 1}
+        made.update("e1", changed)
+        assert words(made) == sorted([WORDS[0], changed, WORDS[2]], key=lambda each: each["message"])
+    made.remove(["e0", "e1"])
+    assert words(made) == WORDS[2:]
+
+
+def test_repeated_examples_get_ids_of_their_own_and_taken_ids_are_refused(kind):
+    made = build(kind, Failing(), WORDS, k=9)
+    repeated = [{"message": "bad", "team": "x", "shift": i} for i in range(3)]
+    ids = [made.add_example(each) for each in repeated]
+    assert ids == [ids[0], f"{ids[0]}-2", f"{ids[0]}-3"]
+    with pytest.raises(PoolError, match="has the id 'e1', which another has already; ids must be unique"):
+        made.add_example({"message": "other", "team": "x", "shift": 3, "id": "e1"})
+    made.remove(ids[1])
+    assert made.add_example(repeated[1]) == ids[1]
+    for ident, each in zip(ids, repeated, strict=True):
+        made.update(ident, {**each, "message": "bad " + "deh"[each["shift"]]})
+    assert [each["message"] for each in words(made)] == ["bad d", "bad e", "bad h", "cab", "egg", "jail"]
+    for change in (lambda: made.remove([ids[0], "nobody"]), lambda: made.update("nobody", repeated[0])):
+        with pytest.raises(PoolError, match="no example with the id 'nobody'"):
+            change()
+    assert len(words(made)) == 6
+
+
+def test_same_examples_may_come_at_once():
+    made = DistillationExampleSelector.from_examples(WORDS, Failing(), InMemoryVectorStore, 40, ["message"])
+
+    async def add_all():
+        return await asyncio.gather(*[made.aadd_example({"message": "ab", "shift": i}) for i in range(24)])
+
+    assert len(set(asyncio.run(add_all()))) == 24
+    copied = pickle.loads(pickle.dumps(made))
+    copied.add_example({"message": "ab", "shift": 24})
+    assert len(made.selector.store.store) == 27 and len(copied.selector.store.store) == 28
+
+
+def test_a_change_that_a_store_breaks_off_leaves_the_former_example():
+    class Stubborn(InMemoryVectorStore):
+        is_down = False
+
+        def delete(self, ids=None, **options):
+            if Stubborn.is_down:
+                Stubborn.is_down = False
+                raise TimeoutError("too slow")
+            super().delete(ids, **options)
+
+    made = build((Stubborn, {}, None), Failing(), WORDS, k=9)
+    Stubborn.is_down = True
+    with pytest.raises(TimeoutError):
+        made.update("e1", {"message": "dad", "team": "egg", "shift": 1})
+    assert words(made) == WORDS
+
+
+def test_examples_that_are_added_anew_take_the_place_of_their_changes():
+    kept = {}
+
+    class Lasting(InMemoryVectorStore):
+        def __init__(self, embedding):
+            super().__init__(embedding)
+            self.store = kept
+
+    build((Lasting, {}, None), Failing(), WORDS, k=9).update("e1", {"message": "dad", "team": "egg", "shift": 1})
+    assert words(build((Lasting, {}, None), Failing(), WORDS, k=9)) == WORDS and len(kept) == 3
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["garbage", "[]", "{}", '{"id": 1}', "[" * 100_000, '{"id": "x", "fields": 3}', 7],
+    ids=lambda r: str(r)[:9],
+)
+def test_a_damaged_record_is_passed_over_with_a_warning_that_names_it(record):
+    made = build((InMemoryVectorStore, {}, None), Failing(), WORDS, k=9)
+    made.selector.store.add_texts(["bag"], [{"kdprompt": record}], ids=["the-damaged-one"])
+    with pytest.warns(UserWarning, match="'the-damaged-one' of the store is passed over: its 'kdprompt' must be an"):
+        assert words(made) == WORDS
+
+
+def test_a_document_that_is_no_example_is_named():
+    store = InMemoryVectorStore(Failing())
+    store.add_texts(["bag", "dad"], [{"message": "bag"}, {"text": "dad"}], ids=["good", "other"])
+    made = DistillationExampleSelector.from_vectorstore(store, input_keys=["message"])
+    with pytest.raises(MissingKeyError, match="the document 'other' of the store has no input key 'message'"):
+        made.select_examples({"message": "any"})
+
+
+@pytest.mark.parametrize("value", [date(2020, 1, 1), {1}, float("nan")], ids=repr)
+def test_what_a_store_could_not_give_back_is_refused_when_it_is_added(value):
+    made = build((InMemoryVectorStore, {}, None), Failing(), WORDS, k=9)
+    new = {"message": "dad", "team": "x", "shift": 0, "when": value}
+    for change in (lambda: made.add_example(new), lambda: made.update("e1", new)):
+        with pytest.raises(PoolError, match=r"'dad'.* cannot be stored: its 'when' is"):
+            change()
+    assert words(made) == WORDS
+
+
 # -- one store is enough for these ---------------------------------------------------------------------------------
 
 
@@ -269,6 +400,9 @@ class TextsAlone(VectorStore):
     def similarity_search(self, query, k=4, **options):
         return [Document(text, metadata=metadata, id=ident) for text, metadata, ident in self.texts[:k]]
 
+    def delete(self, ids=None, **options):
+        self.texts = [entry for entry in self.texts if entry[2] not in ids]
+
 
 def test_an_unknown_store_is_served_with_a_warning_or_a_function(counted):
     few = EXAMPLES[:20]
@@ -286,6 +420,20 @@ def test_an_unknown_store_is_served_with_a_warning_or_a_function(counted):
         store, k=2, input_keys=["message"], read_vectors=lambda store, ids: [known[texts[ident]] for ident in ids]
     )
     assert len(opened.select_examples(QUERY)) == 2
+
+
+@pytest.mark.filterwarnings("ignore:how to read vectors back")
+def test_a_store_that_finds_nothing_by_id_is_changed_all_the_same():
+    made = build((TextsAlone, {}, None), Failing(), WORDS, k=9)
+    with pytest.raises(PoolError, match="has the id 'e1', which another has already"):
+        made.add_example(WORDS[1])
+    made.update("e1", {**WORDS[1], "team": "x"})
+    made.update("e1", {**WORDS[1], "team": "y"})
+    assert [each["team"] for each in words(made)] == ["cab", "y", "jail"]
+    opened = DistillationExampleSelector.from_vectorstore(made.selector.store, k=9, input_keys=["message"])
+    opened.update("e0", {**WORDS[0], "team": "x"})  # added by another selector
+    opened.remove("e2")
+    assert [each["team"] for each in words(opened)] == ["x", "y"]
 
 
 def test_a_store_without_embeddings_says_what_to_give(counted):
