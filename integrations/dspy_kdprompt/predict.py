@@ -13,10 +13,8 @@ from dataclasses import replace
 from typing import Any, Literal, Self
 
 import dspy
-from pydantic_core import to_jsonable_python
 
 from dspy_kdprompt.translation import (
-    Signature,
     assign_examples,
     assign_queries,
     build_demos,
@@ -27,8 +25,8 @@ from dspy_kdprompt.translation import (
     check_used,
     copy_examples,
     drop_repeated,
-    restore_types,
 )
+from dspy_kdprompt.values import Signature, encode_value, restore_types
 from kdprompt.errors import PoolError
 from kdprompt.explanation import Explanation
 from kdprompt.pool.embedding import Embedder
@@ -215,7 +213,7 @@ class DistilledPredict(dspy.Predict):  # type: ignore[misc]  # DSPy has no types
             PoolError: JSON cannot keep a value of an example.
         """
         state: dict[str, Any] = super().dump_state(json_mode=json_mode)
-        state[STATE] = None if self.selector is None else self.selector.to_dict(to_jsonable_python)
+        state[STATE] = None if self.selector is None else self.selector.to_dict(encode_value)
         return state
 
     def load_state(self, state: Mapping[str, Any], *, allow_unsafe_lm_state: bool = False) -> Self:

@@ -14,8 +14,6 @@ from dspy.teleprompt import Teleprompter
 
 from dspy_kdprompt.predict import DistilledPredict, per_query
 from dspy_kdprompt.translation import (
-    Fields,
-    Signature,
     assign_examples,
     assign_queries,
     build_demos,
@@ -28,6 +26,7 @@ from dspy_kdprompt.translation import (
     find_missing_fields,
     find_output_fields,
 )
+from dspy_kdprompt.values import Fields, Signature
 from kdprompt.errors import PoolError
 from kdprompt.pool.embedding import Embedder
 from kdprompt.selector import DistillationSelector

@@ -10,25 +10,19 @@ Rejected: inputs that may be missing (a query can only be compared with examples
 """
 
 import copy
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import dspy
-from pydantic import TypeAdapter
-from pydantic.errors import PydanticUserError
-from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
 
+from dspy_kdprompt.values import Fields, Signature, list_defaults, to_record
 from kdprompt.errors import MissingKeyError, PoolError, QueryError
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.records import Schema
+from kdprompt.pool.records import Schema, is_missing
 from kdprompt.selection.result import Selection
 from kdprompt.settings import Settings
 
 __all__ = [
-    "Fields",
-    "Signature",
     "assign_examples",
     "assign_queries",
     "build_demos",
@@ -42,11 +36,8 @@ __all__ = [
     "drop_repeated",
     "find_missing_fields",
     "find_output_fields",
-    "restore_types",
 ]
 
-Fields = dict[str, Any]
-Signature = type[dspy.Signature]
 DEFAULT_K = 8  # that of kdprompt's settings
 
 
@@ -75,35 +66,15 @@ def copy_examples(trainset: Iterable[Any]) -> list[Fields]:
     return examples
 
 
-def to_record(values: Mapping[str, Any], signature: Signature) -> Fields:
-    """Values of an example or a call as kdprompt takes them, defaults and optional inputs filled in."""
-    return {**_absent(signature), **{key: _plain(value) for key, value in values.items()}}
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str) else to_jsonable_python(value, bytes_mode="base64", fallback=str)
-
-
-def _absent(signature: Signature) -> Fields:
-    """What stands for inputs that need not be given."""
-    defaults: Fields = {}
-    for name, field in signature.input_fields.items():
-        if not field.is_required():
-            defaults[name] = _plain(field.get_default())
-        elif type(None) in get_args(field.annotation):
-            defaults[name] = None
-    return defaults
-
-
 # -- which example is for which predictor -----------------------------------------------------------------------------
 
 
 def find_missing_fields(fields: Mapping[str, Any], signature: Signature) -> list[str]:
     """Fields that keep an example from being a demonstration: inputs it lacks, and all outputs if it has none."""
-    absent = _absent(signature)
+    absent = list_defaults(signature)
     inputs = [name for name in signature.input_fields if name not in fields and name not in absent]
     outputs = list(signature.output_fields)
-    return inputs if any(fields.get(name) is not None for name in outputs) else inputs + outputs
+    return inputs if not all(is_missing(fields.get(name)) for name in outputs) else inputs + outputs
 
 
 def assign_examples(examples: Sequence[Fields], signatures: Mapping[str, Signature]) -> dict[str, dict[int, Fields]]:
@@ -141,7 +112,7 @@ def check_task(examples: Sequence[Fields], task: str | None) -> None:
 
 
 def _named(names: Sequence[str], fields: Mapping[str, Any]) -> str:
-    return " and ".join(f"{name!r} (it is None)" if name in fields else repr(name) for name in names)
+    return " and ".join(f"{name!r} (it is {fields[name]!r:.40})" if name in fields else repr(name) for name in names)
 
 
 def assign_queries(
@@ -205,7 +176,7 @@ def build_query(inputs: Mapping[str, Any], signature: Signature, schema: Schema)
 
 def find_output_fields(examples: Iterable[Fields], signature: Signature) -> tuple[str, ...]:
     """Output fields that any of the examples has."""
-    held = {name for fields in examples for name in signature.output_fields if fields.get(name) is not None}
+    held = {name for fields in examples for name in signature.output_fields if not is_missing(fields.get(name))}
     return tuple(name for name in signature.output_fields if name in held)
 
 
@@ -226,7 +197,7 @@ def build_pool(examples: Mapping[int, Fields], signature: Signature, task: str |
     schema = Schema(inputs=tuple(signature.input_fields), outputs=outputs, task=tagged, id=None)
     records = []
     for i, fields in examples.items():
-        gaps = [name for name in outputs if fields.get(name) is None]
+        gaps = [name for name in outputs if is_missing(fields.get(name))]
         if gaps:
             raise MissingKeyError(
                 f"example {i} has no {_named(gaps, fields)}, which other examples have; it has "
@@ -267,34 +238,3 @@ def drop_repeated(demos: Iterable[Any], selection: Selection, signature: Signatu
 def _text(demo: Any, signature: Signature, schema: Schema) -> str | None:
     record = to_record({key: demo[key] for key in demo}, signature)
     return schema.input_text(record, "a demo") if all(name in record for name in schema.inputs) else None
-
-
-def restore_types(pool: Pool, signature: Signature) -> Pool:
-    """A pool that was stored, with values again of the types that the signature says, where the JSON fits them."""
-    kinds = {name: kind for name, field in signature.fields.items() if (kind := _adapter(field)) is not None}
-    if not kinds:
-        return pool
-    typed = ({key: _typed(value, kinds.get(key)) for key, value in shown.fields.items()} for shown in pool)
-    return Pool(
-        (shown.model_copy(update={"fields": fields}) for shown, fields in zip(pool, typed, strict=True)), pool.schema
-    )
-
-
-def _adapter(field: FieldInfo) -> TypeAdapter[Any] | None:
-    kind: Any = field.annotation
-    if kind in (None, str, int, float, bool, Any):
-        return None
-    try:
-        return TypeAdapter(kind)
-    except PydanticUserError:
-        return None
-
-
-def _typed(value: Any, kind: TypeAdapter[Any] | None) -> Any:
-    if kind is None:
-        return value
-    try:
-        made = kind.validate_json(json.dumps(value), strict=True)
-        return made if json.dumps(to_jsonable_python(made)) == json.dumps(value) else value
-    except ValueError:
-        return value

@@ -17,7 +17,7 @@ from langchain_core.messages import BaseMessage, get_buffer_string
 from kdprompt.errors import MissingKeyError, PoolError
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.records import Demonstration, Query, Schema, render_value
+from kdprompt.pool.records import Demonstration, Query, Schema, is_missing, render_value
 from kdprompt.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def to_record(values: Any, schema: Schema) -> Any:
         return values
     record = {key: _plain(value) for key, value in values.items()}
     if uses_all_values(schema):
-        record[ALL_VALUES] = " ".join(render_value(record[key]) for key in sorted(record) if key != schema.task)
+        said = [record[key] for key in sorted(record) if key != schema.task and not is_missing(record[key])]
+        record[ALL_VALUES] = " ".join(map(render_value, said))
     return record
 
 

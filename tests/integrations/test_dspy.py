@@ -2,13 +2,19 @@
 
 import asyncio
 import copy
+import dataclasses
+import os
 import re
 import subprocess
 import sys
 import zlib
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import dspy
+import numpy as np
+import pandas as pd
 import pydantic
 import pytest
 import torch
@@ -20,6 +26,7 @@ from kdprompt import (
     DistillationSelector,
     EmbeddingError,
     MissingKeyError,
+    Pool,
     PoolError,
     QueryError,
     Schema,
@@ -513,6 +520,110 @@ def test_values_need_not_be_strings(tmp_path):
     with dspy.context(lm=lm):
         again(**query)
     assert lm.history[-1]["messages"] == lm.history[0]["messages"]
+
+
+class Anything(dspy.Signature):
+    """Say what it is."""
+
+    value: Any = dspy.InputField()
+    label: Any = dspy.OutputField()
+
+
+def anything(values, labels="xyxy"):
+    return [dspy.Example(value=value, label=label) for value, label in zip(values, labels, strict=True)]
+
+
+class Tagged(pydantic.BaseModel):
+    on: date
+    tags: set[str]
+
+
+@dataclasses.dataclass
+class Boxed:
+    tags: frozenset[str]
+
+
+TAGS = ["cab", "a", "b", "zz", "yy"]
+
+
+@pytest.mark.parametrize(
+    ("value", "handed"),
+    [
+        (set(TAGS), set(TAGS)),
+        ({"tags": set(TAGS)}, {"tags": set(TAGS)}),
+        (Tagged(on=date(2020, 1, 2), tags=TAGS), {"on": "2020-01-02", "tags": set(TAGS)}),
+        ([Boxed(frozenset(TAGS))], [{"tags": frozenset(TAGS)}]),
+        (np.int64(7), 7),
+        (np.array([1, 2]), [1, 2]),
+        (date(2020, 1, 2), "2020-01-02"),
+        ({date(2020, 1, 2): b"a"}, {"2020-01-02": "YQ=="}),
+    ],
+    ids=["set", "set inside", "model", "dataclass", "number", "array", "date", "key"],
+)
+def test_values_have_the_texts_and_ids_that_kdprompt_gives_them(value, handed):
+    pool = build(Anything, anything([value, "2", "3", "4"]), k=1).selector.pool
+    plain = Pool.from_records([{"input": handed, "output": "x"}])[0]
+    assert (pool[0].input, pool[0].id) == (plain.input, plain.id)
+    assert type(pool[0].fields["value"]) is type(value)
+
+
+def test_the_id_of_a_set_is_that_of_every_process():
+    script = (
+        "import dspy; from dspy_kdprompt.translation import build_pool\n"
+        "examples = [{'value': {'cab', 'a', 'b', 'zz', 'yy'}, 'label': 'x'}]\n"
+        "print(build_pool(dict(enumerate(examples)), dspy.Signature('value: set[str] -> label'), None)[0].id)"
+    )
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert answers[0] == answers[1] and len(answers[0].strip()) == 12
+
+
+def test_different_arrays_are_different_examples():
+    long = np.arange(3000)
+    pool = build(Anything, anything([np.where(long == 1500, -i, long) for i in range(4)], "xxxx"), k=1).selector.pool
+    assert pool.distinct == 4
+
+
+@pytest.mark.parametrize("gap", [None, float("nan"), pd.NA, pd.NaT], ids=str)
+def test_an_output_that_is_missing_is_no_output_whoever_says_so(gap):
+    with pytest.raises(
+        MissingKeyError, match=r"example 1 fits no predictor: .* it has no 'label' \(it is (None|nan|<NA>|NaT)"
+    ):
+        build(Anything, anything("1234", ["x", gap, "x", "y"]))
+    both = "value -> why, label"
+    trainset = [dspy.Example(value=str(i), label="x", why=gap if i == 2 else "so") for i in range(4)]
+    with pytest.raises(MissingKeyError, match=r"example 2 has no 'why' \(it is (None|nan|<NA>|NaT)"):
+        build(both, trainset)
+    assert build(both, [{**each, "why": gap} for each in trainset]).selector.pool[0].output == "x"
+
+
+def test_an_object_without_a_text_is_named():
+    with pytest.raises(
+        MissingKeyError, match=r"example 1 has no text under 'value': <object object at 0x.* is a object"
+    ):
+        build(Anything, anything(["1", object(), "3", "4"]))
+
+
+def test_sets_are_saved_in_order_and_come_back_as_sets(tmp_path):
+    class Sets(dspy.Signature):
+        """Say what it is."""
+
+        value: set[str] = dspy.InputField()
+        label: str = dspy.OutputField()
+
+    words = Words()
+    build(Sets, anything([{*TAGS, str(i)} for i in range(4)]), words).save(tmp_path / "sets.json")
+    again = DistilledPredict(Sets, embeddings=words)
+    again.load(tmp_path / "sets.json")
+    assert [shown.fields["value"] for shown in again.selector.pool] == [{*TAGS, str(i)} for i in range(4)]
 
 
 def test_a_value_that_json_would_change_is_named_when_saving(tmp_path):

@@ -226,6 +226,17 @@ def test_without_input_keys_pool_and_query_are_rendered_as_langchain_does():
     assert ours.queries == theirs.queries == ["first last"]
 
 
+@pytest.mark.filterwarnings("ignore:input_keys:UserWarning")
+def test_values_that_are_missing_are_not_in_the_text():
+    words = Words()
+    made = build([{"a": f"word{i}", "b": None, "c": float("nan"), "d": 0} for i in range(4)], words, input_keys=None)
+    assert words.documents == [f"word{i} 0" for i in range(4)]
+    made.select_examples({"a": "word1", "b": None})
+    assert words.queries[-1] == "word1"
+    with pytest.raises(PoolError, match="example 1 has an empty input"):
+        build([{"a": "word"}, {"a": None}], input_keys=None)
+
+
 # -- warnings -----------------------------------------------------------------------------------------------------
 
 
