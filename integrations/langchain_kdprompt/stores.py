@@ -18,6 +18,7 @@ from langchain_core.embeddings import Embeddings
 from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration
+from kdprompt.errors import KDPromptError
 from kdprompt.explanation import Explanation
 from kdprompt.pool.embedding import Embedder, embed_documents, embed_queries
 from kdprompt.pool.pool import Pool
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from langchain_core.vectorstores import VectorStore
 
 __all__ = ["StorePool"]
+
+SEARCHES = 3  # at most, where a document that was found is changed or removed before its vector is read
 
 
 class StorePool:
@@ -203,12 +206,20 @@ class StorePool:
         return self._build_selector(self._near(vector, parsed)).explain(parsed)
 
     def _near(self, vector: Tensor, query: Query) -> list[tuple[Demonstration, Tensor]]:
+        for _ in range(SEARCHES - 1):
+            try:
+                return self._members(self._search(vector, query))
+            except LookupError as error:
+                if isinstance(error, KDPromptError):  # a document that is no example
+                    raise
+        return self._members(self._search(vector, query))
+
+    def _search(self, vector: Tensor, query: Query) -> list[Document]:
         size = self.settings.search.shortlist
         try:
-            documents = self.store.similarity_search_by_vector(vector.tolist(), k=size, **self.search)
+            return self.store.similarity_search_by_vector(vector.tolist(), k=size, **self.search)
         except NotImplementedError:
-            documents = self.store.similarity_search(query.text, k=size, **self.search)
-        return self._members(documents)
+            return self.store.similarity_search(query.text, k=size, **self.search)
 
     def _members(self, documents: Sequence[Document]) -> list[tuple[Demonstration, Tensor]]:
         """The documents as demonstrations with their vectors, each id once."""

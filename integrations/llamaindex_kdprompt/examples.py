@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from kdprompt.errors import MissingKeyError
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.records import Demonstration, Query, Schema, render_value
+from kdprompt.pool.records import Demonstration, Query, Schema, is_missing, render_value
 from kdprompt.selection.result import Selection
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
@@ -137,7 +137,7 @@ class DistillationExamples:
         """The query and its task, which counts only where examples have tasks; "" is a variable not yet filled in."""
         pool = self.selector.pool
         tag = variables.get(pool.schema.task) if pool.schema.task else None
-        tagged = tag not in (None, "") and any(demonstration.task is not None for demonstration in pool)
+        tagged = not is_missing(tag) and tag != "" and any(demonstration.task is not None for demonstration in pool)
         task = render_value(tag) if tagged else None
         if self.query_var is None:
             return {key: value for key, value in variables.items() if key != pool.schema.task}, task

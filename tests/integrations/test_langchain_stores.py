@@ -310,6 +310,21 @@ def test_examples_that_are_added_anew_take_the_place_of_their_changes():
     assert words(build((Lasting, {}, None), Failing(), WORDS, k=9)) == WORDS and len(kept) == 3
 
 
+def test_a_document_that_goes_while_it_is_read_is_searched_around():
+    going = []
+
+    class Changing(InMemoryVectorStore):
+        def similarity_search_by_vector(self, embedding, k=4, **options):
+            found = super().similarity_search_by_vector(embedding, k=k, **options)
+            self.delete([going.pop()] if going else [])
+            return found
+
+    made = build((Changing, {}, None), Failing(), WORDS, k=9)
+    opened = DistillationExampleSelector.from_vectorstore(made.selector.store, k=9, input_keys=["message"])
+    going += [opened.selector.places.both(ident)[0] for ident in ("e0", "e2")]
+    assert words(opened) == [WORDS[1]]
+
+
 @pytest.mark.parametrize(
     "record",
     ["garbage", "[]", "{}", '{"id": 1}', "[" * 100_000, '{"id": "x", "fields": 3}', 7],

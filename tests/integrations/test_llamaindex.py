@@ -8,6 +8,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("llama_index.core", reason="llama-index-core is not installed: pip install 'kdprompt[llamaindex]'")
@@ -285,7 +286,8 @@ def test_the_task_variable_restricts_where_examples_have_tasks():
     tagged = [*({**each, "task": each["answer"]} for each in EXAMPLES), {"question": "untagged", "answer": "none"}]
     for examples in (build(tagged), build(tagged, query_var="question")):
         assert {each["answer"] for each in examples.records(question=QUERY, task="food")} == {"food"}
-        assert examples.records(question=QUERY, task="") == examples.records(question=QUERY)
+        for missing in ("", None, float("nan"), pd.NA):
+            assert examples.records(question=QUERY, task=missing) == examples.records(question=QUERY)
         with pytest.raises(QueryError, match="'poetry'"):
             examples(question=QUERY, task="poetry")
     assert build()(question=QUERY, task="Answer in verse.") == build()(question=QUERY)
