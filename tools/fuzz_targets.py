@@ -24,7 +24,8 @@ from kdprompt.errors import PoolError, QueryError, TemplateError
 from kdprompt.pool.jinja_template import JinjaTemplate
 from kdprompt.pool.nesting import is_too_deep
 from kdprompt.pool.prompt import approximate_tokens
-from kdprompt.pool.records import Demonstration, render_value
+from kdprompt.pool.records import Demonstration
+from kdprompt.pool.value_text import render_value
 from kdprompt.printable import make_printable, to_json_line
 from kdprompt.report.markdown import escape_markdown
 

@@ -18,7 +18,8 @@ import dspy
 from dspy_kdprompt.values import Fields, Signature, list_defaults, to_record
 from kdprompt.errors import MissingKeyError, PoolError, QueryError
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.records import Schema, is_missing
+from kdprompt.pool.records import Schema
+from kdprompt.pool.value_text import is_missing
 from kdprompt.selection.result import Selection
 from kdprompt.settings import Settings
 

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.records import is_missing
+from kdprompt.pool.value_text import is_missing
 
 __all__ = ["Fields", "Signature", "encode_value", "list_defaults", "restore_types", "to_record"]
 

@@ -9,7 +9,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.prompts import BasePromptTemplate, PromptTemplate
 from langchain_core.prompts.message import BaseMessagePromptTemplate
 
-from kdprompt.pool.records import Demonstration, Schema, render_value
+from kdprompt.pool.records import Demonstration, Schema
+from kdprompt.pool.value_text import render_value
 
 __all__ = ["BraceSafePromptTemplate", "chat_of"]
 

@@ -17,7 +17,8 @@ from langchain_core.messages import BaseMessage, get_buffer_string
 from kdprompt.errors import MissingKeyError, PoolError
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.records import Demonstration, Query, Schema, is_missing, render_value
+from kdprompt.pool.records import Demonstration, Query, Schema
+from kdprompt.pool.value_text import is_missing, render_value
 from kdprompt.settings import Settings
 
 if TYPE_CHECKING:

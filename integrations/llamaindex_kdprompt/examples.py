@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 from kdprompt.errors import MissingKeyError
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.pool import Pool
-from kdprompt.pool.records import Demonstration, Query, Schema, is_missing, render_value
+from kdprompt.pool.records import Demonstration, Query, Schema
+from kdprompt.pool.value_text import is_missing, render_value
 from kdprompt.selection.result import Selection
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings

@@ -25,7 +25,6 @@ __all__ = [
     "copy_fields",
     "normalise_text",
     "render_field",
-    "render_value",
     "suggest",
 ]
 

@@ -31,7 +31,8 @@ from kdprompt import (
     read_jsonl,
 )
 from kdprompt.pool.content_ids import make_content_id
-from kdprompt.pool.records import normalise_text, render_value
+from kdprompt.pool.records import normalise_text
+from kdprompt.pool.value_text import render_value
 
 RECORDS = [
     {"input": "2 + 2", "output": 4, "task": "sums"},
