@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-__all__ = ["FaultSearch", "PartialAnswer", "answer_all", "may_be_general"]
+__all__ = ["CallTally", "FaultSearch", "PartialAnswer", "answer_all", "may_be_general"]
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -44,15 +44,38 @@ class PartialAnswer(Exception):
         self.answers, self.failed, self.untried = answers, failed, list(untried)
 
 
+@dataclass(kw_only=True)
+class CallTally:
+    """Calls of a service that may be down.
+
+    Attributes:
+        answered: Whether any call has been answered, so that the service is up.
+        failures: Calls that failed since one was answered.
+        general: Calls that failed in turn by errors that may be of the service and not of the items.
+    """
+
+    answered: bool = False
+    failures: int = 0
+    general: int = 0
+
+    @property
+    def is_down(self) -> bool:
+        """Whether so many calls failed, and none was answered, that the next would fail too."""
+        return not self.answered and (self.general >= MOST_FAILURES or self.failures >= MOST_FAILURES_OF_ITEMS)
+
+    def report(self, error: Exception | None) -> None:
+        """Says how the last call ended: with an error, or None where it was answered."""
+        self.answered |= error is None
+        self.failures = 0 if error is None else self.failures + 1
+        self.general = self.general + 1 if error is not None and may_be_general(error) else 0
+
+
 @dataclass
-class FaultSearch:
+class FaultSearch(CallTally):
     """Bisects the places of items that failed together. Iterate over the calls to make; say how each ended.
 
     Attributes:
         failed: Groups of places that failed together, each with its error.
-        answered: Whether any call has been answered, so that the service is up.
-        failures: Calls that failed since one was answered.
-        general: Calls that failed in turn by errors that may be of the service and not of the items.
         size: Most items a call.
         is_transient: Whether an error may be gone at the next call: then an item that failed alone is tried again.
         faults: The error of each place at fault; complete when the iteration ends.
@@ -67,9 +90,6 @@ class FaultSearch:
     """
 
     failed: list[tuple[list[int], Exception]]
-    answered: bool = False
-    failures: int = 0
-    general: int = 0
     size: int = sys.maxsize
     is_transient: Callable[[Exception], bool] = may_be_general
     faults: dict[int, Exception] = field(default_factory=dict)
@@ -84,9 +104,7 @@ class FaultSearch:
     def report(self, error: Exception | None) -> None:
         """Says how the last call ended: with an error, or None where it was answered."""
         self._error = error
-        self.answered |= error is None
-        self.failures = 0 if error is None else self.failures + 1
-        self.general = self.general + 1 if error is not None and may_be_general(error) else 0
+        super().report(error)
 
     def __iter__(self) -> Iterator[list[int]]:
         """The places of each call to make; ``report`` must follow before the next."""
@@ -120,14 +138,14 @@ class FaultSearch:
                 self.untried += other
             else:
                 yield from self._try_other(other)
-            if self._is_down():
+            if self.is_down:
                 self._give_up([*half, *other], error)
                 return
         yield from self._settle(group, error, again=not is_repeated)
 
     def _try_other(self, group: list[int]) -> Iterator[list[int]]:
         """Calls the other half while nothing has been answered: a service that is down fails here too."""
-        if not self._is_down():
+        if not self.is_down:
             yield group
             if self._error is not None:
                 self.failed.append((group, self._error))
@@ -142,10 +160,7 @@ class FaultSearch:
         self.faults[group[0]] = error
 
     def _may_pass(self, error: Exception) -> bool:
-        return self.is_transient(error) and not self.answered and not self._is_down()
-
-    def _is_down(self) -> bool:
-        return not self.answered and (self.general >= MOST_FAILURES or self.failures >= MOST_FAILURES_OF_ITEMS)
+        return self.is_transient(error) and not self.answered and not self.is_down
 
     def _give_up(self, places: list[int], error: Exception) -> None:
         rest = [*places, *self.untried, *(place for group, _ in self.failed for place in group)]

@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary, WeakMethod
 from kdprompt.fault_search import FaultSearch, PartialAnswer
 from kdprompt.observation import name_error
 from kdprompt.pool.transient_errors import back_off, is_transient
+from kdprompt.pool.worker_threads import call_in_thread
 
 __all__ = ["MicroBatcher"]
 
@@ -157,7 +158,7 @@ class MicroBatcher(Generic[Item, Answer]):
         return PartialAnswer(outcome.answers, failed, [alive[i] for i in outcome.untried])
 
     async def _compute_answers(self, items: Sequence[Item]) -> Sequence[Answer]:
-        answers = await asyncio.to_thread(self.answer_batch, items) if items else []
+        answers = await call_in_thread(self.answer_batch, items) if items else []
         if len(answers) != len(items):
             raise ValueError(f"answer_batch must give one answer per item, got {len(answers)} for {len(items)}")
         return answers

@@ -1,6 +1,5 @@
 """``DistillationSelector``: pool, embedder and settings in; selections out. State lives here, mathematics does not."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from kdprompt.pool.pool import Pool
 from kdprompt.pool.query_tensors import check_query
 from kdprompt.pool.records import Query, Schema
 from kdprompt.pool.vectors import parse_device
+from kdprompt.pool.worker_threads import call_in_thread
 from kdprompt.readers.reader import Reader
 from kdprompt.selection.embedded_pool import AnyQuery, EmbeddedPool, Record
 from kdprompt.selection.per_query import select_in_groups
@@ -190,7 +190,7 @@ class DistillationSelector(StorableSelector):
             find_prefix_rows(pool, ids, settings)
         with observe(logger, "aselect"), naming(parsed.text):
             if vectors is not None:  # nothing to wait for
-                return await asyncio.to_thread(self.select, parsed, k=k, prefix=ids, vectors=vectors)
+                return await call_in_thread(self.select, parsed, k=k, prefix=ids, vectors=vectors)
             return await self._together((parsed, await embed_query_async(self.embedder, parsed.text), (k, ids)))
 
     def _answer(self, asked: Sequence[AskedQuery]) -> Sequence[Selection]:

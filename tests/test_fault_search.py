@@ -31,7 +31,7 @@ def search_whole(service, n, parts=1):
             answered = True
         except Exception as error:
             failed.append((items, error))
-    search = FaultSearch(failed, answered, is_transient=lambda error: False)
+    search = FaultSearch(failed, answered=answered, is_transient=lambda error: False)
     for places in search:
         try:
             answers.update(zip(places, service(places), strict=True))

@@ -492,18 +492,106 @@ def test_an_embedder_of_many_is_asked_once():
     assert chooser.embedder.asked == [QUERIES]
 
 
-def test_an_embedder_that_is_awaited_is_asked_for_all_at_the_same_time():
+def test_an_embedder_that_is_awaited_is_asked_for_all_at_the_same_time_once_it_answers():
     chooser = selector(Awaited)
     run(together(chooser, QUERIES))
-    assert chooser.embedder.most == len(QUERIES) == len(chooser.embedder.asked)
+    assert chooser.embedder.most == len(QUERIES) - 2 and len(chooser.embedder.asked) == len(QUERIES)
 
 
 def test_an_embedder_of_one_is_asked_from_several_threads():
-    """Each call waits until two others are under way."""
+    """Each call waits until another one is under way."""
     chooser = selector(Plain)
-    chooser.embedder.meeting = threading.Barrier(3, timeout=30)
-    found = run(together(chooser, QUERIES[:3]))
-    assert [each.ids for each in found] == [each.ids for each in by_hand(chooser, [Query(text=t) for t in QUERIES[:3]])]
+    chooser.embedder.meeting = threading.Barrier(2, timeout=30)
+    found = run(together(chooser, QUERIES[:4]))
+    assert [each.ids for each in found] == [each.ids for each in by_hand(chooser, [Query(text=t) for t in QUERIES[:4]])]
+
+
+class Faulty(Plain):
+    """Takes one text a call; fails on texts that say so, or always."""
+
+    def __init__(self, error=ConnectionError):
+        super().__init__()
+        self.error, self.down = error, False
+
+    def embed_query(self, text):
+        self.asked.append(text)
+        if self.down or "poison" in text:
+            raise self.error("no")
+        return self.vector(text)
+
+
+@pytest.mark.parametrize("error", [ConnectionError, RuntimeError])
+@pytest.mark.parametrize("n", [1, 2, 64])
+def test_a_service_of_one_that_is_down_is_called_three_times(n, error):
+    chooser, texts = selector(Faulty), queries_with_poison(-1, n)
+    embedder = chooser.embedder
+    embedder.down, embedder.error = True, error
+    kind = ConnectionError if error is ConnectionError else EmbeddingError
+    assert [type(each) for each in run(together(chooser, texts))] == [kind] * n and len(embedder.asked) <= 3
+    embedder.asked.clear()
+    with pytest.raises(kind) as caught:
+        chooser.select_batch(texts)
+    assert len(embedder.asked) <= 3 and str(caught.value).count("the embedder failed") == 1
+    embedder.down = False
+    assert len(run(chooser.aselect("a query"))) == 4
+
+
+@pytest.mark.parametrize("error", [ConnectionError, RuntimeError, ValueError])
+@pytest.mark.parametrize("place", [0, 40])
+def test_one_poisoned_query_costs_a_service_of_one_itself_alone(place, error):
+    chooser, texts = selector(Faulty), queries_with_poison(place)
+    chooser.embedder.error = error
+    found = run(together(chooser, texts))
+    assert texts[place] in str(found.pop(place)) and all(len(each) == 4 for each in found)
+    assert len(chooser.embedder.asked) <= 66
+    chooser.embedder.asked.clear()
+    with pytest.raises((EmbeddingError, ConnectionError), match=texts[place]):
+        chooser.select_batch(texts)
+    assert len(chooser.embedder.asked) <= place + 3
+
+
+def test_a_service_of_one_that_dies_among_many_calls_is_tried_again_twice_in_all():
+    chooser = selector(Faulty)
+    left = [20]
+
+    async def answer(text):
+        chooser.embedder.asked.append(text)
+        await asyncio.sleep(0.05)
+        left[0] -= 1
+        if left[0] < 0:
+            raise ConnectionError("gone")
+        return chooser.embedder.vector(text)
+
+    chooser.embedder.aembed_query = answer
+    found = run(together(chooser, queries_with_poison(-1)))
+    assert [type(each) for each in found].count(ConnectionError) == 44 and len(chooser.embedder.asked) <= 66
+
+
+@pytest.mark.parametrize("kind", [Plain, Batched, Awaited])
+def test_a_recording_that_has_run_out_fails_alone(kind):
+    """A ``StopIteration`` cannot be set on a future: who waited for it waited for ever."""
+    chooser = selector(kind)
+    vector = chooser.embedder.vector
+
+    def answer(text):
+        return next(iter(())) if "over" in text else vector(text)
+
+    chooser.embedder.vector = answer
+    found = run(asyncio.wait_for(together(chooser, ["a query", "b over"]), 30))
+    assert len(found[0]) == 4 and type(found[1]) is EmbeddingError
+    assert "failed on the text 'b over': StopIteration" in str(found[1])
+    if kind is not Awaited:
+        with pytest.raises(EmbeddingError) as caught:
+            chooser.select("b over")
+        assert str(caught.value) == str(found[1])
+
+
+def test_other_functions_that_have_run_out_do_not_hang_either():
+    async def ask():
+        return await asyncio.wait_for(MicroBatcher(lambda items: next(iter(())))(1), 30)
+
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        run(ask())
 
 
 def test_a_cancelled_aselect_leaves_the_others():

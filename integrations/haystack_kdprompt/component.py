@@ -7,7 +7,6 @@ Rejected: the computed state in every pipeline file (megabytes of it, where the 
 gives ``saved``); a ranker over a retriever's documents (J needs all embeddings, not a retriever's few nearest).
 """
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
@@ -28,6 +27,7 @@ from haystack_kdprompt.translation import (
 )
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.records import Schema
+from kdprompt.pool.worker_threads import call_in_thread
 from kdprompt.selector import DistillationSelector
 from kdprompt.settings import Settings
 
@@ -111,7 +111,7 @@ class DistillationExampleSelector:
     async def warm_up_async(self) -> None:
         """As ``warm_up``, in a worker thread: embedding a pool takes its time."""
         if self.selector is None:
-            await asyncio.to_thread(self._warm)
+            await call_in_thread(self._warm)
 
     def _warm(self) -> DistillationSelector:
         with self._warming:
@@ -157,7 +157,7 @@ class DistillationExampleSelector:
         self, query: str | dict[str, Any], task: str | None = None, outputs: list[str] | None = None
     ) -> dict[str, Any]:
         """As ``run``; what is asked concurrently is computed in one batched pass."""
-        selector = await asyncio.to_thread(self._warm) if self.selector is None else self.selector
+        selector = await call_in_thread(self._warm) if self.selector is None else self.selector
         selection = await selector.aselect(query, task=task, outputs=outputs)
         return {"examples": selection.examples}
 

@@ -14,7 +14,7 @@ from haystack.core.errors import SerializationError
 from haystack.core.serialization import component_from_dict, component_to_dict, import_class_by_name
 from haystack.utils import deserialize_callable, serialize_callable
 
-from kdprompt.pool.embedding import CallableEmbedder, Embedder
+from kdprompt.pool.embedding import CallableEmbedder, Embedder, embed_each
 from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 
 __all__ = [
@@ -53,7 +53,7 @@ class HaystackEmbedder:
 
     def embed_documents(self, texts: list[str]) -> Any:
         """Texts to ``[n, d]``."""
-        return [self.embed_query(text) for text in texts]
+        return embed_each(self.embed_query, texts)
 
     def embed_query(self, text: str) -> Any:
         """One text to ``[d]``."""

@@ -8,14 +8,16 @@ from kdprompt.pool.transient_errors import is_transient
 
 __all__ = ["EmbedderFault", "name_text", "naming", "stays"]
 
+NAMED = "_kdprompt_named_its_text"  # an attribute of errors that keep their class
+
 
 class EmbedderFault(Exception):
     """An embedder failed on some of several texts; ``__cause__`` is its error. Never leaves a selector."""
 
 
 def stays(error: BaseException) -> bool:
-    """Whether an error speaks for itself: kdprompt's own, or a package that is not installed."""
-    return isinstance(error, KDPromptError | ImportError)
+    """Whether an error speaks for itself: kdprompt's own, a package that is not installed, one that names its text."""
+    return isinstance(error, KDPromptError | ImportError) or hasattr(error, NAMED)
 
 
 @contextmanager
@@ -38,7 +40,7 @@ def name_text(error: Exception, texts: list[str]) -> Exception:
         An ``EmbeddingError`` that names the text and was caused by the error. An error of a connection keeps its class,
         so that whoever waits for a service catches what he caught before.
     """
-    if isinstance(error, EmbedderFault) and isinstance(error.__cause__, Exception):
+    if _is_wrapped(error) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     if stays(error):
         return error
@@ -51,6 +53,13 @@ def name_text(error: Exception, texts: list[str]) -> Exception:
     return named
 
 
+def _is_wrapped(error: Exception) -> bool:
+    """Whether an error only carries the embedder's: a coroutine and a future cannot raise a ``StopIteration``."""
+    return isinstance(error, EmbedderFault) or (
+        isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration | StopAsyncIteration)
+    )
+
+
 def _renew(error: Exception, message: str) -> Exception:
     """An error of the same class with another message, or the error with a note where its class wants more."""
     try:
@@ -59,6 +68,8 @@ def _renew(error: Exception, message: str) -> Exception:
         renewed = None
     if type(renewed) is type(error) and message in str(renewed):
         renewed.__cause__ = error
-        return renewed
-    error.add_note(message)
-    return error
+    else:
+        error.add_note(message)
+        renewed = error
+    setattr(renewed, NAMED, True)
+    return renewed

@@ -4,27 +4,30 @@ The protocol is LangChain's own shape, so any LangChain ``Embeddings`` is an ``E
 stay where the embedder puts them; this is the only module that takes a device.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from kdprompt.fault_search import PartialAnswer, answer_all
+from kdprompt.fault_search import MOST_FAILURES, PartialAnswer, answer_all, may_be_general
 from kdprompt.observation import name_error, observe
+from kdprompt.pool.concurrent_calls import call_service
 from kdprompt.pool.embedder_faults import EmbedderFault, name_text, stays
-from kdprompt.pool.transient_errors import aretry, back_off, is_transient, retry
+from kdprompt.pool.transient_errors import back_off, is_transient, retry
 from kdprompt.pool.vectors import check_vectors, read_vectors
+from kdprompt.pool.worker_threads import call_in_thread
 
 __all__ = [
     "CallableEmbedder",
     "Embedder",
     "TextsToVectors",
     "embed_documents",
+    "embed_each",
     "embed_outputs",
     "embed_queries",
     "embed_query_async",
@@ -115,16 +118,51 @@ def embed_queries(embedder: Embedder, texts: Sequence[str], *, find_fault: bool 
         return _embed_distinct(texts, batched, "embed_queries", find_fault)
 
     def one_by_one(distinct: list[str]) -> list[Tensor]:
-        return [_embed_one(embedder, text) for text in distinct]
+        return embed_each(embedder.embed_query, distinct)
 
     return _embed_distinct(texts, one_by_one, "embed_query", find_fault)
 
 
-def _embed_one(embedder: Embedder, text: str) -> Tensor:
-    try:
-        return _read_one(retry(lambda: embedder.embed_query(text)), text, "embed_query")
-    except Exception as error:
-        raise name_text(error, [text]) from error.__cause__
+def embed_each(embed_one: Callable[[str], Any], texts: Sequence[str]) -> list[Tensor]:
+    """Embeds texts by a function that takes one a call, in as few calls as there are texts.
+
+    The text at fault is known without a search. Errors that may pass are tried again; a service that is down is known
+    by 3 calls.
+
+    Args:
+        embed_one: One text to ``[d]``.
+        texts: The texts.
+
+    Returns:
+        A tensor ``[d]`` each.
+
+    Raises:
+        EmbeddingError: As ``embed_documents``, which lets it out as it is.
+    """
+    rows: list[Tensor] = []
+    for text in texts:
+        try:
+            rows.append(read_vectors(retry(partial(embed_one, text)), [text], "embed_query of the embedder"))
+        except Exception as error:
+            alone = bool(rows) or not _is_general(error, embed_one, texts)
+            raise name_text(error, [text] if alone else list(texts)) from error
+    return rows
+
+
+def _is_general(error: Exception, embed_one: Callable[[str], Any], texts: Sequence[str]) -> bool:
+    """Whether texts behind the first, which failed, fail too: up to 3 calls in all, retries of the first included."""
+    if stays(error) or not may_be_general(error):
+        return False
+    if is_transient(error):
+        return True
+    for text in texts[1:MOST_FAILURES]:
+        try:
+            embed_one(text)
+        except Exception as fault:
+            error = fault
+        else:
+            return False
+    return True
 
 
 async def embed_query_async(embedder: Embedder, text: str) -> Tensor | None:
@@ -140,11 +178,10 @@ async def embed_query_async(embedder: Embedder, text: str) -> Tensor | None:
         return None
     embed_async = getattr(embedder, "aembed_query", None)
     name = "embed_query" if embed_async is None else "aembed_query"
+    ask = partial(call_in_thread, embedder.embed_query) if embed_async is None else embed_async
     try:
         with observe(logger, "embed", texts=1, method=name):
-            vector = await aretry(
-                lambda: asyncio.to_thread(embedder.embed_query, text) if embed_async is None else embed_async(text)
-            )
+            vector = await call_service(embedder, partial(ask, text))
     except Exception as error:
         raise name_text(error, [text]) from error
     return check_vectors([_read_one(vector, text, name)], [text], f"{name} of the embedder")[0]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from kdprompt.errors import EmbeddingError
 from kdprompt.pool.embedders import AnyEmbedder, as_embedder
-from kdprompt.pool.embedding import Embedder
+from kdprompt.pool.embedding import Embedder, embed_each
 from kdprompt.pool.sentence_transformer import DEFAULT_MODEL, SentenceTransformerEmbedder
 from kdprompt.pool.unread import find_unread
 from kdprompt.pool.vectors import check_vectors
@@ -91,7 +91,7 @@ class CachedEmbedder:
         return find_unread(self.embedder, texts)
 
     def _one_by_one(self, texts: list[str]) -> Any:
-        return [check_vectors([self.embedder.embed_query(text)], [text], "embed_query")[0] for text in texts]
+        return embed_each(self.embedder.embed_query, texts)
 
     def _look_up(self, texts: Sequence[str], side: str, embed: Callable[[list[str]], Any]) -> Tensor:
         keys = {text: self._key(side, text) for text in texts}

@@ -6,12 +6,12 @@ status codes, and the names that HTTP clients and SDKs give their classes.
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from kdprompt.observation import name_error
 
-__all__ = ["aretry", "back_off", "is_transient", "retry"]
+__all__ = ["ATTEMPTS", "back_off", "is_transient", "retry"]
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -67,34 +67,17 @@ def _pause(failures: int) -> float:
 
 def retry(function: Callable[[], T]) -> T:
     """The answer of a call, which is made up to 3 times where its error may be gone the next time."""
-    from tenacity import Retrying
-
-    answer: T = Retrying(**_options())(function)
-    return answer
-
-
-async def aretry(function: Callable[[], Awaitable[T]]) -> T:
-    """As ``retry``, of a coroutine."""
-    from tenacity import AsyncRetrying
-
-    async def attempt() -> T:  # tenacity awaits what is declared as a coroutine
-        return await function()
-
-    answer: T = await AsyncRetrying(**_options())(attempt)
-    return answer
-
-
-def _options() -> dict[str, Any]:
-    from tenacity import retry_if_exception, stop_after_attempt
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
     def say(state: Any) -> None:
         error = name_error(state.outcome.exception())
         logger.warning("a call failed (%s), attempt %d of %d; trying again", error, state.attempt_number, ATTEMPTS)
 
-    return {
-        "before_sleep": say,
-        "retry": retry_if_exception(is_transient),
-        "stop": stop_after_attempt(ATTEMPTS),
-        "wait": lambda state: _pause(state.attempt_number),
-        "reraise": True,
-    }
+    answer: T = Retrying(
+        before_sleep=say,
+        retry=retry_if_exception(is_transient),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=lambda state: _pause(state.attempt_number),
+        reraise=True,
+    )(function)
+    return answer

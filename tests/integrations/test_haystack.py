@@ -713,3 +713,20 @@ def test_without_haystack_the_extra_is_named():
     assert done.stderr.splitlines()[-1] == (
         "ImportError: haystack_kdprompt needs Haystack: pip install 'kdprompt[haystack]'"
     )
+
+
+def test_the_text_at_fault_is_known_by_its_own_run():
+    """Components take one text a run: no other text is embedded twice to find it."""
+    runs = []
+
+    class Component:
+        def run(self, text):
+            runs.append(text)
+            if text == "poison":
+                raise ValueError("no")
+            return {"embedding": [1.0, float(len(runs))]}
+
+    examples = [{"input": f"text {i}" if i != 40 else "poison", "output": "x"} for i in range(64)]
+    with pytest.raises(EmbeddingError, match="failed on the text 'poison': ValueError: no"):
+        DistillationSelector.from_examples(examples, HaystackEmbedder(Component()))
+    assert len(runs) == 41
