@@ -1,8 +1,9 @@
 """Embeddings on disk, by content: what was embedded once is not embedded again, by any process.
 
 One SQLite file in a folder. A row's key is the SHA-256 of the embedder's identity, the side (document or query) and the
-text; no text is stored. A CRC-32 guards each row: one that does not fit is embedded again. What was embedded before a
-failure is kept.
+text; no text is stored. A CRC-32 guards each row: one that does not fit, or is no vector, is embedded again and
+overwritten. What was embedded before a failure is kept. A file that is damaged, or cannot be written, costs the cache
+alone.
 
 Rejected: one connection that stays open (it belongs to one thread, and to no forked process; opening costs under a
 millisecond); write-ahead logging (not on network file systems).
@@ -14,8 +15,9 @@ import os
 import sqlite3
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +29,7 @@ from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import Embedder, embed_each
 from kdprompt.pool.sentence_transformer import DEFAULT_MODEL, SentenceTransformerEmbedder
 from kdprompt.pool.unread import find_unread
-from kdprompt.pool.vectors import check_vectors
+from kdprompt.pool.vectors import check_finite_rows, check_vectors
 
 __all__ = ["CachedEmbedder", "identify_embedder"]
 
@@ -126,12 +128,17 @@ class CachedEmbedder:
                 part = keys[start : start + KEYS]
                 marks = ",".join("?" * len(part))
                 rows = database.execute(f"SELECT key, dtype, vector, crc FROM vectors WHERE key IN ({marks})", part)
-                for key, dtype, vector, crc in rows:
-                    if dtype in DTYPES and _checksum(key, dtype, vector) == crc:
-                        known[key] = torch.frombuffer(bytearray(vector), dtype=DTYPES[dtype])
+                found = {row[0]: _read_row(*row) for row in rows}
+                damaged.update(key for key, vector in found.items() if vector is None)
+                known.update((key, vector) for key, vector in found.items() if vector is not None)
             return known
 
-        return (self._use(select) if self.path.exists() else None) or {}
+        damaged: set[bytes] = set()
+        known = (self._use(select) if self.path.exists() else None) or {}
+        damaged |= (odd := _find_no_vectors(known))
+        if damaged:
+            logger.warning("%d rows of %s are no vectors; their texts are embedded again", len(damaged), self.path)
+        return {key: vector for key, vector in known.items() if key not in odd}
 
     def _write(self, rows: dict[bytes, Tensor]) -> None:
         values = []
@@ -152,15 +159,24 @@ class CachedEmbedder:
             return self._act(action)
         except (sqlite3.OperationalError, OSError) as error:
             warnings.warn(f"embeddings are not kept: {self.path}: {error}", stacklevel=5)
-        except sqlite3.DatabaseError as error:
-            aside = self.path.with_name(f"{FILE}.damaged")
-            warnings.warn(f"{self.path} is damaged ({error}) and was renamed to {aside.name}", stacklevel=5)
-            with suppress(FileNotFoundError):  # another process was faster
-                os.replace(self.path, aside)
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            warnings.warn(f"{self.path} is damaged ({error}) and {self._set_aside()}", stacklevel=5)
         return None
+
+    def _set_aside(self) -> str:
+        """Renames the file; says what became of it."""
+        aside = self.path.with_name(f"{FILE}.damaged")
+        try:
+            os.replace(self.path, aside)
+        except FileNotFoundError:  # another process was faster
+            pass
+        except OSError as error:
+            return f"could not be renamed ({error}); delete it"
+        return f"was renamed to {aside.name}"
 
     def _act(self, action: Callable[[sqlite3.Connection], T]) -> T:
         with closing(sqlite3.connect(self.path, timeout=WAIT)) as database:
+            database.text_factory = lambda raw: raw.decode("utf-8", "replace")  # what is damaged is no text
             database.execute(TABLE)
             return action(database)
 
@@ -189,6 +205,35 @@ def identify_embedder(embedder: Embedder) -> str:
 def _stamp(file: Path) -> tuple[int, int]:
     state = file.stat()
     return state.st_size, state.st_mtime_ns
+
+
+def _read_row(key: bytes, dtype: Any, vector: Any, crc: Any) -> Tensor | None:
+    """The vector of a row; None where it is none, as the gate has it."""
+    if not isinstance(vector, bytes) or dtype not in DTYPES or _checksum(key, dtype, vector) != crc:
+        return None
+    if not vector or len(vector) % DTYPES[dtype].itemsize:
+        return None
+    return torch.frombuffer(bytearray(vector), dtype=DTYPES[dtype])
+
+
+def _find_no_vectors(rows: dict[bytes, Tensor]) -> set[bytes]:
+    """Keys of rows that the gate would refuse, or whose width is not that of most (of all where none is commonest)."""
+    widths = Counter(map(len, rows.values())).most_common(2)
+    is_tie = len(widths) == 2 and widths[0][1] == widths[1][1]
+    odd = {key for key, row in rows.items() if is_tie or len(row) != widths[0][0]}
+    even = {key: row for key, row in rows.items() if key not in odd}
+    if even and not _passes(list(even.values())):  # all at once first: rows are hardly ever damaged
+        odd |= {key for key, row in even.items() if not _passes([row])}
+    return odd
+
+
+def _passes(rows: Sequence[Tensor]) -> bool:
+    vectors = torch.stack([row.float() for row in rows])
+    try:
+        check_finite_rows(vectors, vectors, [FILE] * len(rows), FILE)
+    except EmbeddingError:
+        return False
+    return True
 
 
 def _checksum(key: bytes, dtype: str, vector: bytes) -> int:

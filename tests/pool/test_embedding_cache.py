@@ -3,6 +3,9 @@
 import multiprocessing
 import pickle
 import sqlite3
+import warnings
+import zlib
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -72,6 +75,80 @@ def test_a_row_that_was_changed_is_embedded_again(tmp_path):
     assert torch.equal(cached.embed_documents(TEXTS), before) and len(inner.asked) == 1
     inner.asked.clear()
     assert torch.equal(cached.embed_documents(TEXTS), before) and not inner.asked
+
+
+def floats(*numbers):
+    return np.array(numbers, np.float32).tobytes()
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        None,
+        "abcd",
+        5,
+        b"",
+        b"abcde",
+        floats(*[np.nan] * 5),
+        floats(1, 2, np.inf, 3, 4),
+        floats(0, 0, 0, 0, 0),
+        floats(1, 2),
+        floats(1, 2, 3, 4, 5, 6),
+    ],
+    ids=repr,
+)
+def test_a_row_that_is_no_vector_is_embedded_again_and_overwritten(tmp_path, vector, caplog):
+    inner = Counting()
+    cached = CachedEmbedder(inner, tmp_path, name="a")
+    before = cached.embed_documents(TEXTS)
+    with sqlite3.connect(tmp_path / FILE) as database:
+        (key,) = database.execute("SELECT key FROM vectors").fetchone()
+        crc = zlib.crc32(vector if isinstance(vector, bytes) else b"", zlib.crc32(key + b"float32"))
+        database.execute("UPDATE vectors SET vector = ?, crc = ? WHERE key = ?", (vector, crc, key))
+    database.close()
+    inner.asked.clear()
+    with caplog.at_level("WARNING", logger="kdprompt"):
+        assert torch.equal(cached.embed_documents(TEXTS), before) and len(inner.asked) == 1
+    assert [record.getMessage().split(" of ")[0] for record in caplog.records] == ["1 rows"]
+    assert torch.equal(cached.embed_documents(TEXTS), before) and len(inner.asked) == 1
+
+
+def test_no_flipped_bit_makes_a_call_fail_or_changes_a_vector(tmp_path):
+    cached = CachedEmbedder(Counting(), tmp_path, name="a")
+    before = cached.embed_documents(TEXTS)
+    whole = (tmp_path / FILE).read_bytes()
+    places = [place for place, byte in enumerate(whole) if byte]
+    for n, place in enumerate(places[:: max(len(places) // 150, 1)]):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        (tmp_path / FILE).write_bytes(whole[:place] + bytes([whole[place] ^ (1 << n % 8)]) + whole[place + 1 :])
+        with warnings.catch_warnings(action="ignore"):
+            assert torch.equal(cached.embed_documents(TEXTS), before), place
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "DROP TABLE vectors; CREATE VIEW vectors AS SELECT 1 AS key, 'x' AS dtype, 'y' AS vector, 0 AS crc",
+        "DROP TABLE vectors; CREATE TABLE vectors (a)",
+        "CREATE TRIGGER t BEFORE INSERT ON vectors BEGIN SELECT RAISE(ABORT, 'no'); END; DELETE FROM vectors",
+    ],
+)
+def test_a_database_of_another_kind_costs_the_cache_alone(tmp_path, script):
+    cached = CachedEmbedder(Counting(), tmp_path, name="a")
+    before = cached.embed_documents(TEXTS)
+    with closing(sqlite3.connect(tmp_path / FILE)) as database:
+        database.executescript(script)
+    with pytest.warns(UserWarning, match=r"embeddings are not kept|is damaged"):
+        assert torch.equal(cached.embed_documents(TEXTS), before)
+
+
+def test_a_damaged_file_that_cannot_be_renamed_costs_the_cache_alone(tmp_path):
+    cached = CachedEmbedder(Counting(), tmp_path, name="a")
+    (tmp_path / FILE).write_bytes(b"no database at all, and longer than a header" * 100)
+    (tmp_path / f"{FILE}.damaged").mkdir()
+    with pytest.warns(UserWarning, match="could not be renamed .*; delete it"):
+        assert cached.embed_documents(TEXTS).shape == (7, 5)
 
 
 @pytest.mark.parametrize("content", [b"no database at all, and longer than a header" * 100, b"SQLite format 3\0" * 400])
