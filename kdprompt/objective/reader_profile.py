@@ -13,13 +13,19 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from kdprompt.pool.records import MOST_NATS
 from kdprompt.short_repr import Record
 
 __all__ = ["CAPABLE_READER", "ReaderProfile", "find_profile", "read_profile", "shipped_profiles"]
 
+Strength = Annotated[float, Field(ge=0, le=MOST_NATS, allow_inf_nan=False)]
+Leaning = Annotated[float, Field(ge=-MOST_NATS, le=MOST_NATS, allow_inf_nan=False)]
+
 
 class ReaderProfile(Record):
     """How a model weighs what it knows and what it is shown (R9).
+
+    No constant is greater than 10⁴ in size: a model has a few nats, and J must stay a finite number.
 
     Attributes:
         name: The model, and how it is asked.
@@ -37,10 +43,10 @@ class ReaderProfile(Record):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    follow: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    knowledge_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
-    recency: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    label_bias: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
+    follow: Strength
+    knowledge_weight: Strength = 1.0
+    recency: Leaning = 0.0
+    label_bias: dict[str, Leaning] = Field(default_factory=dict)
     source: str = "given by the user"
 
     def bias_of(self, outputs: Sequence[str]) -> list[float]:
@@ -64,12 +70,14 @@ def read_profile(path: Path) -> ReaderProfile:
         ValueError: It is none; the message names the field.
     """
     try:
-        return ReaderProfile.model_validate_json(path.read_text(encoding="utf-8"))
+        return ReaderProfile.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        message = f"{path} is no profile of a reader: {where}: {first['msg']}; kdprompt profile writes one"
-        raise ValueError(message) from error
+        raise ValueError(
+            f"{path} is no profile of a reader: {where}: {first['msg']}, got {first['input']!r:.60}; kdprompt profile "
+            "writes one"
+        ) from error
 
 
 @lru_cache(maxsize=1)

@@ -9,12 +9,10 @@ from torch import Tensor
 
 from kdprompt.errors import QueryError
 from kdprompt.pool.pool_tensors import PoolTensors
-from kdprompt.pool.records import Query, normalise_text
+from kdprompt.pool.records import MOST_NATS, Query, normalise_text
 from kdprompt.pool.vectors import normalise_rows
 
 __all__ = ["QueryTensors", "build_query_tensors", "check_query", "find_allowed_rows", "find_text_codes"]
-
-MOST_NATS = 1e4  # of what a reader knows itself; more would drown everything in rounding
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from kdprompt.pool.value_text import can_be_written, check_text, is_missing, ren
 from kdprompt.short_repr import Record
 
 __all__ = [
+    "MOST_NATS",
     "Demonstration",
     "Query",
     "Schema",
@@ -32,6 +33,7 @@ ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]{6,}>")  # as Python writes objects that
 TEXT, TEXT_OR_NONE = frozenset({str}), frozenset({str, type(None)})
 IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 FROZEN = ConfigDict(frozen=True, extra="forbid")
+MOST_NATS = 1e4  # of what a reader knows, or how it leans; more would drown everything in rounding
 
 
 def copy_fields(record: Mapping[str, Any]) -> dict[str, Any]:
