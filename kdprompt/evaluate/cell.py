@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field
 
@@ -11,6 +11,10 @@ from kdprompt.short_repr import Record
 __all__ = ["NO_READER", "AnsweredPrompt", "Cell", "Latency"]
 
 NO_READER = "no language model"
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0, le=1e12)]  # JSON may hold numbers whose sum is infinite
 
 
 class Latency(Record):
@@ -24,9 +28,9 @@ class Latency(Record):
 
     model_config = ConfigDict(frozen=True)
 
-    p50: float
-    p99: float
-    prepare: float
+    p50: Amount
+    p99: Amount
+    prepare: Amount
 
     @classmethod
     def mean(cls, latencies: Sequence[Self]) -> Self:
@@ -49,13 +53,13 @@ class AnsweredPrompt(Record):
 
     model_config = ConfigDict(frozen=True)
 
-    query: int
+    query: Annotated[int, Field(ge=0)]
     text: str
     output: str
     prompt: str
     answer: str
-    score: float
-    log_loss: float | None = None
+    score: Share
+    log_loss: Amount | None = None
 
 
 class Cell(Record):
@@ -85,18 +89,18 @@ class Cell(Record):
     dataset: str
     suite: str
     selector: str
-    k: int
-    score: list[float]
-    log_loss: list[float]
-    confidence: list[float]
-    tokens: list[float]
-    shown: list[float]
-    off_task: list[float]
-    draws: list[float]
-    calibration_error: float | None
+    k: Annotated[int, Field(ge=0)]
+    score: list[Share]
+    log_loss: list[Amount]
+    confidence: list[Share]
+    tokens: list[Amount]
+    shown: list[Amount]
+    off_task: list[Amount]
+    draws: list[Share]
+    calibration_error: Share | None
     latency: Latency
     reader: str = ""
-    one_output: list[float] = Field(default_factory=list)
+    one_output: list[Share] = Field(default_factory=list)
     answered: list[AnsweredPrompt] = Field(default_factory=list)
 
     def with_answers(self, answered: Sequence[AnsweredPrompt]) -> Self:

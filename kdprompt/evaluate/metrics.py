@@ -1,16 +1,28 @@
 """Scores of answers: from an answer and the true output to a number in [0, 1]."""
 
 import json
+import math
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
-from kdprompt.pool.records import normalise_text
+from kdprompt.pool.records import MOST_NATS, normalise_text
+from kdprompt.readers.reader import Answer
 
-__all__ = ["METRICS", "Metric", "choose_metric", "exact_match", "json_f1", "json_match", "label_accuracy", "token_f1"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "choose_metric",
+    "exact_match",
+    "json_f1",
+    "json_match",
+    "label_accuracy",
+    "measure_answer",
+    "token_f1",
+]
 
 Metric = Callable[[str, str], float]
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -138,6 +150,33 @@ def _f1(given: Counter[Any], true: Counter[Any]) -> float:
 def _words(text: str) -> list[str]:
     plain = text.casefold().translate(str.maketrans("", "", string.punctuation))
     return _ARTICLES.sub(" ", plain).split()
+
+
+def measure_answer(
+    answer: Answer, truth: str, labels: Sequence[str] | None, metric: Metric
+) -> tuple[float, float, float]:
+    """Score, −log probability of the true label in nats, and probability of the most likely one; NaN where unknown.
+
+    Args:
+        answer: As ``check_answer`` lets it pass.
+        truth: The true output.
+        labels: What the reader chose among; None where the output is free text.
+        metric: Gives the score.
+
+    Raises:
+        ValueError: The metric gives no number in [0, 1].
+    """
+    score = metric(answer.text, truth)
+    if not isinstance(score, SupportsFloat) or not 0 <= float(score) <= 1:
+        raise ValueError(
+            f"the metric must give a number in [0, 1], got {score!r:.40} for the answer {answer.text!r:.60} and the "
+            f"true output {truth!r:.60}; divide it by its greatest value, say"
+        )
+    if answer.log_probs is None or labels is None or truth not in labels:
+        return float(score), math.nan, math.nan
+    least, most = -MOST_NATS, 0.0  # an impossible label would make every mean infinite
+    log_probs = [min(max(float(value), least), most) for value in answer.log_probs]
+    return float(score), abs(log_probs[labels.index(truth)]), math.exp(max(log_probs))
 
 
 METRICS: dict[str, Metric] = {

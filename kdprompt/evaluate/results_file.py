@@ -1,6 +1,7 @@
 """``results.json``: a whole benchmark in one file, with its checksum, checked when it is read again."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from kdprompt.checksums import seal, unseal
 from kdprompt.errors import DamagedFileError
 from kdprompt.evaluate.tables import Results
 
-__all__ = ["read_results", "write_results_text"]
+__all__ = ["explain_error", "read_results", "write_results_text"]
 
 PARTS = {"about", "tables", "cells"}  # of files of before, which have no checksum
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 OPTIONAL = ("log_loss", "confidence", "one_output")
 NUMBERS = ("tokens", "shown", "off_task")
 
@@ -30,14 +32,17 @@ def read_results(path: Path) -> Results:
         OSError: It cannot be read.
     """
     try:
-        content = json.loads(path.read_bytes(), parse_constant=_refuse)
+        text = path.read_bytes().decode("utf-8-sig")
+        content = json.loads(text, parse_constant=_refuse)
+        if SURROGATE.search(text):  # half a sign could not be written again
+            json.dumps(content, ensure_ascii=False).encode()
         if not isinstance(content, dict) or content.keys() != PARTS:
             content = unseal(content)
         results = Results.model_validate(content)
         _check(results)
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(
-            f"{path} is no results.json of kdprompt bench, or is damaged: {_explain(error)}. Take a copy, or run "
+            f"{path} is no results.json of kdprompt bench, or is damaged: {explain_error(error)}. Take a copy, or run "
             "kdprompt bench again: in the same folder no answer is asked twice."
         ) from error
     return results
@@ -47,7 +52,8 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no number")
 
 
-def _explain(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
+    """What is wrong with something that was read, in a line: of pydantic's errors the first, with place and value."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r:.60}"

@@ -19,8 +19,9 @@ from kdprompt.evaluate.benchmark_pool import BenchmarkPool, EmbeddingFunction, Q
 from kdprompt.evaluate.cell import NO_READER, AnsweredPrompt, Cell, Latency
 from kdprompt.evaluate.datasets import Case, Dataset
 from kdprompt.evaluate.description import describe
-from kdprompt.evaluate.metrics import Metric, choose_metric
+from kdprompt.evaluate.metrics import Metric, choose_metric, measure_answer
 from kdprompt.evaluate.predictors import Predictor
+from kdprompt.evaluate.results_file import explain_error
 from kdprompt.evaluate.selectors import BenchmarkSelector, Demonstrations, ShuffledSelector
 from kdprompt.evaluate.statistics import calibration_error
 from kdprompt.evaluate.store import Store, code_fingerprint, digest
@@ -182,7 +183,9 @@ def _read_selection(context: _Context, key: str, saved: Any) -> _TimedSelection:
             raise ValueError(f"it holds {len(demonstrations)} prompts for {len(context.cases)} queries")
     except (ValueError, KeyError, TypeError) as error:
         path = context.store.selection_path(key)
-        message = f"{path} does not fit the data set: {error!s:.160}. Delete it; the selection is made again."
+        message = (
+            f"{path} does not fit the data set: {explain_error(error):.160}. Delete it; the selection is made again."
+        )
         raise DamagedFileError(message) from error
     return _TimedSelection(demonstrations, latency)
 
@@ -251,7 +254,7 @@ def _keep_text(context: _Context, prompt: _Prompt, answer: Answer, record: Answe
             text=case.query.text,
             output=case.output,
             prompt=prompt.text,
-            answer=answer.text,
+            answer=answer.text.encode("utf-8", "backslashreplace").decode(),  # files have no lone surrogates
             score=record.score,
             log_loss=None if math.isnan(record.log_loss) else record.log_loss,
         )
@@ -260,13 +263,10 @@ def _keep_text(context: _Context, prompt: _Prompt, answer: Answer, record: Answe
 
 def _record(context: _Context, prompt: _Prompt, answer: Answer) -> AnswerRecord:
     case, labels = context.cases[prompt.query], context.dataset.labels
-    log_loss = confidence = float("nan")
-    if answer.log_probs is not None and labels is not None and case.output in labels:
-        log_probs = torch.tensor(answer.log_probs, dtype=torch.float64)
-        log_loss, confidence = -float(log_probs[labels.index(case.output)]), float(log_probs.max().exp())
+    score, log_loss, confidence = measure_answer(answer, case.output, labels, context.metric)
     tasks = [d.fields.get("task", case.task) for d in prompt.demonstrations]
     return AnswerRecord(
-        score=context.metric(answer.text, case.output),
+        score=score,
         log_loss=log_loss,
         confidence=confidence,
         tokens=float(context.plan.reader.count_tokens(prompt.text)) if prompt.text else 0.0,

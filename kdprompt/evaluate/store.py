@@ -17,6 +17,7 @@ from typing import IO, Any, Self
 from kdprompt.atomic_write import atomic_write
 from kdprompt.checksums import seal, unseal
 from kdprompt.errors import DamagedFileError
+from kdprompt.readers.answer_gate import check_answer
 from kdprompt.readers.reader import Answer, Reader
 
 __all__ = ["Store", "code_fingerprint", "digest"]
@@ -53,22 +54,31 @@ class Store:
         self._selections = folder / "selections"
         self._selections.mkdir(parents=True, exist_ok=True)
         self._answers: dict[str, Answer] = {}
+        self._origins: dict[str, tuple[Path, int]] = {}  # file and line of the answers that were read
         self._file: IO[str] | None = None
         for path in sorted(folder.glob("answers*.jsonl")):
-            self._answers.update(_read_answers(path))
+            for number, key, answer in _read_answers(path):
+                self._answers[key], self._origins[key] = answer, (path, number)
 
     def __len__(self) -> int:
         """Number of answers that are known."""
         return len(self._answers)
 
     def answers(self, reader: Reader, prompts: Sequence[str], labels: Sequence[str] | None) -> Iterator[Answer]:
-        """The reader's answers, in order; the reader is asked only for unknown ones, and for each prompt once."""
+        """The reader's answers, in order; the reader is asked only for unknown ones, and for each prompt once.
+
+        Raises:
+            DamagedFileError: An answer that is kept does not have as many log-probabilities as there are labels.
+            ValueError: The reader gives an answer that is none (``check_answer``); it is not kept.
+        """
         keys = [self.key(reader, prompt, labels) for prompt in prompts]
         unknown = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._answers}
         new_answers = zip(unknown, reader.answers(list(unknown.values()), labels), strict=True)
         for key in keys:
             while key not in self._answers:
-                self._keep_answer(*next(new_answers))
+                self._keep_answer(reader, labels, *next(new_answers))
+            if key in self._origins:
+                self._check_kept(key, labels)
             yield self._answers[key]
 
     def cached_reader(self, reader: Reader) -> Reader:
@@ -121,7 +131,17 @@ class Store:
             self._file.close()
             self._file = None
 
-    def _keep_answer(self, key: str, answer: Answer) -> None:
+    def _check_kept(self, key: str, labels: Sequence[str] | None) -> None:
+        try:
+            check_answer(self._answers[key], labels)
+        except ValueError as error:
+            raise _damaged(*self._origins[key], error) from error
+
+    def _keep_answer(self, reader: Reader, labels: Sequence[str] | None, key: str, answer: Answer) -> None:
+        try:
+            check_answer(answer, labels)
+        except ValueError as error:
+            raise ValueError(f"an answer of the reader {reader.name!r} cannot be used: {error}") from error
         if self._file is None:  # no file of before goes on: its last line may be cut
             self._file = (self.folder / f"answers-{os.getpid()}-{time.time_ns()}.jsonl").open("x", encoding="utf-8")
         probs = None if answer.log_probs is None else [round(value, 5) for value in answer.log_probs]
@@ -130,31 +150,37 @@ class Store:
         self._file.flush()
 
 
-def _read_answers(path: Path) -> Iterator[tuple[str, Answer]]:
-    """The answers in a file, by key."""
+def _read_answers(path: Path) -> Iterator[tuple[int, str, Answer]]:
+    """The answers in a file, with number of line and key."""
     content = path.read_bytes()
     strict = b'"checksum"' in content  # in files of before, a cut line may stand anywhere
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         if not line.strip():
             continue
         try:
-            yield _read_answer(line)
+            yield number, *_read_answer(line)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             if strict:
-                raise DamagedFileError(
-                    f"{path}, line {number} is damaged, or no answer of kdprompt bench: {error!s:.160}. Delete the "
-                    "line; its answer is asked again."
-                ) from error
+                raise _damaged(path, number, error) from error
+
+
+def _damaged(path: Path, number: int, error: Exception) -> DamagedFileError:
+    return DamagedFileError(
+        f"{path}, line {number} is damaged, or no answer of kdprompt bench: {error!s:.200}. Delete the line; its "
+        "answer is asked again."
+    )
 
 
 def _read_answer(line: bytes) -> tuple[str, Answer]:
     entry = json.loads(line)
     if not isinstance(entry, dict) or entry.keys() != ANSWER:  # the lines of before have no checksum
         entry = unseal(entry)
-    key, text, probs = entry["key"], entry["text"], entry["log_probs"]
-    if not isinstance(key, str) or not isinstance(text, str):
-        raise TypeError(f"key and text must be texts, got {key!r:.40} and {text!r:.40}")
-    return key, Answer(text, None if probs is None else tuple(map(float, probs)))
+    key, probs = entry["key"], entry["log_probs"]
+    if not isinstance(key, str):
+        raise TypeError(f"a key must be a text, got {key!r:.40}")
+    answer = Answer(entry["text"], tuple(probs) if isinstance(probs, list) else probs)
+    check_answer(answer, None)
+    return key, answer
 
 
 class _CachedReader:

@@ -40,7 +40,8 @@ async def call_service(service: object, call: Callable[[], Awaitable[T]]) -> T:
         burst = bursts[id(service)] = _Burst()
     burst.callers += 1
     try:
-        return await burst.ask(call)
+        answer: T = await burst.ask(call)
+        return answer
     finally:
         burst.callers -= 1
         if not burst.callers and bursts.get(id(service)) is burst:

@@ -6,7 +6,7 @@ stay where the embedder puts them; this is the only module that takes a device.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -178,10 +178,13 @@ async def embed_query_async(embedder: Embedder, text: str) -> Tensor | None:
         return None
     embed_async = getattr(embedder, "aembed_query", None)
     name = "embed_query" if embed_async is None else "aembed_query"
-    ask = partial(call_in_thread, embedder.embed_query) if embed_async is None else embed_async
+
+    def ask() -> Awaitable[Any]:
+        return call_in_thread(embedder.embed_query, text) if embed_async is None else embed_async(text)
+
     try:
         with observe(logger, "embed", texts=1, method=name):
-            vector = await call_service(embedder, partial(ask, text))
+            vector = await call_service(embedder, ask)
     except Exception as error:
         raise name_text(error, [text]) from error
     return check_vectors([_read_one(vector, text, name)], [text], f"{name} of the embedder")[0]

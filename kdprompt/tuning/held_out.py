@@ -6,7 +6,6 @@ log-loss; free text is compared by the distance of its embedding.
 Rejected: comparing by the reader's agreement with the estimated outputs of the queries.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -19,6 +18,7 @@ from kdprompt.pool.embedding import embed_documents
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.records import Demonstration, normalise_text
 from kdprompt.pool.vectors import normalise_rows
+from kdprompt.readers.answer_gate import check_answer
 from kdprompt.readers.reader import Answer, Reader
 from kdprompt.selection.context import SelectionContext
 from kdprompt.tuning.halving import sequential_halving
@@ -157,15 +157,14 @@ class HeldOutEvaluation:
         return answers
 
     def _check(self, answer: Answer, text: str) -> None:
-        """Raises a ``ValueError`` if the log-probabilities of an answer are not one for each label."""
-        if answer.log_probs is None or self.labels is None:
-            return
-        if len(answer.log_probs) != len(self.labels) or any(math.isnan(value) for value in answer.log_probs):
+        """Raises a ``ValueError`` if an answer is none, as where its log-probabilities are not one for each label."""
+        try:
+            check_answer(answer, self.labels)
+        except ValueError as error:
             raise ValueError(
-                f"the reader {self.reader.name!r} must give a log-probability for each of {len(self.labels)} labels, "
-                f"got {list(answer.log_probs)[:10]} for the input {text!r:.60}; leave log_probs out (None) where they "
-                "are not known"
-            )
+                f"an answer of the reader {self.reader.name!r} cannot be used: {error} for the input {text!r:.60}; "
+                "leave log_probs out (None) where they are not known"
+            ) from error
 
     def _ask(self, prompts: Prompts, part: range, outcome: EvaluationOutcome) -> None:
         examples = [self.context.pool.demonstration(int(self.held[i])) for i in part]

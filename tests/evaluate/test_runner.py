@@ -9,7 +9,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from kdprompt import DistillationSelector, PromptTemplate, Settings
+from kdprompt import DamagedFileError, DistillationSelector, PromptTemplate, Settings
+from kdprompt.checksums import seal, unseal
 from kdprompt.cli.app import app
 from kdprompt.evaluate import (
     LabelReader,
@@ -23,8 +24,10 @@ from kdprompt.evaluate import (
     join_results,
     make_selector,
     make_selectors,
+    read_results,
     run,
     summarise,
+    write_results_text,
 )
 from kdprompt.evaluate.datasets import Case, Dataset
 from kdprompt.evaluate.statistics import compare, correct_by_holm
@@ -457,3 +460,26 @@ def test_bench_on_files_of_ones_own(tmp_path, small_lm, dataset):
 def test_bench_says_what_is_wrong(tmp_path, arguments, message):
     with pytest.raises((ValueError, OSError), match=message):
         CliRunner().invoke(app, ["bench", "--output", str(tmp_path), *arguments], catch_exceptions=False)
+
+
+def test_half_a_sign_in_an_answer_is_written_as_its_escape(dataset, embed, tmp_path):
+    """Files have no lone surrogates: the run ended when its results were written."""
+    reader = TextReader(lambda prompt: "\ud800", name="half")
+    cells = cells_of(plan(dataset, embed, reader, "nearest-last"), tmp_path)
+    assert {answered.answer for answered in cells[0].answered} == {"\\ud800"}
+    path = tmp_path / "results.json"
+    path.write_text(write_results_text(summarise(cells, "nearest-last")), encoding="utf-8")
+    assert read_results(path).cells == cells
+    assert cells_of(plan(dataset, embed, reader, "nearest-last"), tmp_path) == cells
+
+
+@pytest.mark.parametrize("change", [{"p50": float("nan")}, {"p99": -5.0}, {"prepare": "x"}])
+def test_durations_of_a_selection_that_cannot_be_are_named_in_a_line(change, dataset, embed, tmp_path):
+    work = plan(dataset, embed, TextReader(Echo(), name="echo"), "nearest-last")
+    cells_of(work, tmp_path)
+    (path,) = (tmp_path / "selections").iterdir()
+    saved = unseal(json.loads(path.read_bytes()))
+    path.write_text(json.dumps(seal({**saved, "selection": {**saved["selection"], **change}})), encoding="utf-8")
+    (name,) = change
+    with pytest.raises(DamagedFileError, match=rf"{path.name} does not fit the data set: {name}: Input.*Delete it"):
+        cells_of(work, tmp_path)
