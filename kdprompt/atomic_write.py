@@ -1,12 +1,15 @@
 """Files that are written whole or not at all: the only place of kdprompt that replaces a file."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
 import sys
 import tempfile
 from pathlib import Path
+
+from kdprompt.paths import expand_home, find_descriptor
 
 __all__ = ["atomic_write"]
 
@@ -15,9 +18,11 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
     """Writes a file; a reader sees the old content or the new one, never a part of it.
 
     The content goes to a temporary file in the same folder, is flushed to the disk, and then takes the place of the
-    file. A link is followed: the file that it points to is replaced. Permissions of a file that is there are kept; a
-    new one gets those that the umask allows. What is no regular file (a device, a pipe, ``/dev/stdout``) is written to
-    and stays what it is.
+    file. A link is followed: the file that it points to is replaced. Permissions of a file that is there are kept, and
+    its owner and group where the system permits it; a new one gets those that the umask allows. Another hard link of
+    the file keeps the old content: one name can be replaced at once, not two. What is no regular file (a device, a
+    pipe) is written to and stays what it is, and so is what the process holds open (``/dev/stdout``, ``/dev/fd/3``):
+    the content goes where the descriptor stands, behind what was written to it before.
 
     Args:
         path: The file; ``~`` is the home folder. Its folder is made where it does not exist.
@@ -28,19 +33,43 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
             and no temporary file remains; the error names the path. A temporary file that a killed process left is
             removed by the next write of the file.
     """
-    path = Path(path).expanduser()
+    path = expand_home(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
+    descriptor = find_descriptor(path)
     try:
-        if _is_special(path):
+        if descriptor is not None:
+            _write_behind(descriptor, data)
+        elif _is_special(path):
             with path.open("wb") as device:
                 device.write(data)
         else:
-            _replace(path.resolve(), data)
+            _replace(_follow_links(path), data)
     except OSError as error:
         if error.errno is None:
             raise
         # A full disk names no file, and other errors name the temporary one.
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_behind(descriptor: int, data: bytes) -> None:
+    """Writes to an open descriptor, behind what the process has printed."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+
+
+def _follow_links(path: Path) -> Path:
+    """The file that a path leads to.
+
+    Raises:
+        OSError: Its links go in a circle.
+    """
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # until Python 3.12, which has no OSError for it
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
 
 
 def _replace(target: Path, data: bytes) -> None:
@@ -53,6 +82,7 @@ def _replace(target: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        _keep_owner(temporary, target)
         os.chmod(temporary, _permissions(target))
         os.replace(temporary, target)
     except BaseException:
@@ -123,6 +153,17 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _keep_owner(temporary: str, target: Path) -> None:
+    """Gives a new file the owner and the group of the one that it replaces, as far as the system permits it."""
+    if sys.platform == "win32" or not target.exists():
+        return
+    old = target.stat()
+    for owner in (old.st_uid, -1):  # the group alone, where another's file may not be made
+        with contextlib.suppress(OSError):
+            os.chown(temporary, owner, old.st_gid)
+            return
 
 
 def _permissions(target: Path) -> int:

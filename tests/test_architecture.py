@@ -21,6 +21,7 @@ ROOMS = (
     "defaults",
     "deprecation",
     "moved_modules",
+    "paths",
     "atomic_write",
     "checksums",
     "tagged_union",

@@ -145,3 +145,57 @@ def test_a_long_name_and_the_home_folder(tmp_path, monkeypatch):
     name = "n" * 250
     atomic_write(f"~/{name}", "text")
     assert (tmp_path / name).read_text() == "text"
+
+
+BETWEEN = """
+import os, sys
+from kdprompt.atomic_write import atomic_write
+print("head")
+atomic_write(sys.argv[1], "text\\n")
+atomic_write(sys.argv[1], "more\\n")
+print("foot")
+"""
+
+
+@pytest.mark.parametrize("place", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link", "link to link"])
+@pytest.mark.parametrize("mode", ["w", "a"])
+def test_what_is_open_is_written_behind_what_stands_there(tmp_path, place, mode):
+    if place.startswith("/proc") and not os.path.exists(place) or not os.path.exists("/dev/fd/1"):
+        pytest.skip("the system has no such name")
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    (tmp_path / "link to link").symlink_to("link")
+    (tmp_path / "log").write_text("earlier\n")
+    before = (tmp_path / "log").stat().st_ino
+    with (tmp_path / "log").open(mode) as log:
+        subprocess.run([sys.executable, "-c", BETWEEN, place], stdout=log, cwd=tmp_path, check=True)
+    expected = ["earlier"] * (mode == "a") + ["head", "text", "more", "foot"]
+    assert (tmp_path / "log").read_text().split() == expected and (tmp_path / "log").stat().st_ino == before
+
+
+def test_a_descriptor_that_takes_nothing_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "read").write_text("kept")
+    with (tmp_path / "read").open() as file, pytest.raises(OSError, match=f"/dev/fd/{file.fileno()}"):
+        atomic_write(f"/dev/fd/{file.fileno()}", "text")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        atomic_write("/dev/fd/987", "text")
+    assert (tmp_path / "read").read_text() == "kept"
+
+
+def test_links_in_a_circle_and_an_unknown_home_are_errors_that_name_the_path(tmp_path):
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    with pytest.raises(OSError, match="one"):
+        atomic_write(tmp_path / "one", "text")
+    with pytest.raises(FileNotFoundError, match="no home folder of '~nobody-of-this-name' is known.*in full"):
+        atomic_write("~nobody-of-this-name/file", "text")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+def test_the_owner_and_the_group_are_kept(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    os.chown(path, 1234, 2345)
+    path.chmod(0o600)
+    atomic_write(path, "new")
+    kept = path.stat()
+    assert (kept.st_uid, kept.st_gid, stat.S_IMODE(kept.st_mode)) == (1234, 2345, 0o600)

@@ -1,0 +1,38 @@
+"""Paths as users write them: with the home folder's ``~``, and names of what the process holds open already."""
+
+import errno
+import os
+from pathlib import Path
+
+__all__ = ["expand_home", "find_descriptor"]
+
+_DESCRIPTORS = ("/dev/fd", "/proc/self/fd", "/proc/thread-self/fd")
+_MOST_LINKS = 40  # as Linux follows
+
+
+def expand_home(path: str | Path) -> Path:
+    """A path with the home folder in place of ``~`` or ``~user``.
+
+    Raises:
+        FileNotFoundError: The home folder is not known.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        said = f"no home folder of {Path(path).parts[0]!r} is known, write the path in full"
+        raise FileNotFoundError(errno.ENOENT, said, str(path)) from error
+
+
+def find_descriptor(path: Path) -> int | None:
+    """The open descriptor that a path names (``/dev/stdout``, ``/dev/fd/3``, a link to one of them), or None.
+
+    To open such a path is not to use the descriptor: on Linux it opens the file behind it anew, at its beginning.
+    """
+    folders = {os.path.realpath(folder) for folder in _DESCRIPTORS if os.path.isdir(folder)}
+    for _ in range(_MOST_LINKS):
+        if path.name.isdecimal() and os.path.realpath(path.parent) in folders:
+            return int(path.name)
+        if not path.is_symlink():
+            return None
+        path = path.parent / os.readlink(path)
+    return None
