@@ -1,7 +1,6 @@
 """Files that are written whole or not at all: the only place of kdprompt that replaces a file."""
 
 import contextlib
-import errno
 import hashlib
 import os
 import stat
@@ -9,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kdprompt.paths import expand_home, find_descriptor
+from kdprompt.paths import expand_home, find_descriptor, follow_links
 
 __all__ = ["atomic_write"]
 
@@ -43,7 +42,7 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
             with path.open("wb") as device:
                 device.write(data)
         else:
-            _replace(_follow_links(path), data)
+            _replace(follow_links(path), data)
     except OSError as error:
         if error.errno is None:
             raise
@@ -58,18 +57,6 @@ def _write_behind(descriptor: int, data: bytes) -> None:
             stream.flush()
     with os.fdopen(descriptor, "wb", closefd=False) as file:
         file.write(data)
-
-
-def _follow_links(path: Path) -> Path:
-    """The file that a path leads to.
-
-    Raises:
-        OSError: Its links go in a circle.
-    """
-    try:
-        return path.resolve()
-    except RuntimeError as error:  # until Python 3.12, which has no OSError for it
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
 
 
 def _replace(target: Path, data: bytes) -> None:

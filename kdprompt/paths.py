@@ -4,7 +4,7 @@ import errno
 import os
 from pathlib import Path
 
-__all__ = ["expand_home", "find_descriptor"]
+__all__ = ["expand_home", "find_descriptor", "follow_links"]
 
 _DESCRIPTORS = ("/dev/fd", "/proc/self/fd", "/proc/thread-self/fd")
 _MOST_LINKS = 40  # as Linux follows
@@ -36,3 +36,15 @@ def find_descriptor(path: Path) -> int | None:
             return None
         path = path.parent / os.readlink(path)
     return None
+
+
+def follow_links(path: Path) -> Path:
+    """The file that a path leads to; it need not be there.
+
+    Raises:
+        OSError: Its links go in a circle.
+    """
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # of Python before 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from kdprompt.cli.checks import check_device, check_folder
+from kdprompt.cli.checks import check_device
 from kdprompt.cli.options import IdKeyOption, InputKeyOption, OutputKeyOption, SeedOption, TaskKeyOption
 from kdprompt.cli.pools import Keys
 from kdprompt.cli.reader import import_attribute, open_reader
-from kdprompt.cli.tables import write_results
+from kdprompt.cli.tables import check_results_folder, write_results
 from kdprompt.cli.terminal import Terminal
 from kdprompt.defaults import DEFAULT_K
 
@@ -100,7 +100,7 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     id_key: IdKeyOption = None,
 ) -> None:
     """Compare selectors by what a model answers: score, log-loss, calibration, tokens, latency, paired statistics."""
-    check_folder(output)
+    check_results_folder(output, {"--pool": pool, "--dev": dev, "--test": test})
     check_device(device)
     ks, how = k or [DEFAULT_K], {"limit": limit, "split": split, "seed": seed, "metric": _metric(metric)}
     selectors, first = _selectors(selector or ["kdprompt", "nearest-last"], reference)

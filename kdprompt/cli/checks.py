@@ -1,30 +1,45 @@
 """What can be known to be wrong before a command has worked for an hour."""
 
 import os
-from collections.abc import Iterable
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_device", "check_file", "check_folder", "check_request"]
+from kdprompt.paths import expand_home, find_descriptor, follow_links
+
+__all__ = ["check_apart", "check_device", "check_file", "check_folder", "check_request", "check_standard_output"]
 
 
 def check_file(path: Path | None) -> None:
     """Refuses an output file that could not be written.
 
+    Args:
+        path: The file; None: the command prints, so standard output must be there.
+
     Raises:
-        OSError: It is a folder, its folder is a file, or neither may be written.
+        OSError: It is a folder, its folder is a file, or neither may be written; or standard output is closed.
+        ValueError: It is ``-``.
     """
     if path is None:
+        check_standard_output()
         return
-    path = path.expanduser()
+    if path == Path("-"):
+        raise ValueError("the output must be a file, got -; standard output is /dev/stdout, where the system has it")
+    path = expand_home(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
+    descriptor = find_descriptor(path)
+    if descriptor is not None:
+        _check_descriptor(descriptor, path)
+        return
     if path.exists():
         if not os.access(path, os.W_OK):
             raise PermissionError(f"{path} is there and may not be written; name another file")
         if not path.is_file():  # a device or a pipe, which is written to
             return
-    check_folder(path.parent)
+    check_folder(follow_links(path).parent)
 
 
 def check_folder(path: Path) -> None:
@@ -33,13 +48,57 @@ def check_folder(path: Path) -> None:
     Raises:
         OSError: It, or what it would stand in, is no folder or may not be written.
     """
-    there = path.expanduser().absolute()
-    while not there.exists():
+    there = expand_home(path).absolute()
+    while not os.path.lexists(there):
         there = there.parent
     if not there.is_dir():
-        raise NotADirectoryError(f"{there} is a file, so nothing can be written to {path}; name another place")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f"the folder {there} may not be written; name another place")
+        what = "a link that leads nowhere" if there.is_symlink() else "a file"
+        raise NotADirectoryError(f"{there} is {what}, so nothing can be written to {path}; name another place")
+    try:
+        with tempfile.TemporaryFile(dir=there):  # to root /proc says that it may be written
+            pass
+    except OSError as error:
+        raise PermissionError(
+            f"the folder {there} may not be written ({error.strerror}), so nothing can be written to {path}; name "
+            "another place"
+        ) from error
+
+
+def check_apart(outputs: Iterable[Path], inputs: Mapping[str, str | Path | Iterable[Path] | None]) -> None:
+    """Refuses output files that are input files too, by whatever name; a device, or a pipe, may be both.
+
+    Args:
+        outputs: The files that a command writes.
+        inputs: What it reads, by the options or arguments that name it; what is no file is passed over.
+
+    Raises:
+        ValueError: An output is an input; the message names both.
+    """
+    for output in filter(Path.is_file, map(expand_home, outputs)):
+        for option, value in inputs.items():
+            for read in [value] if isinstance(value, str | Path) else value or ():
+                file = expand_home(read)
+                if file.is_file() and os.path.samefile(output, file):
+                    raise ValueError(
+                        f"the output {output} is the file of {option} {read}, which would be lost; name another place"
+                    )
+
+
+def check_standard_output() -> None:
+    """Refuses to work for a standard output that is closed.
+
+    Raises:
+        OSError: It is.
+    """
+    if sys.stdout is None:
+        raise OSError("standard output is closed, so the result would be lost; open it, or name a file for the result")
+
+
+def _check_descriptor(descriptor: int, path: Path) -> None:
+    try:
+        os.write(descriptor, b"")
+    except OSError as error:
+        raise OSError(f"nothing can be written to {path} ({error.strerror}); name another place") from error
 
 
 def check_device(device: str | None) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from kdprompt.cli.checks import check_standard_output
 from kdprompt.cli.terminal import Terminal
 
 __all__ = ["demo"]
@@ -24,6 +25,7 @@ def demo(
     from kdprompt.cli.selection_view import show
     from kdprompt.resources import support_desk, support_desk_queries
 
+    check_standard_output()
     console = Terminal()
     pool, traffic = support_desk(), support_desk_queries()
     right = next((message["output"] for message in traffic if message["input"] == query), None)

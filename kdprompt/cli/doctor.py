@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from kdprompt.cli.checks import check_device
+from kdprompt.cli.checks import check_apart, check_device, check_file, check_standard_output
 from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import (
     DeviceOption,
@@ -73,6 +73,10 @@ def doctor(  # noqa: PLR0913
     """Look for what is wrong with a pool: repeats, conflicts, wrong outputs, leakage, gaps, mixed tasks."""
     from kdprompt.diagnose import DoctorSettings
 
+    check_standard_output()
+    if html is not None:
+        check_file(html)
+        check_apart([html], {"--pool": pool, "--queries": queries, "--evaluation": evaluation})
     check_device(device)
     loaded = read_pool(pool, Keys(input_key, output_key, task_key, id_key, no_outputs))
     asked, held_out = _read(loaded, queries), _read(loaded, evaluation)

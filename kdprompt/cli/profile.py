@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kdprompt.cli.checks import check_device, check_file
+from kdprompt.cli.checks import check_apart, check_device, check_file
 from kdprompt.cli.options import (
     DeviceOption,
     EmbeddingModelOption,
@@ -49,6 +49,7 @@ def profile(  # noqa: PLR0913 - a command's options are its interface
     from kdprompt.cli.progress import ProgressEmbedder
 
     check_file(output)
+    check_apart(filter(None, [output]), {"--pool": pool})
     check_device(device)
     log = Terminal(stderr=True)
     loaded = read_pool(pool, Keys(input_key, output_key, task_key, id_key))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdprompt.paths import expand_home
+
 __all__ = ["PromptOptions", "load_tokenizer"]
 
 
@@ -33,6 +35,10 @@ class PromptOptions:
     instruction: str | None = None
     tokenizer: str | None = None
     min_similarity: float | None = None
+
+    def files(self) -> dict[str, str | Path | None]:
+        """What may name a file that is read, by its option."""
+        return {"--profile": self.profile, "--template": self.template, "--tokenizer": self.tokenizer}
 
     def settings(self) -> Callable[[Any], Any]:
         """A function that applies the options to ``Settings``; files are read and checked now.
@@ -98,7 +104,7 @@ def load_tokenizer(spec: str) -> Callable[[str], int]:
     """
     from tokenizers import Tokenizer
 
-    path = Path(spec).expanduser()
+    path = expand_home(spec)
     try:
         if path.exists():
             tokenizer = Tokenizer.from_file(str(path / "tokenizer.json" if path.is_dir() else path))

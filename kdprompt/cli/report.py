@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from kdprompt.cli.checks import check_device, check_file, check_request
+from kdprompt.cli.checks import check_apart, check_device, check_file, check_request
 from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import (
     BudgetOption,
@@ -66,11 +66,11 @@ def report(  # noqa: PLR0913 - a command's options are its interface
     --pool takes examples, or the file that kdprompt build wrote.
     """
     log = Terminal(stderr=True)
+    options = PromptOptions(k, budget, order, None, profile, template, instruction, tokenizer, min_similarity)
     check_file(output)
+    check_apart([output], {"--pool": pool, **options.files()})
     check_device(device)
-    settings = PromptOptions(
-        k, budget, order, None, profile, template, instruction, tokenizer, min_similarity
-    ).settings()
+    settings = options.settings()
     if is_stored(pool):
         selector = load_stored(pool, settings, device)
     else:

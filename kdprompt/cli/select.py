@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from kdprompt.cli.checks import check_device, check_file, check_request
+from kdprompt.cli.checks import check_apart, check_device, check_file, check_request
 from kdprompt.cli.clock import Clock
 from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import (
@@ -184,6 +184,7 @@ def _run(source: _Source, options: PromptOptions, asked: _Asked, reader: _Reader
     """Checks everything, then works."""
     log = Terminal(stderr=True)
     check_file(output.file)
+    check_apart(filter(None, [output.file]), {"--pool": source.path, "--queries": asked.path, **options.files()})
     check_device(source.device)
     loaded = source.load(options.settings())
     request = loaded.check(asked)

@@ -1,14 +1,17 @@
 """``kdprompt tables``: several benchmarks in one."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from kdprompt.cli.checks import check_folder
+from kdprompt.cli.checks import check_apart, check_folder
 from kdprompt.cli.terminal import Terminal
 
-__all__ = ["tables", "write_results"]
+__all__ = ["check_results_folder", "tables", "write_results"]
+
+RESULTS, MARKDOWN, PAGE = "results.json", "results.md", "report.html"
 
 
 def tables(
@@ -22,11 +25,17 @@ def tables(
     from kdprompt.cli.progress import show_tables_progress
     from kdprompt.evaluate import join_results, read_results
 
-    check_folder(output)
+    check_results_folder(output, {"RESULTS": results})
     parts = [read_results(path) for path in results]
     with show_tables_progress() as progress:
         joined = join_results(parts, reference, progress=progress)
     write_results(joined, output)
+
+
+def check_results_folder(output: Path, inputs: Mapping[str, Path | Iterable[Path] | None]) -> None:
+    """Refuses a folder that ``write_results`` could not write into, or in which it would replace what is read."""
+    check_folder(output)
+    check_apart([output / name for name in (RESULTS, MARKDOWN, PAGE)], inputs)
 
 
 def write_results(results: Any, output: Path) -> None:
@@ -36,8 +45,8 @@ def write_results(results: Any, output: Path) -> None:
     from kdprompt.evaluate import write_results_text
     from kdprompt.report import write_markdown, write_page
 
-    atomic_write(output / "results.json", write_results_text(results))
-    write_page(results, output / "report.html")
-    write_markdown(results, output / "results.md")
+    atomic_write(output / RESULTS, write_results_text(results))
+    write_page(results, output / PAGE)
+    write_markdown(results, output / MARKDOWN)
     show(Terminal(), results)
-    Terminal(stderr=True).print(f"wrote results.json, results.md and report.html to {output}", style="dim")
+    Terminal(stderr=True).print(f"wrote {RESULTS}, {MARKDOWN} and {PAGE} to {output}", style="dim")
