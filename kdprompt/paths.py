@@ -4,7 +4,7 @@ import errno
 import os
 from pathlib import Path
 
-__all__ = ["expand_home", "find_descriptor", "follow_links"]
+__all__ = ["expand_home", "find_descriptor", "follow_links", "read_stream"]
 
 _DESCRIPTORS = ("/dev/fd", "/proc/self/fd", "/proc/thread-self/fd")
 _MOST_LINKS = 40  # as Linux follows
@@ -48,3 +48,12 @@ def follow_links(path: Path) -> Path:
         return path.resolve()
     except RuntimeError as error:  # of Python before 3.13
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
+
+
+def read_stream(path: Path) -> bytes | None:
+    """All that a pipe or an open descriptor holds, which can be read once; None for a file, which can be read again.
+
+    Raises:
+        OSError: There is no such file, or it cannot be read.
+    """
+    return None if path.is_file() and find_descriptor(path) is None else path.read_bytes()

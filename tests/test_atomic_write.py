@@ -160,7 +160,7 @@ print("foot")
 @pytest.mark.parametrize("place", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link", "link to link"])
 @pytest.mark.parametrize("mode", ["w", "a"])
 def test_what_is_open_is_written_behind_what_stands_there(tmp_path, place, mode):
-    if place.startswith("/proc") and not os.path.exists(place) or not os.path.exists("/dev/fd/1"):
+    if (place.startswith("/proc") and not os.path.exists(place)) or not os.path.exists("/dev/fd/1"):
         pytest.skip("the system has no such name")
     (tmp_path / "link").symlink_to("/dev/stdout")
     (tmp_path / "link to link").symlink_to("link")
@@ -186,7 +186,7 @@ def test_links_in_a_circle_and_an_unknown_home_are_errors_that_name_the_path(tmp
     (tmp_path / "two").symlink_to("one")
     with pytest.raises(OSError, match="one"):
         atomic_write(tmp_path / "one", "text")
-    with pytest.raises(FileNotFoundError, match="no home folder of '~nobody-of-this-name' is known.*in full"):
+    with pytest.raises(FileNotFoundError, match=r"no home folder of '~nobody-of-this-name' is known.*in full"):
         atomic_write("~nobody-of-this-name/file", "text")
 
 

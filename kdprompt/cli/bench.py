@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from kdprompt.cli.checks import check_device
+from kdprompt.cli.checks import check_device, check_streams
 from kdprompt.cli.options import IdKeyOption, InputKeyOption, OutputKeyOption, SeedOption, TaskKeyOption
 from kdprompt.cli.pools import Keys
 from kdprompt.cli.reader import import_attribute, open_reader
@@ -100,7 +100,9 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     id_key: IdKeyOption = None,
 ) -> None:
     """Compare selectors by what a model answers: score, log-loss, calibration, tokens, latency, paired statistics."""
-    check_results_folder(output, {"--pool": pool, "--dev": dev, "--test": test})
+    files = {"--pool": pool, "--dev": dev, "--test": test}
+    check_results_folder(output, files)
+    check_streams(files)
     check_device(device)
     ks, how = k or [DEFAULT_K], {"limit": limit, "split": split, "seed": seed, "metric": _metric(metric)}
     selectors, first = _selectors(selector or ["kdprompt", "nearest-last"], reference)

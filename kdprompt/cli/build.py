@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from kdprompt.cli.checks import check_apart, check_device, check_file
+from kdprompt.cli.checks import check_apart, check_device, check_file, check_streams
 from kdprompt.cli.clock import Clock
 from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import (
@@ -61,6 +61,7 @@ def build(  # noqa: PLR0913 - a command's options are its interface
     options = PromptOptions(k=k, budget=budget, profile=profile)
     check_file(output)
     check_apart([output], {"the pool": pool, "--queries": queries, **options.files()})
+    check_streams({"the pool": pool, "--queries": queries})
     check_device(device)
     log = Terminal(stderr=True)
     loaded = read_pool(pool, Keys(input_key, output_key, task_key, id_key, no_outputs))

@@ -9,7 +9,15 @@ from typing import Any
 
 from kdprompt.paths import expand_home, find_descriptor, follow_links
 
-__all__ = ["check_apart", "check_device", "check_file", "check_folder", "check_request", "check_standard_output"]
+__all__ = [
+    "check_apart",
+    "check_device",
+    "check_file",
+    "check_folder",
+    "check_request",
+    "check_standard_output",
+    "check_streams",
+]
 
 
 def check_file(path: Path | None) -> None:
@@ -82,6 +90,22 @@ def check_apart(outputs: Iterable[Path], inputs: Mapping[str, str | Path | Itera
                     raise ValueError(
                         f"the output {output} is the file of {option} {read}, which would be lost; name another place"
                     )
+
+
+def check_streams(inputs: Mapping[str, Path | None]) -> None:
+    """Refuses a pipe that is given as two inputs: it can be read once.
+
+    Args:
+        inputs: What a command reads, by the options or arguments that name it.
+
+    Raises:
+        ValueError: Two of them are the same; the message names both.
+    """
+    streams = [(option, path) for option, path in inputs.items() if path is not None and not path.is_file()]
+    for i, (option, path) in enumerate(streams):
+        for before, other in streams[:i]:
+            if os.path.samefile(path, other):
+                raise ValueError(f"{before} and {option} are both {path}, which can be read once; name a file for one")
 
 
 def check_standard_output() -> None:

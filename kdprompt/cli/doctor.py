@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from kdprompt.cli.checks import check_apart, check_device, check_file, check_standard_output
+from kdprompt.cli.checks import check_apart, check_device, check_file, check_standard_output, check_streams
 from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import (
     DeviceOption,
@@ -74,9 +74,11 @@ def doctor(  # noqa: PLR0913
     from kdprompt.diagnose import DoctorSettings
 
     check_standard_output()
+    inputs = {"--pool": pool, "--queries": queries, "--evaluation": evaluation}
+    check_streams(inputs)
     if html is not None:
         check_file(html)
-        check_apart([html], {"--pool": pool, "--queries": queries, "--evaluation": evaluation})
+        check_apart([html], inputs)
     check_device(device)
     loaded = read_pool(pool, Keys(input_key, output_key, task_key, id_key, no_outputs))
     asked, held_out = _read(loaded, queries), _read(loaded, evaluation)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from kdprompt.cli.checks import check_device, check_standard_output
+from kdprompt.cli.checks import check_device, check_standard_output, check_streams
 from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import DeviceOption, EmbeddingModelOption, SeedOption
 from kdprompt.cli.queries import read_queries
@@ -44,6 +44,7 @@ def drift(  # noqa: PLR0913 - a command's options are its interface
     from kdprompt.pool.embedding import embed_queries
 
     check_standard_output()
+    check_streams({"the reference": reference, "the window": window})
     check_device(device)
     old, new = ([query.text for query in Pool(()).queries(*read_queries(path))] for path in (reference, window))
     embedder = open_embedder(model, device, None, keep=not no_cache)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Keys", "read_pool"]
+from kdprompt.paths import read_stream
+
+__all__ = ["Keys", "PoolFile", "read_pool"]
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,44 @@ class Keys:
                 )
 
 
-def read_pool(path: Path, keys: Keys) -> Any:
-    """The pool of a file.
+@dataclass(frozen=True)
+class PoolFile:
+    """A file that may hold examples, or a selector as ``kdprompt build`` writes it.
+
+    Attributes:
+        path: The file.
+        content: All of it, where it can be read but once; None where it can be read again.
+    """
+
+    path: Path
+    content: bytes | None
+
+    @classmethod
+    def open(cls, path: Path) -> "PoolFile":
+        """The file of a path; a pipe is read to its end."""
+        return cls(path, read_stream(path))
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it holds a selector rather than examples."""
+        head = self._read_head(9)
+        return len(head) == 9 and head[7] == 0 and head[8:] == b"{"  # safetensors: a length of 8 bytes, then JSON
+
+    def _read_head(self, size: int) -> bytes:
+        if self.content is not None:
+            return self.content[:size]
+        with self.path.open("rb") as file:
+            return file.read(size)
+
+
+def read_pool(path: Path, keys: Keys, content: bytes | None = None) -> Any:
+    """The pool of a file; ``content`` is what it holds, where it was read already.
 
     Raises:
         PoolError, MissingKeyError: It cannot be used; the error names file and line.
     """
     from kdprompt import Pool
 
-    pool = Pool.from_file(path, keys.schema())
+    pool = Pool.from_file(path, keys.schema(), content=content)
     keys.check(pool, path)
     return pool

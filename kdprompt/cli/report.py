@@ -27,9 +27,9 @@ from kdprompt.cli.options import (
     TemplateOption,
     TokenizerOption,
 )
-from kdprompt.cli.pools import Keys, read_pool
+from kdprompt.cli.pools import Keys, PoolFile, read_pool
 from kdprompt.cli.prompts import PromptOptions
-from kdprompt.cli.select_job import is_stored, load_stored
+from kdprompt.cli.select_job import load_stored
 from kdprompt.cli.terminal import Terminal
 
 __all__ = ["report"]
@@ -71,10 +71,11 @@ def report(  # noqa: PLR0913 - a command's options are its interface
     check_apart([output], {"--pool": pool, **options.files()})
     check_device(device)
     settings = options.settings()
-    if is_stored(pool):
-        selector = load_stored(pool, settings, device)
+    file = PoolFile.open(pool)
+    if file.is_stored:
+        selector = load_stored(file, settings, device)
     else:
-        examples = read_pool(pool, Keys(input_key, output_key, task_key, id_key, no_outputs))
+        examples = read_pool(pool, Keys(input_key, output_key, task_key, id_key, no_outputs), file.content)
         check_request(examples, task, permit)
         selector = _build(examples, settings, open_embedder(model, device, None, keep=not no_cache))
     check_request(selector.pool, task, permit)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from kdprompt.cli.checks import check_apart, check_device, check_file, check_request
+from kdprompt.cli.checks import check_apart, check_device, check_file, check_request, check_streams
 from kdprompt.cli.clock import Clock
 from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import (
@@ -31,11 +31,11 @@ from kdprompt.cli.options import (
     TokenizerOption,
 )
 from kdprompt.cli.output import Written, write_selections
-from kdprompt.cli.pools import Keys, read_pool
+from kdprompt.cli.pools import Keys, PoolFile, read_pool
 from kdprompt.cli.prompts import PromptOptions
 from kdprompt.cli.queries import read_queries
 from kdprompt.cli.reader import CacheOption, keep_answers, open_reader
-from kdprompt.cli.select_job import Job, Request, is_stored, load_stored, with_traffic
+from kdprompt.cli.select_job import Job, Request, load_stored, with_traffic
 from kdprompt.cli.terminal import Terminal
 from kdprompt.defaults import DEFAULT_STATIC_ROUNDS
 
@@ -170,13 +170,14 @@ class _Source:
         """The pool, and the selector where the file holds one; ``settings`` changes settings."""
         from kdprompt import Settings
 
-        if not is_stored(self.path):
-            return _Loaded(self, read_pool(self.path, self.keys), settings(Settings()))
+        file = PoolFile.open(self.path)
+        if not file.is_stored:
+            return _Loaded(self, read_pool(self.path, self.keys, file.content), settings(Settings()))
         if self.model is not None or self.keys != Keys():
             raise ValueError(
                 f"{self.path} holds its keys and its embedder already; --model and keys belong to kdprompt build"
             )
-        selector = load_stored(self.path, settings, self.device)
+        selector = load_stored(file, settings, self.device)
         return _Loaded(self, selector.pool, selector.settings, selector)
 
 
@@ -185,6 +186,7 @@ def _run(source: _Source, options: PromptOptions, asked: _Asked, reader: _Reader
     log = Terminal(stderr=True)
     check_file(output.file)
     check_apart(filter(None, [output.file]), {"--pool": source.path, "--queries": asked.path, **options.files()})
+    check_streams({"--pool": source.path, "--queries": asked.path})
     check_device(source.device)
     loaded = source.load(options.settings())
     request = loaded.check(asked)

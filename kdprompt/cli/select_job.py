@@ -1,28 +1,21 @@
 """The work of ``kdprompt select``: a selector made or loaded, and what is asked of it."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from kdprompt.cli.clock import Clock
+from kdprompt.cli.pools import PoolFile
 from kdprompt.cli.reader import count_answers
 from kdprompt.cli.terminal import Terminal
 
-__all__ = ["Job", "Request", "is_stored", "load_stored", "with_traffic"]
+__all__ = ["Job", "Request", "load_stored", "with_traffic"]
 
 
-def is_stored(path: Path) -> bool:
-    """Whether a file holds a selector, as ``kdprompt build`` writes it, rather than examples."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    return len(head) == 9 and head[7] == 0 and head[8:] == b"{"  # safetensors: a length of 8 bytes, then JSON
-
-
-def load_stored(path: Path, settings: Any, device: str | None) -> Any:
+def load_stored(file: PoolFile, settings: Any, device: str | None) -> Any:
     """A stored selector, with its own embedder and its own settings but for what is changed.
 
     Args:
-        path: The file.
+        file: The file.
         settings: A function that changes the settings.
         device: Of the embedder; None takes the best there is.
 
@@ -32,7 +25,7 @@ def load_stored(path: Path, settings: Any, device: str | None) -> Any:
     from kdprompt import DistillationSelector
     from kdprompt.storage import read, restore_embedder
 
-    stored = read(path)
+    stored = read(file.path, content=file.content)
     embedder: Any = restore_embedder(stored.embedder, None)
     embedder.device = device
     return DistillationSelector.restored(stored, embedder, settings(stored.restored_settings()))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdprompt.errors import PoolError
+from kdprompt.paths import expand_home
 from kdprompt.pool.jsonl import check_depth, check_object, load_json, parse_lines
 
 __all__ = ["SUFFIXES", "read_records"]
@@ -19,7 +20,7 @@ LineRecord = tuple[str, dict[str, Any]]
 _GZIP = b"\x1f\x8b"
 
 
-def read_records(path: str | Path, text_key: str | None = None) -> list[LineRecord]:
+def read_records(path: str | Path, text_key: str | None = None, content: bytes | None = None) -> list[LineRecord]:
     """Reads the records of a file; its suffix says what it is, and one that says nothing is taken for JSON lines.
 
     Values of CSV are text, and an empty cell is none (None). Numbers, dates and binary text of Parquet are Python's.
@@ -29,6 +30,7 @@ def read_records(path: str | Path, text_key: str | None = None) -> list[LineReco
             ``.parquet``; ``.gz`` behind it where it is compressed.
         text_key: Where given, ``.txt`` may be read too, and texts may stand for objects in JSON: a record of this one
             key for each line that is not blank.
+        content: What the file holds, where it was read already: a pipe gives it once.
 
     Returns:
         Each record with where it stands: ``line 3``, ``row 2``, ``item 1``, counted from 1.
@@ -43,7 +45,7 @@ def read_records(path: str | Path, text_key: str | None = None) -> list[LineReco
     read = SUFFIXES.get(suffix, parse_lines)
     if read is _read_text and text_key is None:
         raise PoolError(f"{path} is plain text, which has no outputs; give a pool as JSON lines, JSON, CSV or Parquet")
-    data = _read_bytes(Path(path))
+    data = _unpack(expand_home(path).read_bytes() if content is None else content, path)
     if read is _read_text:
         return [(where, {str(text_key): text}) for where, text in _read_text(data, str(path))]
     records = []
@@ -55,8 +57,7 @@ def read_records(path: str | Path, text_key: str | None = None) -> list[LineReco
     return records
 
 
-def _read_bytes(path: Path) -> bytes:
-    data = path.read_bytes()
+def _unpack(data: bytes, path: str | Path) -> bytes:
     if not data.startswith(_GZIP):
         return data
     try:

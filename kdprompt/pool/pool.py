@@ -79,18 +79,19 @@ class Pool:
         return cls((), schema).with_records(records)
 
     @classmethod
-    def from_file(cls, path: str | Path, schema: Schema | None = None) -> "Pool":
+    def from_file(cls, path: str | Path, schema: Schema | None = None, *, content: bytes | None = None) -> "Pool":
         """Reads a pool from JSON lines, JSON, CSV, TSV or Parquet, as ``read_records`` says.
 
         Args:
-            path: The file; its suffix says what it is.
+            path: The file; its suffix says what it is, and ``~`` is the home folder.
             schema: Which keys or columns hold what.
+            content: What the file holds, where it was read already: a pipe gives it once.
 
         Raises:
             MissingKeyError, PoolError: As ``from_records``; errors name the file and the line.
             FileNotFoundError, ImportError: There is no such file, or what reads it is not installed.
         """
-        lines = read_records(path)
+        lines = read_records(path, content=content)
         return cls((), schema)._extended(
             [record for _, record in lines], lambda i: f"example {i} ({path}, {lines[i][0]})"
         )

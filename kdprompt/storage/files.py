@@ -19,6 +19,7 @@ from kdprompt.atomic_write import atomic_write
 from kdprompt.checksums import checksum_json
 from kdprompt.errors import DamagedFileError, KDPromptError, PoolError
 from kdprompt.observation import observe
+from kdprompt.paths import expand_home, read_stream
 from kdprompt.pool.paused_collection import paused_collection
 from kdprompt.storage.archive import is_archive, pack_archive, unpack_archive
 from kdprompt.storage.document import FORMAT, build_parts, read_parts
@@ -80,11 +81,16 @@ def write(stored: Stored, path: str | Path, default: Recode | None = None) -> No
         atomic_write(path, content)
 
 
-def read(path: str | Path, decode: Recode | None = None) -> Stored:
+def read(path: str | Path, decode: Recode | None = None, content: bytes | None = None) -> Stored:
     """Reads what ``write`` wrote; every part is compared with its checksum.
 
     The vectors stay in the file, which is mapped into memory (not on Windows, where a mapped file cannot be replaced):
     it may be replaced by another, as ``write`` does, but must not be written into while they are in use.
+
+    Args:
+        path: The file, or a pipe that gives one.
+        decode: As of ``from_dict``.
+        content: What the file holds, where it was read already: a pipe gives it once.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -92,16 +98,19 @@ def read(path: str | Path, decode: Recode | None = None) -> Stored:
             others.
     """
     with observe(logger, "load") as counts, paused_collection():
-        stored = _read(Path(path).expanduser(), decode)
+        stored = _read(expand_home(path), decode, content)
         counts["examples"] = len(stored.pool)
     return stored
 
 
-def _read(path: Path, decode: Recode | None) -> Stored:
-    with path.open("rb"):
-        pass  # whatever keeps it from being read is said in its own words
+def _read(path: Path, decode: Recode | None, content: bytes | None) -> Stored:
+    if content is None:
+        content = read_stream(path)
+    if content is None:
+        with path.open("rb"):
+            pass  # whatever keeps it from being read is said in its own words
     try:
-        document, tensors = _open(path)
+        document, tensors = _open(path, content)
     except Exception as error:  # a file of any kind may be given, and break its reader anywhere
         said = str(error) if isinstance(error, DamagedFileError) else explain_error(error)
         raise PoolError(f"{path} is no stored selector, or is damaged: {said}. {REMEDY.capitalize()}.") from error
@@ -111,9 +120,11 @@ def _read(path: Path, decode: Recode | None) -> Stored:
         raise PoolError(f"{path}: {error}") from error
 
 
-def _open(path: Path) -> tuple[Any, dict[str, Tensor]]:
+def _open(path: Path, content: bytes | None) -> tuple[Any, dict[str, Tensor]]:
     """Everything but the tensors, and the tensors."""
-    tensors = load(path.read_bytes()) if os.name == "nt" else load_file(path)
+    if content is None and os.name == "nt":
+        content = path.read_bytes()
+    tensors = load_file(path) if content is None else load(content)
     if is_archive(tensors):
         tensors, parts = unpack_archive(tensors)
         return parts, tensors

@@ -73,7 +73,7 @@ def test_an_output_that_is_an_input_is_refused_before_the_work(folder, monkeypat
     def refuse(*_, **__):
         raise AssertionError("it was read")
 
-    monkeypatch.setattr("kdprompt.pool.files._read_bytes", refuse)
+    monkeypatch.setattr("kdprompt.pool.files._unpack", refuse)
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     with pytest.raises(ValueError, match=f"the output .* is the file of {read}, which would be lost; name another"):
         invoke(*command, *output)

@@ -156,3 +156,11 @@ def test_no_file_gives_another_error_than_ours(tmp_path, kind, data, packed):
         Pool.from_file(path)
     except PoolError as error:
         assert str(path) in str(error)
+
+
+def test_the_home_folder_may_stand_in_the_name_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pool.jsonl").write_text('{"input": "a", "output": "b"}\n')
+    assert len(Pool.from_file("~/pool.jsonl")) == 1
+    with pytest.raises(FileNotFoundError, match="no home folder of '~nobody-of-this-name'"):
+        Pool.from_file("~nobody-of-this-name/pool.jsonl")
