@@ -11,6 +11,7 @@ from kdprompt.objective.parameters import ObjectiveParameters
 from kdprompt.objective.reader_profile import ReaderProfile
 from kdprompt.pool.prompt import PromptTemplate
 from kdprompt.pool.records import Query
+from kdprompt.printable import make_printable
 from kdprompt.selection.accounting import Prompts
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.embedded_pool import EmbeddedPool
@@ -67,7 +68,7 @@ class Explanation:
             *self._settings(),
             *(f"note: {note}" for note in selection.notes),
         ]
-        return "\n".join(lines)
+        return make_printable("\n".join(lines))
 
     def __repr__(self) -> str:
         return f"Explanation({self.selection!r}, J of the nearest: {self.nearest.total:.3f}; print() shows all)"

@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdprompt.printable import make_printable, to_json_line
+from kdprompt.printable import make_json_printable, make_printable, to_json_line
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=60)
 DIRECTION = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -59,3 +59,21 @@ def test_a_json_line_is_strict_json_on_one_line_that_steers_nothing(value):
         assert len(line.splitlines()) == 1 and not any(map(steers, line))
         assert json.loads(line, parse_constant=refuse) == expected(value)
     assert line.isascii()
+
+
+@given(VALUES)
+def test_json_of_several_lines_says_what_it_said(value):
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    for ascii_only in (False, True):
+        shown = make_json_printable(text, ascii_only=ascii_only)
+        assert not any(steers(sign) for sign in shown if sign not in "\n\t")
+        assert repr(json.loads(shown)) == repr(json.loads(text))  # NaN too
+    assert shown.isascii()
+
+
+def test_every_sign_that_steers_is_an_escape_in_json():
+    signs = "".join(sign for sign in map(chr, range(0x110000)) if steers(sign))
+    assert not any(map(steers, to_json_line(signs))) and json.loads(to_json_line(signs)) == json.loads(
+        json.dumps(signs)
+    )
+    assert to_json_line("\x7f \U000e0041 \ud800") == r'"\u007f \udb40\udc41 \ud800"'

@@ -20,6 +20,7 @@ from kdprompt.cli.options import (
     QueriesOption,
     TaskKeyOption,
 )
+from kdprompt.cli.output import print_json
 from kdprompt.cli.pools import Keys, read_pool
 from kdprompt.cli.queries import read_queries
 from kdprompt.cli.terminal import Terminal
@@ -93,7 +94,7 @@ def doctor(  # noqa: PLR0913
 def _report(diagnosis: "Diagnosis", as_json: bool, html: Path | None, about: dict[str, object]) -> None:
     """Prints a diagnosis, and writes its page where one is asked for."""
     if as_json:
-        typer.echo(diagnosis.model_dump_json(indent=2))
+        print_json(diagnosis.model_dump_json(indent=2) + "\n")
     else:
         show_diagnosis(Terminal(), diagnosis)
     if html is not None:

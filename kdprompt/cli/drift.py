@@ -10,6 +10,7 @@ from rich.table import Table
 from kdprompt.cli.checks import check_device, check_standard_output, check_streams
 from kdprompt.cli.embeddings import NoCacheOption, open_embedder
 from kdprompt.cli.options import DeviceOption, EmbeddingModelOption, SeedOption
+from kdprompt.cli.output import print_json
 from kdprompt.cli.queries import read_queries
 from kdprompt.cli.terminal import Terminal
 
@@ -51,7 +52,7 @@ def drift(  # noqa: PLR0913 - a command's options are its interface
     vectors = [embed_queries(embedder, texts) for texts in (old, new)]
     result = measure_drift(*vectors, level=level, count=count, seed=seed)
     if as_json:
-        typer.echo(json.dumps(_to_dict(result, new), indent=2, ensure_ascii=False, allow_nan=False))
+        print_json(json.dumps(_to_dict(result, new), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     else:
         _show(Terminal(), result, new)
     if result.alarm:

@@ -1,4 +1,4 @@
-"""Selections as JSON lines, to a file or to standard output."""
+"""JSON on standard output; selections as JSON lines, there or in a file."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -9,9 +9,9 @@ from typing import Any
 import typer
 
 from kdprompt.cli.terminal import Terminal
-from kdprompt.printable import to_json_line
+from kdprompt.printable import make_json_printable, to_json_line
 
-__all__ = ["Written", "write_selections"]
+__all__ = ["Written", "print_json", "write_selections"]
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,17 @@ def write_selections(selections: Iterable[Any], output: Path | None, written: Wr
     """Writes one JSON object a line, to a file or to standard output."""
     from kdprompt.atomic_write import atomic_write
 
-    records = [written.record(selection) for selection in selections]
-    lines = [to_json_line(record) + "\n" for record in records]
+    lines = [to_json_line(written.record(selection)) + "\n" for selection in selections]
     if output is None:
-        text = "".join(lines)
-        if not _can_print(text):  # JSON has escapes for what the console has no sign for
-            text = "".join(to_json_line(record, ascii_only=True) + "\n" for record in records)
-        typer.echo(text, nl=False)
+        print_json("".join(lines))
         return
     atomic_write(output, "".join(lines))
     log.print(f"wrote {len(lines):,} selections to {output}", style="dim")
+
+
+def print_json(text: str) -> None:
+    """Prints JSON, whole lines of it; what would steer the terminal, or what it has no sign for, is escaped."""
+    typer.echo(make_json_printable(text, ascii_only=not _can_print(text)), nl=False)
 
 
 def _can_print(text: str) -> bool:

@@ -15,10 +15,12 @@ from kdprompt.cli.options import (
     PoolOption,
     TaskKeyOption,
 )
+from kdprompt.cli.output import print_json
 from kdprompt.cli.pools import Keys, read_pool
 from kdprompt.cli.reader import CacheOption, count_answers, keep_answers, open_reader
 from kdprompt.cli.terminal import Terminal
 from kdprompt.defaults import DEFAULT_K
+from kdprompt.printable import make_json_printable
 
 __all__ = ["profile"]
 
@@ -59,10 +61,10 @@ def profile(  # noqa: PLR0913 - a command's options are its interface
     )
     with keep_answers(asked, cache) as kept, count_answers(kept, total=360) as counted:
         measured = measure_profile(selector, counted)
-    text = measured.profile.model_dump_json(indent=2)
+    text = make_json_printable(measured.profile.model_dump_json(indent=2)) + "\n"
     if output is None:
-        typer.echo(text)
+        print_json(text)
     else:
-        atomic_write(output, text + "\n")
+        atomic_write(output, text)
         log.print(f"wrote the profile to {output}", style="dim")
     log.print(str(measured), soft_wrap=True)

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from kdprompt.atomic_write import atomic_write
+from kdprompt.printable import make_printable
 
 __all__ = ["figure_to_image", "make_axes", "render_template", "write_template"]
 
@@ -31,7 +32,7 @@ def _environment() -> Environment:
 
 
 def write_template(path: Path, template: str, **context: object) -> None:
-    """Renders a template and writes the page; text in the context is escaped.
+    """Renders a template and writes the page; text in the context is escaped, and signs that steer a terminal are.
 
     Args:
         path: The file; replaced where it exists.
@@ -42,10 +43,10 @@ def write_template(path: Path, template: str, **context: object) -> None:
 
 
 def render_template(template: str, **context: object) -> str:
-    """A template as text, with the pages' style and policy; arguments as ``write_template``."""
+    """A template as text without signs that nobody sees, with the pages' style and policy, see ``write_template``."""
     style, policy = _style()
     page = _environment().get_template(f"{template}.html.jinja")
-    return page.render(**context, style=style, policy=policy)
+    return make_printable(page.render(**context, style=style, policy=policy))
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,8 @@ from kdprompt.cli.terminal import Terminal, plain
 
 CLI = Path(main.__code__.co_filename).parent
 HOSTILE = (
-    "\x1b]0;owned\x07 \x1b[2J \x1b]8;;http://x\x07link \x9b31m \u202egnirts [bold]x[/] [/nothing] :bug: $x^$ a|b `c`"
+    "\x1b]0;owned\x07 \x1b[2J \x1b]8;;http://x\x07link \x9b31m \x7f"
+    " \u202egnirts [bold]x[/] [/nothing] :bug: $x^$ a|b `c`"
 )
 SHOWN = ("\\x1b]0;owned\\x07", "\\u202egnirts", "[bold]x[/]", "[/nothing]", ":bug:")
 
@@ -100,6 +101,12 @@ def test_commands_show_hostile_text_and_obey_none_of_it(folder, run):
     code, out, err = run("doctor", "--pool", pool, "--queries", "[x]$a^$.dev.jsonl")
     assert code == 0 and not steering(out + err), err
 
+    code, out, err = run("doctor", "--pool", pool, "--fail-on", "never", "--json")
+    assert code == 0 and HOSTILE in json.loads(out)["outputs"][0][1] and not steering(out + err), err
+
+    code, out, err = run("drift", pool, "[x]$a^$.dev.jsonl", "--json")
+    assert code in (0, 1) and HOSTILE in json.loads(out)["label_next"][0]["text"] and not steering(out + err), err
+
     asked = ("--model", "python:hostile_reader:last", "--embedder", "lsa", "--k", "2", "--metric", "accuracy")
     bench = ("bench", "--data", "[x]$a^$", "--selector", "nearest-last", "--selector", "random", *asked)
     code, out, err = run(*bench, "--output", "[y]")
@@ -133,3 +140,23 @@ def test_a_terminal_with_ascii_alone_shows_the_demo():
         timeout=500,
     )
     assert done.returncode == 0 and done.stdout.isascii() and b"the finished prompt" in done.stdout, done.stderr
+
+
+READER = """
+def last(prompt):
+    return prompt.rsplit("Output: ", 1)[1].split(chr(10))[0]
+"""
+
+
+@pytest.mark.usefixtures("embedder")
+def test_a_profile_is_json_on_every_terminal(tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "profiled_reader.py").write_text(READER)
+    names = ("sun \x9b31m\x7f", "snow żółć")
+    rows = [{"input": f"{('hot', 'cold')[i % 2]} day {i}", "output": names[i % 2]} for i in range(120)]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ("profile", "--pool", "pool.jsonl", "--reader", "python:profiled_reader:last", "--k", "2")
+    code, out, err = run(*command)
+    assert code == 0 and set(names) == set(json.loads(out)["label_bias"]) and not steering(out + err), err
+    assert "snow żółć" in out
+    assert run(*command, "--output", "mine.json")[0] == 0 and (tmp_path / "mine.json").read_text("utf-8") == out

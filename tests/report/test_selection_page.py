@@ -205,3 +205,24 @@ def test_scales_and_numbers():
 def test_templates_fail_where_a_name_is_missing():
     with pytest.raises(Exception, match="undefined"):
         render_template("selection", title="x", about=None)
+
+
+STEERING = "\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202eright\u202c\r\n"
+
+
+def test_signs_that_steer_a_terminal_stand_as_escapes_in_page_card_and_words(tmp_path):
+    rows = [{**row, "input": f"{row['input']} {STEERING}", "output": f"{row['output']} {STEERING}"} for row in EXAMPLES]
+    selector = DistillationSelector.from_examples(rows, EMBEDDER, settings=Settings(k=4))
+    explanation = selector.explain(f"3 and 1 {STEERING}")
+    selection = explanation.selection
+    shown = (
+        page_of(selection, tmp_path),
+        selection._repr_html_(),
+        str(explanation),
+        repr(selection),
+        repr(explanation),
+    )
+    for text in shown:
+        assert not re.search("[^\t\n\x20-\x7e\xa0-\u2029\u2030-\U0010ffff]", text), ascii(text)
+    for text in shown[:3]:
+        assert "\\x1b]0;owned\\x07\\x1b[2J\\x9b31m\\x7f\\u202eright" in text
