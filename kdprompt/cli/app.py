@@ -100,6 +100,12 @@ def _is_usage_error(error: Exception) -> bool:
 
 
 def _message(error: Any) -> str:
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):  # of an option that was taken over as it is
+        from kdprompt.storage.gate import explain_error
+
+        return explain_error(error)
     return str(error.format_message() if _is_usage_error(error) else error)
 
 

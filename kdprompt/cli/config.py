@@ -41,7 +41,9 @@ def read_config(path: Path, commands: Mapping[str, Any]) -> dict[str, dict[str, 
         ValueError: It is no TOML, or a key is no option; the message suggests one.
     """
     try:
-        whole = tomllib.loads(path.read_text(encoding="utf-8"))
+        whole = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error.reason}, byte {error.start}); save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not TOML ({error})") from error
     options = {name: {parameter.name: parameter for parameter in command.params} for name, command in commands.items()}

@@ -82,7 +82,7 @@ TokenizerOption = Annotated[
 NoOutputsOption = Annotated[bool, Option("--no-outputs", help="The examples have inputs alone.")]
 EmbeddingModelOption = Annotated[str | None, Option(help="sentence-transformers model. Default: all-MiniLM-L6-v2.")]
 DeviceOption = Annotated[str | None, Option(help="cpu, cuda, mps, … Default: the best there is.")]
-SeedOption = Annotated[int, Option(help="Seed of every random draw.")]
+SeedOption = Annotated[int, Option(help="Seed of every random draw.", min=0, max=2**63 - 1)]
 PoolOrStoredOption = Annotated[
     Path,
     Option(

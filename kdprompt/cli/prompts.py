@@ -44,8 +44,10 @@ class PromptOptions:
         """A function that applies the options to ``Settings``; files are read and checked now.
 
         Raises:
-            ValueError, OSError: An option cannot be used.
+            ValueError, OSError: An option cannot be used, by itself at once, in the settings by the function.
         """
+        from pydantic import ValidationError
+
         from kdprompt import Settings
 
         changes = {
@@ -63,7 +65,12 @@ class PromptOptions:
 
         def apply(settings: Any) -> Any:
             whole = {name: {**dict(getattr(settings, name)), **_given(group)} for name, group in groups.items()}
-            return Settings.model_validate({**dict(settings), **whole, **_given(changes)})
+            try:
+                return Settings.model_validate({**dict(settings), **whole, **_given(changes)})
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                option = next(str(name) for name in first["loc"] if name not in groups).replace("_", "-")
+                raise ValueError(f"--{option}: {first['msg']}, got {first['input']!r:.60}") from error
 
         return apply
 

@@ -93,7 +93,7 @@ def import_attribute(spec: str) -> Any:
     """What ``python:MODULE:NAME`` names; modules of the working directory are found.
 
     Raises:
-        ValueError: It does not name two things, or cannot be imported.
+        ValueError: It does not name two things, or cannot be imported; the message says what was raised.
     """
     _, module, name = (*spec.split(":"), "", "")[:3]
     if not module or not name:
@@ -101,7 +101,7 @@ def import_attribute(spec: str) -> Any:
     sys.path.insert(0, str(Path.cwd()))
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{spec!r} cannot be imported: {error}") from error
+    except Exception as error:  # a module of the user's own runs, and may raise anything
+        raise ValueError(f"{spec!r} cannot be imported: {type(error).__name__}: {error!s:.300}") from error
     finally:
         sys.path.pop(0)

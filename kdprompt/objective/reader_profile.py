@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, ValidationError
 
+from kdprompt.paths import expand_home
 from kdprompt.pool.records import MOST_NATS
 from kdprompt.short_repr import Record
 
@@ -68,9 +69,12 @@ def read_profile(path: Path) -> ReaderProfile:
 
     Raises:
         ValueError: It is none; the message names the field.
+        OSError: It cannot be read.
     """
     try:
-        return ReaderProfile.model_validate_json(path.read_bytes())
+        return ReaderProfile.model_validate_json(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error.reason}, byte {error.start}); save the file as UTF-8") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
@@ -104,11 +108,12 @@ def find_profile(name: str) -> ReaderProfile:
 
     Raises:
         ValueError: There is neither, or the file holds no profile.
+        OSError: The file cannot be read, or the home folder that ``~`` names is not known.
     """
     shipped = shipped_profiles()
     if name.casefold() in shipped:
         return shipped[name.casefold()]
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if not path.is_file():
         raise ValueError(
             f"{name!r} is no file and no shipped profile of a reader; kdprompt profile measures one, and shipped are "

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.errors import EmbeddingError
+from kdprompt.paths import expand_home
 from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import Embedder, embed_each
 from kdprompt.pool.sentence_transformer import DEFAULT_MODEL, SentenceTransformerEmbedder
@@ -72,7 +73,7 @@ class CachedEmbedder:
     ) -> None:
         self.embedder = as_embedder(embedder)
         self.name = name or identify_embedder(self.embedder)
-        self.path = Path(folder).expanduser() / FILE
+        self.path = expand_home(folder) / FILE
         self.device = torch.device("cpu" if device is None else device)
 
     def embed_documents(self, texts: list[str]) -> Tensor:

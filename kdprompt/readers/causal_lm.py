@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from kdprompt.paths import expand_home
 from kdprompt.readers.label_tree import LabelTree
 from kdprompt.readers.packing import (
     ACCELERATOR_PACKING,
@@ -277,7 +278,7 @@ def load_causal_lm(model: str, *, dtype: Precision | None = None, device: str | 
 
 def _find_weights(model: str) -> tuple[str, str]:
     """Name or folder of a model, and its GGUF file, empty where there is none."""
-    path = Path(model).expanduser()
+    path = expand_home(model)
     if path.suffix == ".gguf" and path.is_file():
         return str(path.parent), path.name
     if path.exists():

@@ -7,12 +7,13 @@ import pytest
 from typer.testing import CliRunner
 
 from kdprompt import PromptTemplate, QueryError, Settings, TemplateError
-from kdprompt.cli.app import app
+from kdprompt.cli.app import app, main
 from kdprompt.cli.checks import check_device, check_file, check_folder
 from kdprompt.cli.config import hoist_config, read_config
 from kdprompt.cli.pools import Keys, read_pool
 from kdprompt.cli.prompts import PromptOptions, load_tokenizer
 from kdprompt.errors import MissingKeyError
+from kdprompt.objective.reader_profile import find_profile
 from kdprompt.pool.jinja_template import JinjaTemplate
 from kdprompt.pool.records import Demonstration
 
@@ -75,6 +76,14 @@ def test_a_pool_without_outputs_is_one_that_was_asked_for(pool):
         (("--output", "."), OSError, "is a folder"),
         (("--output", "pool.csv/x"), OSError, "is a file, so nothing can be written"),
         (("--device", "cudda"), ValueError, "--device 'cudda' is no device"),
+        (("--budget", str(10**23)), ValueError, r"^--budget: Input should be less than .*, got 1000*$"),
+        (("--profile", "~nobody-of-this-name"), OSError, "no home folder of '~nobody-of-this-name' is known"),
+        (
+            ("--reader", "python:broken:x"),
+            ValueError,
+            "'python:broken:x' cannot be imported: SyntaxError: .*broken.py, l",
+        ),
+        (("--reader", "python:failing:x"), ValueError, "'python:failing:x' cannot be imported: ZeroDivisionError"),
         (("--tokenizer", "pool.csv"), ValueError, "--tokenizer 'pool.csv' cannot be loaded"),
         (("--template", "lable.txt"), TemplateError, "has no attribute 'lable'"),
         (("--instruction", "x", "--template", "t.txt"), TemplateError, "never shows {{ instruction }}"),
@@ -88,6 +97,8 @@ def test_a_wrong_option_is_named_before_a_model_is_loaded(pool, monkeypatch, opt
     monkeypatch.setattr("kdprompt.pool.sentence_transformer._load", refuse)
     Path("lable.txt").write_text("{% for e in examples %}{{ e.input }}{{ e.lable }}{% endfor %}{{ input }}")
     Path("t.txt").write_text("{% for e in examples %}{{ e.input }} {% endfor %}{{ input }}")
+    Path("broken.py").write_text("def (:\n")
+    Path("failing.py").write_text("1 / 0\n")
     command = ("select", "--pool", pool, *KEYS, "--query", "x", "--k", "2", *options)
     if error is None:
         result = invoke(*command)
@@ -95,6 +106,21 @@ def test_a_wrong_option_is_named_before_a_model_is_loaded(pool, monkeypatch, opt
         return
     with pytest.raises(error, match=message):
         invoke(*command)
+
+
+def test_a_seed_that_no_generator_takes_is_refused(pool):
+    for seed in (str(10**23), "-1"):
+        result = invoke("drift", pool, pool, "--seed", seed)
+        assert result.exit_code == 2 and "Invalid value for '--seed': Input should be" in result.stderr
+
+
+def test_what_pydantic_refuses_is_said_in_plain_words(pool, monkeypatch, capsys):
+    reader = ("--reader", "python:builtins:str", "--k", str(10**30))
+    monkeypatch.setattr("sys.argv", ["kdprompt", "profile", "--pool", str(pool), *KEYS, *reader])
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and said.startswith("error: k") and "pydantic" not in said, said
 
 
 def test_places_that_can_be_written_are_taken(tmp_path):
@@ -205,6 +231,18 @@ def test_what_a_file_says_wrong_is_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_config(path, commands())
+
+
+def test_files_of_options_may_begin_with_a_byte_order_mark_and_are_named_where_they_are_no_utf_8(tmp_path):
+    marked, other = tmp_path / "marked", tmp_path / "other"
+    marked.write_bytes(b"\xef\xbb\xbfk = 3\n")
+    assert read_config(marked, commands())["select"] == {"k": 3}
+    marked.write_bytes(b'\xef\xbb\xbf{"name": "mine", "follow": 1}')
+    assert find_profile(str(marked)).name == "mine"
+    other.write_bytes('name = "é"'.encode("latin-1"))
+    for read in (lambda: read_config(other, commands()), lambda: find_profile(str(other))):
+        with pytest.raises(ValueError, match=r"other is not UTF-8 \(.*, byte 8\); save the file as UTF-8"):
+            read()
 
 
 def test_an_option_may_have_the_name_of_a_command(tmp_path):
