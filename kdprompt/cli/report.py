@@ -65,7 +65,6 @@ def report(  # noqa: PLR0913 - a command's options are its interface
 
     --pool takes examples, or the file that kdprompt build wrote.
     """
-    log = Terminal(stderr=True)
     options = PromptOptions(k, budget, order, None, profile, template, instruction, tokenizer, min_similarity)
     check_file(output)
     check_apart([output], {"--pool": pool, **options.files()})
@@ -82,7 +81,7 @@ def report(  # noqa: PLR0913 - a command's options are its interface
     asked = {"task": task, "outputs": permit}
     selection = selector.select_static(**asked) if query is None else selector.select(query, **asked)
     selection.to_html(output)
-    log.print(f"wrote the page of {len(selection)} demonstrations to {output}", style="dim")
+    Terminal(stderr=True).print(f"wrote the page of {len(selection)} demonstrations to {output}", style="dim")
 
 
 def _build(pool: Any, settings: Any, embedder: Any) -> Any:
