@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kdprompt.paths import expand_home, find_descriptor, follow_links
+from kdprompt.paths import check_descriptor, expand_home, find_descriptor, follow_links
 
 __all__ = ["atomic_write"]
 
@@ -52,6 +52,7 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
 
 def _write_behind(descriptor: int, data: bytes) -> None:
     """Writes to an open descriptor, behind what the process has printed."""
+    check_descriptor(descriptor)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()

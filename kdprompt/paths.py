@@ -2,9 +2,10 @@
 
 import errno
 import os
+import sys
 from pathlib import Path
 
-__all__ = ["expand_home", "find_descriptor", "follow_links", "read_stream"]
+__all__ = ["check_descriptor", "expand_home", "find_descriptor", "follow_links", "read_stream"]
 
 _DESCRIPTORS = ("/dev/fd", "/proc/self/fd", "/proc/thread-self/fd")
 _MOST_LINKS = 40  # as Linux follows
@@ -36,6 +37,18 @@ def find_descriptor(path: Path) -> int | None:
             return None
         path = path.parent / os.readlink(path)
     return None
+
+
+def check_descriptor(descriptor: int) -> None:
+    """Refuses a descriptor that cannot be written to.
+
+    Raises:
+        OSError: It is closed, or open for reading alone.
+    """
+    if {1: sys.__stdout__, 2: sys.__stderr__}.get(descriptor, descriptor) is None:
+        # Closed when the process began: what was opened first since then may have its number.
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    os.write(descriptor, b"")
 
 
 def follow_links(path: Path) -> Path:

@@ -16,6 +16,7 @@ from kdprompt.cli.reader import import_attribute, open_reader
 from kdprompt.cli.tables import check_results_folder, write_results
 from kdprompt.cli.terminal import Terminal
 from kdprompt.defaults import DEFAULT_K
+from kdprompt.paths import expand_home
 
 __all__ = ["bench"]
 
@@ -100,6 +101,7 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     id_key: IdKeyOption = None,
 ) -> None:
     """Compare selectors by what a model answers: score, log-loss, calibration, tokens, latency, paired statistics."""
+    output = expand_home(output)
     files = {"--pool": pool, "--dev": dev, "--test": test}
     check_results_folder(output, files)
     check_streams(files)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdprompt.paths import expand_home, find_descriptor, follow_links
+from kdprompt.paths import check_descriptor, expand_home, find_descriptor, follow_links
 
 __all__ = [
     "check_apart",
@@ -40,14 +40,19 @@ def check_file(path: Path | None) -> None:
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     descriptor = find_descriptor(path)
     if descriptor is not None:
-        _check_descriptor(descriptor, path)
+        _check_open(descriptor, path)
         return
-    if path.exists():
-        if not os.access(path, os.W_OK):
-            raise PermissionError(f"{path} is there and may not be written; name another file")
-        if not path.is_file():  # a device or a pipe, which is written to
-            return
-    check_folder(follow_links(path).parent)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(f"{path} is there and may not be written; name another file")
+    if path.is_file() or not path.exists():  # others, devices and pipes, are written to
+        check_folder(follow_links(path).parent)
+
+
+def _check_open(descriptor: int, path: Path) -> None:
+    try:
+        check_descriptor(descriptor)
+    except OSError as error:
+        raise OSError(f"nothing can be written to {path} ({error.strerror}); name another place") from error
 
 
 def check_folder(path: Path) -> None:
@@ -116,13 +121,6 @@ def check_standard_output() -> None:
     """
     if sys.stdout is None:
         raise OSError("standard output is closed, so the result would be lost; open it, or name a file for the result")
-
-
-def _check_descriptor(descriptor: int, path: Path) -> None:
-    try:
-        os.write(descriptor, b"")
-    except OSError as error:
-        raise OSError(f"nothing can be written to {path} ({error.strerror}); name another place") from error
 
 
 def check_device(device: str | None) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from typer import Option
 
 from kdprompt.cli.terminal import Terminal
+from kdprompt.paths import expand_home
 
 __all__ = ["CacheOption", "count_answers", "import_attribute", "keep_answers", "open_reader"]
 
@@ -72,7 +73,7 @@ def keep_answers(reader: Any, folder: Path | None) -> Iterator[Any]:
     if reader is None or folder is None:
         yield reader
         return
-    with Store(folder) as store:
+    with Store(expand_home(folder)) as store:
         yield store.cached_reader(reader)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from kdprompt.cli.checks import check_folder
 from kdprompt.cli.options import SeedOption
 from kdprompt.cli.terminal import Terminal
+from kdprompt.paths import expand_home
 
 __all__ = ["reproduce"]
 
@@ -34,6 +35,7 @@ def reproduce(
     from kdprompt.report import write_phenomena
     from kdprompt.reproduce import measure_bias_and_mmd, measure_gap_and_length
 
+    output = expand_home(output)
     check_folder(output)
     log = Terminal(stderr=True)
     output.mkdir(parents=True, exist_ok=True)

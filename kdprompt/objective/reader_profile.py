@@ -114,7 +114,7 @@ def find_profile(name: str) -> ReaderProfile:
     if name.casefold() in shipped:
         return shipped[name.casefold()]
     path = expand_home(name)
-    if not path.is_file():
+    if not path.exists() or path.is_dir():  # a pipe is taken
         raise ValueError(
             f"{name!r} is no file and no shipped profile of a reader; kdprompt profile measures one, and shipped are "
             f"{', '.join(sorted(shipped))}"

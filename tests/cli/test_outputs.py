@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from kdprompt.cli.app import app
 from kdprompt.cli.checks import check_apart, check_file, check_folder
+from kdprompt.cli.terminal import Terminal
 
 ROWS = [{"input": f"{'hot' if i % 2 else 'cold'} day {i}", "output": "sun" if i % 2 else "snow"} for i in range(12)]
 
@@ -131,6 +132,30 @@ def test_no_file_is_named_like_the_sign_of_standard_output(folder, command):
 def test_a_closed_standard_output_is_noticed_before_the_work(folder, command):
     done = run(*command, shell='"$@" >&-')
     assert done.returncode == 2 and done.stderr.startswith("error: standard output is closed"), done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="the system has no such name")
+def test_a_file_that_took_the_number_of_a_closed_standard_output_is_not_written_to(folder):
+    code = (
+        "import sys; from kdprompt.atomic_write import atomic_write\n"
+        "file = open('other', 'w'); assert file.fileno() == 1\n"
+        "try: atomic_write('/dev/stdout', 'text')\n"
+        "except OSError as error: sys.exit(str(error))"
+    )
+    done = subprocess.run(["bash", "-c", '"$@" >&-', "bash", sys.executable, "-c", code], stderr=subprocess.PIPE)
+    assert done.returncode == 1 and done.stderr.endswith(b"Bad file descriptor: '/dev/stdout'\n"), done.stderr
+    assert Path("other").read_bytes() == b""
+    done = run(*SELECT, "--output", "/dev/stdout", shell='"$@" >&-')
+    assert done.returncode == 2 and "nothing can be written to /dev/stdout" in done.stderr
+
+
+def test_answers_are_kept_in_the_home_folder_where_a_config_file_names_it(folder, monkeypatch):
+    from kdprompt.cli.reader import keep_answers, open_reader
+
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    with keep_answers(open_reader("python:builtins:str", Terminal()), Path("~/answers")):
+        pass
+    assert (folder / "home" / "answers").is_dir() and not Path("~").exists()
 
 
 @pytest.mark.usefixtures("embedder")

@@ -12,6 +12,7 @@ import pytest
 from kdprompt import DistillationSelector, Pool, Settings
 from kdprompt.cli.checks import check_streams
 from kdprompt.cli.pools import PoolFile
+from kdprompt.objective.reader_profile import find_profile
 from kdprompt.paths import read_stream
 
 ROWS = [{"input": f"{'hot' if i % 2 else 'cold'} day {i}", "output": "sun" if i % 2 else "snow"} for i in range(12)]
@@ -56,6 +57,10 @@ def test_a_pipe_is_read_once_and_whole(feed):
     Path("file.jsonl").write_bytes(LINES)
     assert read_stream(Path("file.jsonl")) is None
     assert len(Pool.from_file(feed(LINES))) == 12
+
+
+def test_a_profile_may_come_through_a_pipe(feed):
+    assert find_profile(str(feed(b'{"name": "mine", "follow": 1}'))).name == "mine"
 
 
 @pytest.mark.usefixtures("embedder")
