@@ -43,7 +43,7 @@ def test_constants_that_would_drown_j_are_refused_with_the_value(constants, tmp_
 def test_a_file_that_is_no_text_is_named(tmp_path):
     path = tmp_path / "mine.json"
     path.write_bytes(b"\xff\xfe{")
-    with pytest.raises(ValueError, match=r"mine\.json is no profile of a reader"):
+    with pytest.raises(ValueError, match=r"mine\.json is not UTF-8 .* save the file as UTF-8"):
         read_profile(path)
 
 
