@@ -19,12 +19,27 @@ from kdprompt.selection.embedded_pool import EmbeddedPool, Record
 from kdprompt.settings import Settings
 from kdprompt.short_repr import shorten
 
-__all__ = ["EditablePool"]
+__all__ = ["ChangedInTurn", "EditablePool"]
 
 logger = logging.getLogger(__name__)
 
 
-class EditablePool:
+class ChangedInTurn:
+    """Has a lock by which one change follows the other; copies and pickles get one of their own."""
+
+    def __init__(self) -> None:
+        self._change_lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles keep: all but the lock, which belongs to this one."""
+        return {name: value for name, value in vars(self).items() if name != "_change_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._change_lock = threading.Lock()
+
+
+class EditablePool(ChangedInTurn):
     """Holds an embedded pool; each change takes the place of the whole at once.
 
     Threads may change it at the same time: one change follows the other, and none is lost. Who reads goes on with the
@@ -35,9 +50,9 @@ class EditablePool:
     """
 
     def __init__(self, pool: EmbeddedPool, settings: Settings) -> None:
+        super().__init__()
         self.settings = settings
         self._pool = pool
-        self._change_lock = threading.Lock()
         guard_forks()
 
     def __repr__(self) -> str:
@@ -135,14 +150,6 @@ class EditablePool:
             self._pool = changed = change(before)
             counts |= {"examples_before": len(before.pool), "examples": len(changed.pool)}
         return changed
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What pickles keep: all but the lock, which belongs to this process."""
-        return {name: value for name, value in vars(self).items() if name != "_change_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._change_lock = threading.Lock()
 
 
 def _with_index(pool: EmbeddedPool, recall: float, settings: Settings) -> EmbeddedPool:

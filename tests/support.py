@@ -19,6 +19,18 @@ from kdprompt.search.ordering import OrderingProblem
 from kdprompt.theory.kernels import Gaussian
 
 
+def invoke(*arguments):
+    """What a command of kdprompt gave; what it raised, other than its own exit, is raised here."""
+    from typer.testing import CliRunner
+
+    from kdprompt.cli.app import app
+
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
 @contextmanager
 def at_most(seconds):
     """Stops what does not end."""

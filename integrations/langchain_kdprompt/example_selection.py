@@ -5,7 +5,6 @@ in a vector store (``stores.py``): then the store gives the shortlist, and J is 
 """
 
 import copy
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Self, TypeVar
 
@@ -13,6 +12,7 @@ from langchain_core.example_selectors import BaseExampleSelector
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import run_in_executor
 
+from kdprompt.editable_pool import ChangedInTurn
 from kdprompt.errors import PoolError
 from kdprompt.explanation import Explanation
 from kdprompt.pool.pool import Pool
@@ -39,7 +39,7 @@ __all__ = ["ExampleSelection"]
 Changed = TypeVar("Changed")
 
 
-class ExampleSelection(BaseExampleSelector):
+class ExampleSelection(ChangedInTurn, BaseExampleSelector):
     """LangChain's interface over a kdprompt selector, or over a pool in a vector store.
 
     Attributes:
@@ -62,8 +62,8 @@ class ExampleSelection(BaseExampleSelector):
         Raises:
             MissingKeyError: An example of the pool lacks one of the example keys.
         """
+        super().__init__()
         self.selector = selector
-        self._change_lock = threading.Lock()
         self.example_keys = list(to_key_tuple(example_keys, "example_keys") or ()) or None
         if isinstance(selector, DistillationSelector):
             for i, demonstration in enumerate(selector.pool):
@@ -238,14 +238,6 @@ class ExampleSelection(BaseExampleSelector):
                 raise
         self._ask_for(self._asked_k)
         return changed
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What copies and pickles keep: all but the lock, which belongs to this one."""
-        return {name: value for name, value in vars(self).items() if name != "_change_lock"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._change_lock = threading.Lock()
 
     async def aadd_example(self, example: Example) -> str:
         """As ``add_example``, in an executor."""

@@ -47,13 +47,13 @@ class MeanProblem:
     allowed: Tensor
     place: Tensor
 
-    def evaluate_mean(self, x: Tensor, v: Tensor, weights: Tensor) -> Tensor:
+    def evaluate_mean(self, x: Tensor, v: Tensor, weights: Tensor, own: Tensor | None = None) -> Tensor:
         """μ_Q at every row ``[n]``, float64, of target points ``[m, d]`` with values ``[m, c]`` and weights ``[m]``.
 
-        Where the points are the rows themselves, κ of a pair is computed once for both.
+        Where the points are the rows themselves, as ``find_points`` says, κ of a pair is computed once for both.
         """
         mean = torch.zeros(len(self.x), dtype=torch.float64, device=self.x.device)
-        own, norms = self.find_points(x), x.square().sum(-1)
+        norms = x.square().sum(-1)
         if own is not None:
             x, v, weights, norms = self.x, v[own], weights[own], self._norms
 

@@ -76,9 +76,9 @@ def _solve_by_means(context: SelectionContext, queries: QueryTensors, target: Ta
         allowed=_find_served_rows(context, queries),
         place=pool.place(torch.arange(len(pool.x), device=pool.x.device)),
     )
-    mean = problem.evaluate_mean(target.x[0], target.v[0], target.weights[0])
-    points = problem.find_points(target.x[0]) if parameters.output_share == 0 else None
-    if points is not None:  # μ_Q is known at every point of the target
+    points = problem.find_points(target.x[0])
+    mean = problem.evaluate_mean(target.x[0], target.v[0], target.weights[0], points)
+    if points is not None and parameters.output_share == 0:  # μ_Q is known at every point of the target
         target = replace(target, squared_norm=(target.weights[:, points] * mean).sum(-1))
     chosen = torch.tensor(search_by_means(problem, mean, settings.largest_k), dtype=torch.long, device=pool.x.device)
     if not len(chosen):

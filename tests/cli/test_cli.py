@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from kdprompt.cli.app import app
 from kdprompt.cli.progress import ProgressEmbedder
 from kdprompt.pool.embedding_cache import FILE
 from kdprompt.pool.sentence_transformer import SentenceTransformerEmbedder
 from kdprompt.resources import support_desk, support_desk_queries
+from support import invoke
 
 POOL = Path(__file__).resolve().parents[2] / "kdprompt" / "resources" / "support_desk.jsonl"
 pytestmark = pytest.mark.usefixtures("embedder")
@@ -30,13 +29,6 @@ def queries(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("cli") / "queries.jsonl"
     path.write_text("".join(json.dumps({"input": q["input"]}) + "\n" for q in support_desk_queries()[:12]))
     return path
-
-
-def invoke(*arguments: str):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def test_help_names_the_commands():

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from kdprompt import PromptTemplate, QueryError, Settings, TemplateError
 from kdprompt.cli.app import app, main
@@ -16,15 +15,9 @@ from kdprompt.errors import MissingKeyError
 from kdprompt.objective.reader_profile import find_profile
 from kdprompt.pool.jinja_template import JinjaTemplate
 from kdprompt.pool.records import Demonstration
+from support import invoke
 
 ROWS = [{"text": f"{'hot' if i % 2 else 'cold'} day {i}", "label": "sun" if i % 2 else "snow"} for i in range(12)]
-
-
-def invoke(*arguments: str):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture

@@ -7,20 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from kdprompt.cli.app import app
 from kdprompt.cli.checks import check_apart, check_file, check_folder
 from kdprompt.cli.terminal import Terminal
+from support import invoke
 
 ROWS = [{"input": f"{'hot' if i % 2 else 'cold'} day {i}", "output": "sun" if i % 2 else "snow"} for i in range(12)]
-
-
-def invoke(*arguments: str):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def run(*arguments: str, shell: str = '"$@"', **options) -> subprocess.CompletedProcess[str]:

@@ -3,20 +3,16 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
+import support
 from kdprompt import DistillationSelector, Settings
-from kdprompt.cli.app import app
 from kdprompt.errors import QueryError
 
 EXAMPLES = [{"input": f"{word} is late {i}", "output": word} for word in ("train", "plane") for i in range(6)]
 
 
 def invoke(*arguments):
-    result = CliRunner().invoke(app, ["report", *map(str, arguments)])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return support.invoke("report", *arguments)
 
 
 @pytest.fixture

@@ -159,6 +159,7 @@ def test_points_that_are_the_rows_in_any_order_are_known_again(kernel, textbook,
     found = problem.find_points(points[0])
     np.testing.assert_array_equal(points[0][found].cpu(), x)
     expected = (textbook(x, x) * ((1 - share) + share * v @ other.T)) @ weights
-    np.testing.assert_allclose(problem.evaluate_mean(*points).cpu(), expected, atol=1e-12)
+    for own in (None, found):
+        np.testing.assert_allclose(problem.evaluate_mean(*points, own).cpu(), expected, atol=1e-12)
     for strange in (points[0] + 1, points[0][:29]):
         assert problem.find_points(strange) is None
