@@ -122,16 +122,12 @@ class EditablePool(ChangedInTurn):
         """Clusters the pool (extra ``faiss``), so that a query is compared with a part of it: for a million examples.
 
         Which neighbours are found is approximate from here on, how similar they are is not. Queries with a task or
-        permitted outputs, and calibration, go on looking at every example. Examples that are added are compared with
-        every query, those that are removed are not found; a change that makes the pool anew drops the index, as
-        ``index`` says. It is not saved. Until it is built, changes wait and selections go on.
+        permitted outputs, and calibration, go on looking at every example; one that is added is compared with every
+        query. A change that makes the pool anew drops the index, as ``index`` says. It is not saved.
 
         Args:
             recall: Least share of the nearest neighbours that is found on average, in (0, 1]; measured on the pool.
-
-        Raises:
-            ImportError: FAISS is not installed.
-            ValueError: ``recall`` is none, or the pool is on an accelerator.
+                ``ValueError``: it is none, or the pool is on an accelerator. ``ImportError``: there is no FAISS.
         """
         after = self._change_pool(lambda pool: _with_index(pool, recall, self.settings))
         assert after.tensors.index is not None
