@@ -7,6 +7,8 @@ have under its profile (R9), for embedded outputs the squared distance of the ne
 likelihood of the true text follows (``lexical_fit``).
 Settings whose loss is within one standard error (paired) of the best are near-ties. Of these, for labels, one with the
 smallest weight of R9 is taken: where the score tells nothing apart, the MMD keeps its say in which inputs are shown.
+For text, the one whose prompts show, on average, what is nearest to the true output: some readers follow the one output
+that fits, others are led away by those that do not.
 
 Rejected: the 0–1 loss of the read-out, which decided before. It rewards prompts that show one output, whose answers
 are a vote: right as often as the vote, and where that is wrong a reader that knew better is talked out of it. For text,
@@ -35,7 +37,7 @@ from torch import Tensor
 
 from kdprompt.calibration.held_out import LeftOutRows, hold_out
 from kdprompt.calibration.lexical_fit import fit_lexical_share
-from kdprompt.calibration.pseudo_queries import PseudoQueries, Trial
+from kdprompt.calibration.pseudo_queries import PseudoQueries, Trial, TrialResult
 from kdprompt.calibration.regression_fit import fit_regression
 from kdprompt.deprecation import keep_attributes
 from kdprompt.objective.own_knowledge import OwnEstimate, OwnKnowledge
@@ -44,7 +46,8 @@ from kdprompt.objective.reader_profile import CAPABLE_READER
 from kdprompt.objective.regression import KernelRegression
 from kdprompt.observation import observe
 from kdprompt.pool.pool_tensors import PoolTensors
-from kdprompt.search.ordering import EvidenceLast, Order
+from kdprompt.search.order_names import choose_order
+from kdprompt.search.ordering import Order
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selection.traffic import Traffic
@@ -104,13 +107,18 @@ class Calibration:
         """The parameters of J in force for one query."""
         return self.chosen.parameters
 
+    def choose_order(self, output_mode: str) -> Order:
+        """The order for one query that no reader chose."""
+        return choose_order(output_mode, models_reader=self.parameters.weights.reader > 0)
+
     def query_context(self, pool: EmbeddedPool, settings: Settings) -> SelectionContext:
         """What prompts for single queries depend on; a reader's order holds where the settings leave it open.
 
-        Where none was asked, the order that J's model of the reader decides stands in its place (R9).
+        Where none was asked, the order that J's model of the reader decides stands in its place (R9), for text the one
+        that the outputs decide.
         """
-        order = self.order or (EvidenceLast() if self.parameters.weights.reader > 0 else None)
-        if order is not None and settings.order is None:
+        if settings.order is None:
+            order = self.order or self.choose_order(pool.tensors.output_mode)
             settings = settings.model_copy(update={"order": order})
         return SelectionContext(pool, settings, self.parameters, self.regression, pool.estimate_own(self.own))
 
@@ -189,17 +197,19 @@ def _try_options(
     adaptive = settings.k == "auto"
     results = pseudo.try_all(options, settings.largest_k, adaptive=adaptive)
     longest = _find_best(results)
-    chosen = longest[0]
+    chosen = longest.trial
     if adaptive and settings.objective.tolerance is None:
         shortened = [chosen.parameters.model_copy(update={"tolerance": value}) for value in TOLERANCES[1:]]
         by_tolerance = [longest, *pseudo.try_all(shortened, settings.largest_k, adaptive=True)]
         best = min(by_tolerance, key=_mean_loss)
         # The shortest prompts that lose no more than one standard error.
         chosen = next(
-            trial for trial, losses in reversed(by_tolerance) if is_within_one_standard_error(losses, best[1])
+            result.trial
+            for result in reversed(by_tolerance)
+            if is_within_one_standard_error(result.losses, best.losses)
         )
         results += by_tolerance[1:]
-    return [trial for trial, _ in results], chosen
+    return [result.trial for result in results], chosen
 
 
 def _static_parameters(
@@ -274,14 +284,12 @@ def _list_options(
         )
 
 
-def _find_best(results: list[tuple[Trial, Tensor]]) -> tuple[Trial, Tensor]:
-    """The trial of least loss; for labels, of near-ties the first of those with the smallest weight of R9."""
+def _find_best(results: list[TrialResult]) -> TrialResult:
+    """Of the trials that are near-ties of the one of least loss, the one of the least ``preference``."""
     leader = min(results, key=_mean_loss)
-    if leader[0].error is None:
-        return leader
-    tied = (result for result in results if is_within_one_standard_error(result[1], leader[1]))
-    return min(tied, key=lambda result: (result[0].parameters.weights.reader, _mean_loss(result)))
+    tied = (result for result in results if is_within_one_standard_error(result.losses, leader.losses))
+    return min(tied, key=lambda result: result.preference)
 
 
-def _mean_loss(result: tuple[Trial, Tensor]) -> float:
-    return float(result[1].mean())
+def _mean_loss(result: TrialResult) -> float:
+    return float(result.losses.mean())

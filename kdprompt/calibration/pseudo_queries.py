@@ -8,6 +8,7 @@ is scored by the squared distance of the nearest output that is shown.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from pydantic import ConfigDict
@@ -30,7 +31,7 @@ from kdprompt.settings import Settings
 from kdprompt.theory.attention import normalise_attention
 from kdprompt.theory.kernels import Kernel
 
-__all__ = ["PseudoQueries", "Trial"]
+__all__ = ["PseudoQueries", "Trial", "TrialResult"]
 
 TIE = 1e-6  # probabilities that differ by less are equal
 
@@ -67,6 +68,14 @@ keep_attributes(
         "tolerance": "parameters.tolerance",
     },
 )
+
+
+class TrialResult(NamedTuple):
+    """A trial, its loss on each pseudo-query ``[h]``, and what decides among near-ties: the smallest."""
+
+    trial: Trial
+    losses: Tensor
+    preference: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -119,8 +128,8 @@ class PseudoQueries:
             own_estimate=own_estimate,
         )
 
-    def try_all(self, options: list[ObjectiveParameters], k: int, *, adaptive: bool) -> list[tuple[Trial, Tensor]]:
-        """A trial of every option, and its loss on each pseudo-query ``[h]``.
+    def try_all(self, options: list[ObjectiveParameters], k: int, *, adaptive: bool) -> list[TrialResult]:
+        """A trial of every option, and its loss on each pseudo-query.
 
         Args:
             options: Parameters to try; those with one kernel stand side by side, so that its Gram matrices are reused.
@@ -155,7 +164,7 @@ class PseudoQueries:
                 objectives[key] = Objective.build(of_option, option.output_share, option.weights, reader)
             yield option, replace(objectives[key], weights=option.weights, reader=reader)
 
-    def _score_labels(self, option: ObjectiveParameters, reader: ReaderLoss, chosen: Tensor) -> tuple[Trial, Tensor]:
+    def _score_labels(self, option: ObjectiveParameters, reader: ReaderLoss, chosen: Tensor) -> TrialResult:
         """The log-loss on the true outputs that the reader is expected to have, any demonstration standing last."""
         shown = self._weigh_values((chosen >= 0).to(self.v.dtype), chosen)
         log_probs = reader.log_probs(shown, shown)[:, 0]
@@ -163,15 +172,18 @@ class PseudoQueries:
         # A tie between labels is a coin: half an error between two, not whichever label has the lower code.
         top = (log_probs >= log_probs.amax(-1, keepdim=True) - TIE).to(log_probs.dtype)
         error = 1 - float(((top * self.true_values).sum(-1) / top.sum(-1)).mean())
-        return Trial(option, *_mean_and_interval(losses), error), losses
+        trial = Trial(option, *_mean_and_interval(losses), error)
+        return TrialResult(trial, losses, (option.weights.reader, float(losses.mean())))
 
-    def _score_text(self, option: ObjectiveParameters, chosen: Tensor) -> tuple[Trial, Tensor]:
+    def _score_text(self, option: ObjectiveParameters, chosen: Tensor) -> TrialResult:
         """The squared distance of the nearest output shown from the true one, at most that of zero, as without any."""
-        distances = (
-            (self._values_of(chosen) - self.true_values[:, None, :]).square().sum(-1).masked_fill(chosen < 0, torch.inf)
-        )
-        losses = torch.cat([distances, self.true_values.square().sum(-1, keepdim=True)], -1).amin(-1)
-        return Trial(option, *_mean_and_interval(losses)), losses
+        distances = (self._values_of(chosen) - self.true_values[:, None, :]).square().sum(-1)
+        none = self.true_values.square().sum(-1, keepdim=True)
+        there = chosen >= 0
+        losses = torch.cat([distances.masked_fill(~there, torch.inf), none], -1).amin(-1)
+        of_all = torch.cat([distances * there, none * ~there.any(-1, keepdim=True)], -1).sum(-1)
+        mean = float((of_all / there.sum(-1).clamp_min(1)).mean())
+        return TrialResult(Trial(option, *_mean_and_interval(losses)), losses, (mean, float(losses.mean())))
 
     def _weigh_values(self, pull: Tensor, chosen: Tensor) -> Tensor:
         """The values of the chosen sets ``[h, K]``, averaged with the weights ``pull``, ``[h, c]``."""
