@@ -46,8 +46,7 @@ from kdprompt.objective.reader_profile import CAPABLE_READER
 from kdprompt.objective.regression import KernelRegression
 from kdprompt.observation import observe
 from kdprompt.pool.pool_tensors import PoolTensors
-from kdprompt.search.order_names import choose_order
-from kdprompt.search.ordering import Order
+from kdprompt.search.ordering import EvidenceLast, Order
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selection.traffic import Traffic
@@ -107,18 +106,13 @@ class Calibration:
         """The parameters of J in force for one query."""
         return self.chosen.parameters
 
-    def choose_order(self, output_mode: str) -> Order:
-        """The order for one query that no reader chose."""
-        return choose_order(output_mode, models_reader=self.parameters.weights.reader > 0)
-
     def query_context(self, pool: EmbeddedPool, settings: Settings) -> SelectionContext:
         """What prompts for single queries depend on; a reader's order holds where the settings leave it open.
 
-        Where none was asked, the order that J's model of the reader decides stands in its place (R9), for text the one
-        that the outputs decide.
+        Where none was asked, the order that J's model of the reader decides stands in its place (R9).
         """
-        if settings.order is None:
-            order = self.order or self.choose_order(pool.tensors.output_mode)
+        order = self.order or (EvidenceLast() if self.parameters.weights.reader > 0 else None)
+        if order is not None and settings.order is None:
             settings = settings.model_copy(update={"order": order})
         return SelectionContext(pool, settings, self.parameters, self.regression, pool.estimate_own(self.own))
 

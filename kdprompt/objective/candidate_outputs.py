@@ -1,6 +1,6 @@
-"""The outputs of candidates: how likely each is, which agree, and which candidates have the same one.
+"""The outputs of candidates: how likely each is at the queries, and which candidates have the same one.
 
-Read by the reading orders ``LikeliestLast`` and ``AgreementLast`` alone; J does not depend on it.
+Read by the reading order ``LikeliestLast`` alone; J does not depend on it.
 """
 
 from dataclasses import dataclass
@@ -39,18 +39,6 @@ class CandidateOutputs:
         queries = self.target.queries
         with_target = gather_rows(self.v, members) @ self.target.v[:, :queries].transpose(-1, -2)
         return (with_target * self.target.query_mass[:, None, :queries]).sum(-1)
-
-    def agreement(self, members: Tensor) -> Tensor:
-        """How far the other members of a prompt ``members: [b, K]`` (−1 pads) have each one's output.
-
-        Returns:
-            Σ_j ⟨v_i, v_j⟩ over the others, in units of the largest squared norm ``[b, K]``; −∞ at pads.
-        """
-        there = members >= 0
-        v = gather_rows(self.v, members.clamp_min(0)) * there[..., None]
-        with_all = v @ v.sum(1, keepdim=True).transpose(-1, -2)
-        agreement = (with_all.squeeze(-1) - v.square().sum(-1)) / max(self.value_radius, EQUAL) ** 2
-        return agreement.masked_fill(~there, -torch.inf)
 
     def group(self, members: Tensor) -> Tensor:
         """The place of the first of the ``members: [b, K]`` with the same output, of each ``[b, K]``."""

@@ -15,12 +15,13 @@ from torch import Tensor
 from kdprompt.objective.candidate_outputs import CandidateOutputs
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.weighted_sets import evaluate_place_swaps, evaluate_weighted, weighted_terms
+from kdprompt.pool.records import suggest
 from kdprompt.search.position_profiles import PositionProfile, Recency, Uniform
 from kdprompt.search.search import first_minimum
 from kdprompt.tagged_union import TaggedUnion
 
 __all__ = [
-    "AgreementLast",
+    "ORDERS",
     "ByObjective",
     "EvidenceLast",
     "LikeliestLast",
@@ -28,6 +29,7 @@ __all__ = [
     "NearestLast",
     "Order",
     "OrderingProblem",
+    "order_by_name",
 ]
 
 EXACT = 7
@@ -191,37 +193,6 @@ class EvidenceLast(Order):
 
 
 @dataclass(frozen=True)
-class AgreementLast(Order):
-    """Nearest last, but for the demonstration at the very end: the one whose output the others have most nearly.
-
-    A set of small MMD stands for the neighbourhood of the query, so Σ w_j v(z_j) is what it distils there (R1, R2). The
-    output nearest to that read-out is the likeliest, and a reader copies most from what stands last. A member has no
-    say in its own case: the nearest would win by its own output. Of equal ones the nearest stands last.
-    """
-
-    profile: PositionProfile = field(default_factory=Uniform)
-    kind: Literal["agreement_last"] = "agreement_last"
-
-    @property
-    def reads_outputs(self) -> bool:
-        return True
-
-    def arrange(self, problem: OrderingProblem, chosen: Tensor, fixed: int = 0) -> Tensor:
-        start = _by_attention(problem.objective, chosen, fixed, nearest_last=True)
-        tail = start[:, fixed:]
-        if tail.shape[1] < 2:
-            return start
-        agreement = (problem.outputs.agreement(start)[:, fixed:] / TIE).round()
-        size = tail.shape[1]
-        last = size - 1 - agreement.flip(-1).argmax(-1, keepdim=True)  # of equal ones the nearest
-        place = torch.arange(size, device=tail.device)
-        end = (tail >= 0).sum(-1, keepdim=True) - 1
-        moved = torch.where((place >= last) & (place < end), place + 1, place)
-        moved = torch.where(place == end, last, moved)
-        return torch.cat([start[:, :fixed], tail.gather(-1, moved)], -1)
-
-
-@dataclass(frozen=True)
 class ByObjective(Order):
     """The order with the smallest J under the profile: R7, exact to 7 demonstrations, pair-swap descent beyond.
 
@@ -243,6 +214,31 @@ class ByObjective(Order):
             search = _enumerate if k - fixed <= EXACT else _descend
             result[rows, :k] = search(objective.subset(rows), start[rows, :k], self.profile, fixed)
         return result
+
+
+ORDERS: dict[str, type[Order]] = {  # by the names of commands
+    "likeliest-last": LikeliestLast,
+    "evidence-last": EvidenceLast,
+    "nearest-last": NearestLast,
+    "nearest-first": NearestFirst,
+    "by-objective": ByObjective,
+}
+
+
+def order_by_name(name: object) -> object:
+    """The order of a name, as commands and settings have it, and what is no text as it is.
+
+    Raises:
+        ValueError: There is no order of this name; the message suggests one.
+    """
+    if not isinstance(name, str):
+        return name
+    if name not in ORDERS:
+        near = suggest(name, ORDERS)
+        raise ValueError(
+            f"order must be one of {list(ORDERS)}, got {name!r}" + (f"; did you mean {near!r}?" if near else "")
+        )
+    return ORDERS[name]()
 
 
 def _position_weights(orders: Tensor, profile: PositionProfile, like: Tensor) -> Tensor:

@@ -15,9 +15,16 @@ from kdprompt import (
     Pool,
 )
 from kdprompt.calibration import held_out, regression_fit
-from kdprompt.calibration.calibration import NEIGHBOURHOODS, OUTPUT_SHARES, READER_WEIGHTS, TOLERANCES, calibrate
+from kdprompt.calibration.calibration import (
+    NEIGHBOURHOODS,
+    OUTPUT_SHARES,
+    READER_WEIGHTS,
+    TOLERANCES,
+    _find_best,
+    calibrate,
+)
 from kdprompt.calibration.held_out import HeldOutRows, LeftOutRows, encode_rows
-from kdprompt.calibration.pseudo_queries import PseudoQueries
+from kdprompt.calibration.pseudo_queries import PseudoQueries, Trial, TrialResult
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.reader_loss import ReaderLoss
@@ -283,13 +290,13 @@ def held_out_trial(outputs):
     apart = HeldOutRows.apart(features, rows, SETTINGS.search.shortlist)
     pseudo = PseudoQueries.build(features, SETTINGS, found.regression, apart)
     option = found.trials[len(found.trials) // 2].parameters
-    ((scored, losses),) = pseudo.try_all([option], 4, adaptive=False)
+    (result,) = pseudo.try_all([option], 4, adaptive=False)
     target = replace(pseudo.target, neighbourhood=option.neighbourhood)
     blocks = compute_gram_blocks(option.kernel, pseudo.x, pseudo.v, target, pseudo.value_radius)
     reader = ReaderLoss.build(target, option.profile, pseudo.outputs) if outputs == "labels" else None
     objective = Objective.build(blocks, option.output_share, option.weights, reader)
     chosen = greedy_search(objective, pseudo.constraints, 4).chosen
-    return features, rows, pseudo, option, chosen, scored, losses
+    return features, rows, pseudo, option, chosen, result
 
 
 def assert_scored(expected, scored, losses):
@@ -300,7 +307,7 @@ def assert_scored(expected, scored, losses):
 
 
 def test_labels_are_scored_by_what_the_reader_is_expected_to_lose():
-    features, rows, pseudo, option, chosen, scored, losses = held_out_trial("labels")
+    features, rows, pseudo, option, chosen, (scored, losses, preference) = held_out_trial("labels")
     expected, wrong = [], []
     for i, row in enumerate(rows.tolist()):
         shares = pseudo.v[i][chosen[i]].numpy().mean(0)
@@ -311,10 +318,11 @@ def test_labels_are_scored_by_what_the_reader_is_expected_to_lose():
         wrong.append(1 - (true in top) / len(top))
     assert_scored(expected, scored, losses)
     assert scored.error == pytest.approx(np.mean(wrong), abs=1e-12)
+    assert preference == (option.weights.reader, pytest.approx(np.mean(expected)))
 
 
 def test_free_text_is_scored_by_the_distance_of_the_nearest_output_shown():
-    features, rows, pseudo, _, chosen, scored, losses = held_out_trial("text")
+    features, rows, pseudo, _, chosen, (scored, losses, preference) = held_out_trial("text")
     expected = []
     for i, row in enumerate(rows.tolist()):
         true = features.v[row].numpy()
@@ -322,6 +330,8 @@ def test_free_text_is_scored_by_the_distance_of_the_nearest_output_shown():
         expected.append(min([*(((output - true) ** 2).sum() for output in shown), (true**2).sum()]))
     assert_scored(expected, scored, losses)
     assert scored.error is None
+    of_all = [((pseudo.v[i][chosen[i]] - features.v[row]) ** 2).sum(-1).mean() for i, row in enumerate(rows.tolist())]
+    assert preference[0] == pytest.approx(float(np.mean(of_all)), rel=1e-6)
 
 
 def test_labels_drawn_at_random_are_told_from_those_that_the_inputs_speak_for():
@@ -508,11 +518,22 @@ def test_the_chosen_is_within_one_paired_standard_error_of_the_smallest_loss(see
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_for_free_text_the_smallest_squared_distance_is_chosen(seed):
+def test_for_free_text_a_near_tie_of_the_smallest_squared_distance_is_chosen(seed):
     records, vectors, answers = world(seed, outputs="text", flipped=0.3)
     found = calibrate(featured(records, vectors, answers, "text"), SETTINGS)
-    losses = [trial.loss for trial in found.trials]
-    assert found.chosen.loss == min(losses) < max(losses)
+    best = min(found.trials, key=lambda trial: trial.loss)
+    error = (best.interval[1] - best.interval[0] + found.chosen.interval[1] - found.chosen.interval[0]) / (2 * 1.96)
+    assert best.loss <= found.chosen.loss <= best.loss + error
+    assert found.chosen.loss < max(trial.loss for trial in found.trials)
+
+
+def test_of_near_ties_the_trial_that_is_preferred_is_chosen():
+    losses = torch.linspace(0, 1, 50)
+    made = [
+        TrialResult(Trial(None), losses + shift, (preference,))
+        for shift, preference in ((torch.tensor(0.0), 3.0), (0.02 * torch.linspace(-1, 1, 50), 1.0), (0.5, 0.0))
+    ]
+    assert _find_best(made) is made[1] and _find_best(made[:1]) is made[0] and _find_best(made[2:]) is made[2]
 
 
 # -- in a selector ------------------------------------------------------------------------------------------------
