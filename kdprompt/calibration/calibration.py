@@ -37,7 +37,7 @@ from torch import Tensor
 
 from kdprompt.calibration.held_out import LeftOutRows, hold_out
 from kdprompt.calibration.lexical_fit import fit_lexical_share
-from kdprompt.calibration.pseudo_queries import PseudoQueries, Trial, TrialResult
+from kdprompt.calibration.pseudo_queries import PseudoQueries, Trial, find_best
 from kdprompt.calibration.regression_fit import fit_regression
 from kdprompt.deprecation import keep_attributes
 from kdprompt.objective.own_knowledge import OwnEstimate, OwnKnowledge
@@ -190,12 +190,12 @@ def _try_options(
     """Every trial that was made, and the best one."""
     adaptive = settings.k == "auto"
     results = pseudo.try_all(options, settings.largest_k, adaptive=adaptive)
-    longest = _find_best(results)
+    longest = find_best(results)
     chosen = longest.trial
     if adaptive and settings.objective.tolerance is None:
         shortened = [chosen.parameters.model_copy(update={"tolerance": value}) for value in TOLERANCES[1:]]
         by_tolerance = [longest, *pseudo.try_all(shortened, settings.largest_k, adaptive=True)]
-        best = min(by_tolerance, key=_mean_loss)
+        best = min(by_tolerance, key=lambda result: result.mean_loss)
         # The shortest prompts that lose no more than one standard error.
         chosen = next(
             result.trial
@@ -276,14 +276,3 @@ def _list_options(
             profile=settings.objective.profile or CAPABLE_READER,
             tolerance=settings.objective.tolerance or 0.0,
         )
-
-
-def _find_best(results: list[TrialResult]) -> TrialResult:
-    """Of the trials that are near-ties of the one of least loss, the one of the least ``preference``."""
-    leader = min(results, key=_mean_loss)
-    tied = (result for result in results if is_within_one_standard_error(result.losses, leader.losses))
-    return min(tied, key=lambda result: result.preference)
-
-
-def _mean_loss(result: TrialResult) -> float:
-    return float(result.losses.mean())

@@ -2,16 +2,23 @@
 
 What a reader writes follows the nearest of the outputs that it is shown: of 480 prompts for JSON and 92 for SQL that
 SmolLM2-135M read, the log-likelihood of the true output went with the largest similarity among the outputs shown, with
-a correlation of 0.85 and 0.88 within queries, and with their mean less well (0.60 and 0.79). So the share is taken that
-brings the nearest output nearest.
+a correlation of 0.85 and 0.88 within queries, and with their mean less well (0.60 and 0.79). So the share is taken with
+which the prompts that J chooses show the nearest outputs, by the rule of the calibration that follows.
+
+Rejected: the nearest output among the nearest neighbours. Prompts of small MMD hold outputs that differ without the
+help of words, and need a smaller share.
 """
 
 import torch
+from torch import Tensor
 
-from kdprompt.pool.lexicon import Lexicon
+from kdprompt.calibration.held_out import HeldOutRows, LeftOutRows
+from kdprompt.calibration.pseudo_queries import PseudoQueries, TrialResult, find_best
+from kdprompt.calibration.regression_fit import fit_regression
+from kdprompt.objective.parameters import ObjectiveParameters, ObjectiveWeights
+from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.settings import Settings
-from kdprompt.theory.standard_error import is_within_one_standard_error
 
 __all__ = ["fit_lexical_share"]
 
@@ -28,7 +35,7 @@ def fit_lexical_share(pool: EmbeddedPool, settings: Settings) -> float:
         settings: The share where it is fixed, the seed, and k.
 
     Returns:
-        The smallest share within one paired standard error of the best, in [0, 1].
+        Of the shares that are near-ties of the best, the one whose prompts are nearest on average, in [0, 1].
     """
     if settings.search.lexical_share is not None:
         return settings.search.lexical_share
@@ -39,16 +46,21 @@ def fit_lexical_share(pool: EmbeddedPool, settings: Settings) -> float:
     with_output = (tensors.label >= 0).nonzero().squeeze(-1)
     if len(with_output) < FEWEST:
         return 0.0
-    drawn = torch.randperm(len(with_output), generator=generator)[:HELD_OUT]
+    count = min(HELD_OUT, len(with_output) // 4)
+    drawn = torch.randperm(len(with_output), generator=generator)[:count]
     rows = with_output[drawn.to(with_output.device)]
-    inputs = [pool.demonstration(row).input for row in range(len(tensors))]
-    words = Lexicon.build(inputs, 1.0).encode(inputs).to(tensors.x)
-    dense, lexical = tensors.x[rows] @ tensors.x.T, words[rows] @ words.T
-    other = (tensors.text != tensors.text[rows, None]) & (tensors.label >= 0)
-    losses = []
-    for share in SHARES:
-        similarity = ((1 - share) * dense + share * lexical).masked_fill(~other, -torch.inf)
-        nearest = similarity.topk(min(settings.largest_k, len(tensors) - 1), dim=-1).indices
-        losses.append((tensors.v[nearest] - tensors.v[rows, None]).square().sum(-1).amin(-1))
-    best = min(losses, key=lambda loss: float(loss.mean()))
-    return next(share for share, loss in zip(SHARES, losses, strict=True) if is_within_one_standard_error(loss, best))
+    results = [_try_share(pool.with_lexical_share(share, settings).tensors, rows, settings) for share in SHARES]
+    best = find_best(results)
+    return next(share for share, result in zip(SHARES, results, strict=True) if result is best)
+
+
+def _try_share(pool: PoolTensors, rows: Tensor, settings: Settings) -> TrialResult:
+    """What prompts of small MMD show to rows that are held out, under the kernel that foretells outputs."""
+    shortlist = settings.search.shortlist
+    left_out = LeftOutRows.draw(pool, shortlist, torch.Generator().manual_seed(settings.seed), 0)
+    regression = fit_regression(pool, settings, left_out)
+    kernel = settings.objective.kernel or regression.kernel
+    parameters = ObjectiveParameters(kernel=kernel, output_share=1.0, neighbourhood=0.0, weights=ObjectiveWeights())
+    held_out = HeldOutRows.apart(pool, rows, shortlist)
+    pseudo = PseudoQueries.build(pool, settings, regression, held_out)
+    return pseudo.try_all([parameters], settings.largest_k, adaptive=False)[0]

@@ -6,7 +6,7 @@ prompt that votes as one gains where it is right and loses as much as a reader f
 is scored by the squared distance of the nearest output that is shown.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -30,8 +30,9 @@ from kdprompt.search.search import cut_path, greedy_search
 from kdprompt.settings import Settings
 from kdprompt.theory.attention import normalise_attention
 from kdprompt.theory.kernels import Kernel
+from kdprompt.theory.standard_error import is_within_one_standard_error
 
-__all__ = ["PseudoQueries", "Trial", "TrialResult"]
+__all__ = ["PseudoQueries", "Trial", "TrialResult", "find_best"]
 
 TIE = 1e-6  # probabilities that differ by less are equal
 
@@ -76,6 +77,18 @@ class TrialResult(NamedTuple):
     trial: Trial
     losses: Tensor
     preference: tuple[float, ...]
+
+    @property
+    def mean_loss(self) -> float:
+        """Over the pseudo-queries."""
+        return float(self.losses.mean())
+
+
+def find_best(results: Sequence[TrialResult]) -> TrialResult:
+    """Of the trials that are near-ties of the one of least loss, the one of the least ``preference``."""
+    leader = min(results, key=lambda result: result.mean_loss)
+    tied = (result for result in results if is_within_one_standard_error(result.losses, leader.losses))
+    return min(tied, key=lambda result: result.preference)
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,10 @@ from kdprompt.calibration.calibration import (
     OUTPUT_SHARES,
     READER_WEIGHTS,
     TOLERANCES,
-    _find_best,
     calibrate,
 )
 from kdprompt.calibration.held_out import HeldOutRows, LeftOutRows, encode_rows
-from kdprompt.calibration.pseudo_queries import PseudoQueries, Trial, TrialResult
+from kdprompt.calibration.pseudo_queries import PseudoQueries, Trial, TrialResult, find_best
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.reader_loss import ReaderLoss
@@ -533,7 +532,7 @@ def test_of_near_ties_the_trial_that_is_preferred_is_chosen():
         TrialResult(Trial(None), losses + shift, (preference,))
         for shift, preference in ((torch.tensor(0.0), 3.0), (0.02 * torch.linspace(-1, 1, 50), 1.0), (0.5, 0.0))
     ]
-    assert _find_best(made) is made[1] and _find_best(made[:1]) is made[0] and _find_best(made[2:]) is made[2]
+    assert find_best(made) is made[1] and find_best(made[:1]) is made[0] and find_best(made[2:]) is made[2]
 
 
 # -- in a selector ------------------------------------------------------------------------------------------------
