@@ -23,7 +23,7 @@ from kdprompt.calibration.calibration import (
     calibrate,
 )
 from kdprompt.calibration.held_out import HeldOutRows, LeftOutRows, encode_rows
-from kdprompt.calibration.pseudo_queries import PseudoQueries, Trial, TrialResult, find_best
+from kdprompt.calibration.pseudo_queries import PseudoQueries
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.reader_loss import ReaderLoss
@@ -524,15 +524,6 @@ def test_for_free_text_a_near_tie_of_the_smallest_squared_distance_is_chosen(see
     error = (best.interval[1] - best.interval[0] + found.chosen.interval[1] - found.chosen.interval[0]) / (2 * 1.96)
     assert best.loss <= found.chosen.loss <= best.loss + error
     assert found.chosen.loss < max(trial.loss for trial in found.trials)
-
-
-def test_of_near_ties_the_trial_that_is_preferred_is_chosen():
-    losses = torch.linspace(0, 1, 50)
-    made = [
-        TrialResult(Trial(None), losses + shift, (preference,))
-        for shift, preference in ((torch.tensor(0.0), 3.0), (0.02 * torch.linspace(-1, 1, 50), 1.0), (0.5, 0.0))
-    ]
-    assert find_best(made) is made[1] and find_best(made[:1]) is made[0] and find_best(made[2:]) is made[2]
 
 
 # -- in a selector ------------------------------------------------------------------------------------------------
