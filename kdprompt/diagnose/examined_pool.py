@@ -56,7 +56,7 @@ class ExaminedPool:
     @cached_property
     def x(self) -> Tensor:
         """Unit-norm embeddings of the distinct inputs ``[m, d]``, float32 on the CPU, in the order of the pool."""
-        return normalise_rows(self.vectors.float().cpu()[self.first])
+        return normalise_rows(self.vectors.float().cpu().index_select(0, self.first))
 
     @cached_property
     def nearest(self) -> NearestInputs:

@@ -35,6 +35,7 @@ MIN_JUDGED = 50  # fewer examples say too little for three constants
 MIN_INPUTS = 3  # of an output with fewer inputs nothing is known when one is left out
 CELLS = 100_000  # numbers that a fit of the constants looks at, while penalties and temperatures are tried
 LAST_CELLS = 400_000  # and of the last fit
+LARGEST_EXPONENT = 600.0  # whose exponential is finite in float64, and those of all outputs together
 CRITICAL = 6.63  # of twice the log-likelihood ratio of ε̂ to ε = 0 at the same a and b; about a level of 1 %
 
 
@@ -102,19 +103,22 @@ def estimate_label_noise(inputs: LabelledInputs, *, nearest: NearestInputs | Non
 def _fit_evidence(
     inputs: LabelledInputs, nearest: NearestInputs, counts: Tensor, judged: Tensor
 ) -> tuple[_Mixture, Tensor]:
-    """The likeliest temperature, then the likeliest penalty, and the mixture with both; its log p ``[m, c]``."""
+    """The likeliest temperature, then the likeliest penalty, and the mixture with both; its log p ``[m, c]``.
+
+    While these two are tried, evidence is computed for the examples that are looked at, and no others.
+    """
     few, many = (_sample(judged, cells // inputs.labels) for cells in (CELLS, LAST_CELLS))
-    scores = RidgeScores.fit(inputs.x, counts)
-    middle = scores.score(PENALTIES[2])
-    kernel = min(
-        estimate_by_neighbours(nearest, counts, TEMPERATURES),
-        key=lambda shares: _fit_mixture((shares, middle), inputs, few).loss,
-    )
-    ridge = min(
-        map(scores.score, PENALTIES),
-        key=lambda scored: _fit_mixture((kernel, scored), inputs, few).loss,
-    )
-    mixture = _fit_mixture((kernel, ridge), inputs, many)
+    rows, labels, scores = inputs.input[few], inputs.label[few], RidgeScores.fit(inputs.x, counts)
+
+    def loss(evidence: tuple[Tensor, Tensor]) -> float:
+        return _fit_mixture(evidence, labels).loss
+
+    middle = scores.score(PENALTIES[2], rows)
+    shares = {t: estimate_by_neighbours(nearest, counts, t, rows) for t in TEMPERATURES}
+    temperature = min(TEMPERATURES, key=lambda t: loss((shares[t], middle)))
+    penalty = min(PENALTIES, key=lambda penalty: loss((shares[temperature], scores.score(penalty, rows))))
+    kernel, ridge = estimate_by_neighbours(nearest, counts, temperature), scores.score(penalty)
+    mixture = _fit_mixture((kernel[inputs.input[many]], ridge[inputs.input[many]]), inputs.label[many])
     if 2 * len(many) * mixture.gain < CRITICAL:
         mixture = replace(mixture, noise=0.0)
     return mixture, mixture.predict((kernel, ridge))
@@ -127,29 +131,34 @@ def _sample(judged: Tensor, size: int) -> Tensor:
     return rows[order[: max(size, MIN_JUDGED)]]
 
 
-def _fit_mixture(evidence: tuple[Tensor, Tensor], inputs: LabelledInputs, rows: Tensor) -> _Mixture:
+def _fit_mixture(evidence: tuple[Tensor, Tensor], label: Tensor) -> _Mixture:
     """a, b ≥ 0 and ε by maximum likelihood on some examples.
 
     The search begins where the evidence is believed: in a pool where all outputs are equally certain, chance and a
     weaker belief explain a wrong output equally well.
+
+    Args:
+        evidence: Of each output in each example ``[s, c]``.
+        label: Codes of their outputs ``[s]``.
     """
     from scipy.optimize import minimize
 
-    group, label = inputs.input[rows], inputs.label[rows].numpy()
-    features = np.stack([part[group].double().numpy() for part in evidence])
-    own, chance = features[:, np.arange(len(rows)), label], 1 / inputs.labels
+    features = torch.stack([part.T.double() for part in evidence])
+    # What speaks for each output beside the recorded one, outputs first: sums over them are sums of long rows.
+    against = (features - features.gather(1, label.expand(2, 1, -1))).numpy()
+    chance = 1 / len(against[0])
 
     def loss(parameters: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[float, object]:
-        scores = np.tensordot(parameters[:2], features, 1)
-        scores -= scores.max(-1, keepdims=True)
-        p = np.exp(scores)
-        p /= p.sum(-1, keepdims=True)
-        noise = parameters[2]
-        right = p[np.arange(len(rows)), label]
+        odds = np.tensordot(parameters[:2], against, 1)
+        if odds.max() > LARGEST_EXPONENT:
+            np.minimum(odds, LARGEST_EXPONENT, out=odds)
+        np.exp(odds, out=odds)
+        total, noise = odds.sum(0), parameters[2]
+        right = 1 / total
         likelihood = (1 - noise) * right + noise * chance + 1e-300
-        slope = (1 - noise) * right * (own - np.einsum("nc,fnc->fn", p, features)) / likelihood
+        slope = (1 - noise) * right * np.einsum("cn,fcn->fn", odds, against) / (total * likelihood)
         by_noise = (chance - right) / likelihood
-        gradient = np.append(-slope.mean(-1), -by_noise.mean())
+        gradient = np.append(slope.mean(-1), -by_noise.mean())
         return -float(np.log(likelihood).mean()), gradient
 
     bounds = [(0.0, None), (0.0, None), (0.0, 0.95)]

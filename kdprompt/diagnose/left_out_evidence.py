@@ -4,7 +4,6 @@ Two regressions: ridge regression on the vectors, which learns directions from e
 looks at the nearest. Examples with the same vector are left out together, since one would give away the other.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ from kdprompt.objective.regression import SMALLEST_SHARE
 __all__ = ["LabelledInputs", "RidgeScores", "estimate_by_neighbours"]
 
 PRIOR_MASS = 0.03  # of the pool's mean output, in median kernel masses
+CHUNK = 1024  # inputs whose squares are held at a time: few enough for a processor's cache
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,6 @@ class RidgeScores:
 
     Attributes:
         turned: Centred inputs in the basis of the eigenvectors ``[m, d]``.
-        squares: Their squares ``[m, d]``.
         spectrum: Eigenvalues ``[d]``, float64.
         products: The turned inputs' products with the centred outputs ``[d, c]``.
         counts: Weights of the inputs' examples by output ``[m, c]``.
@@ -58,7 +57,6 @@ class RidgeScores:
     """
 
     turned: Tensor
-    squares: Tensor
     spectrum: Tensor
     products: Tensor
     counts: Tensor
@@ -79,38 +77,51 @@ class RidgeScores:
         spectrum, basis = torch.linalg.eigh(((centred.T * weight) @ centred).double())
         turned = centred @ basis.to(x)
         products = turned.T @ (counts - weight[:, None] * prior)
-        return cls(turned, turned.square(), spectrum.clamp_min(0), products, counts, prior)
+        return cls(turned, spectrum.clamp_min(0), products, counts, prior)
 
-    def score(self, penalty: float) -> Tensor:
-        """Scores ``[m, c]`` for a penalty α > 0; the mean output where nothing is left."""
-        scale = (1 / (self.spectrum + penalty)).to(self.turned)
-        fitted = self.turned @ (scale[:, None] * self.products) + self.prior
-        weight = self.counts.sum(-1)
-        leverage = self.squares @ scale + 1 / weight.sum()
+    def score(self, penalty: float, rows: Tensor | None = None) -> Tensor:
+        """Scores ``[m, c]`` for a penalty α > 0; the mean output where nothing is left.
+
+        Args:
+            penalty: α.
+            rows: Inputs ``[r]``, for whose scores ``[r, c]`` alone is asked; None: all.
+        """
+        turned, counts = (
+            part if rows is None else part.index_select(0, rows) for part in (self.turned, self.counts)
+        )
+        scale = (1 / (self.spectrum + penalty)).to(turned)
+        fitted = turned @ (scale[:, None] * self.products) + self.prior
+        weight = counts.sum(-1)
+        squares = torch.cat([part.square() @ scale for part in turned.split(CHUNK)])
+        leverage = squares + 1 / self.counts.sum()
         left_out = weight * leverage
-        without = (fitted - leverage[:, None] * self.counts) / (1 - left_out).clamp_min(1e-6)[:, None]
+        without = (fitted - leverage[:, None] * counts) / (1 - left_out).clamp_min(1e-6)[:, None]
         return torch.where(left_out[:, None] < 1, without, self.prior)
 
 
-def estimate_by_neighbours(nearest: NearestInputs, counts: Tensor, temperatures: tuple[float, ...]) -> Iterator[Tensor]:
+def estimate_by_neighbours(
+    nearest: NearestInputs, counts: Tensor, temperature: float, rows: Tensor | None = None
+) -> Tensor:
     """Kernel regression of the outputs on the nearest other inputs, with the mean output as prior.
 
     Args:
         nearest: The nearest other inputs of each.
         counts: Weights of the inputs' examples by output ``[m, c]``.
-        temperatures: Values of the temperature t of the Gaussian kernel on unit-norm inputs, exp((cosine − 1)/t).
+        temperature: t of the Gaussian kernel on unit-norm inputs, exp((cosine − 1)/t).
+        rows: Inputs ``[r]`` that are asked for; None: all.
 
-    Yields:
-        Logarithms of the outputs' shares ``[m, c]`` for each temperature.
+    Returns:
+        Logarithms of the outputs' shares ``[m, c]``, or ``[r, c]``.
     """
-    m, k = nearest.index.shape
-    rows, filled = np.arange(0, m * k + 1, k), (nearest.index >= 0).cpu()
-    index = nearest.index.clamp_min(0).flatten().cpu().numpy()
-    values = csr_array(counts.cpu().numpy())
-    prior = counts.sum(0) / counts.sum()
-    for temperature in temperatures:
-        weights = ((nearest.similarity - 1) / temperature).exp().cpu() * filled
-        near = (csr_array((weights.flatten().numpy(), index, rows), shape=(m, m)) @ values).toarray()
-        mass = torch.from_numpy(near).to(counts)
-        extra = PRIOR_MASS * mass.sum(-1).median().clamp_min(torch.finfo(mass.dtype).tiny)
-        yield ((mass + extra * prior) / (mass.sum(-1, keepdim=True) + extra)).clamp_min(SMALLEST_SHARE).log()
+    index = nearest.index.cpu()
+    weights = ((nearest.similarity - 1) / temperature).exp().cpu() * (index >= 0)
+    index = index.clamp_min(0)
+    masses = (weights * counts.sum(-1).cpu()[index]).sum(-1)
+    extra = PRIOR_MASS * masses.median().clamp_min(torch.finfo(masses.dtype).tiny)
+    if rows is not None:
+        weights, index, masses = weights[rows], index[rows], masses[rows]
+    (r, k), m = index.shape, len(counts)
+    near = csr_array((weights.flatten().numpy(), index.flatten().numpy(), np.arange(0, r * k + 1, k)), shape=(r, m))
+    by_output = torch.from_numpy((near @ csr_array(counts.cpu().numpy())).toarray()).to(counts)
+    mass, extra, prior = masses[:, None].to(counts), extra.to(counts), counts.sum(0) / counts.sum()
+    return ((by_output + extra * prior) / (mass + extra)).clamp_min(SMALLEST_SHARE).log()

@@ -16,6 +16,7 @@ neighbor search", IEEE TPAMI 33(1), with inputs for centroids.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +29,8 @@ PART = 32  # inputs of a pivot, about
 SAMPLE = 256  # inputs on which recall is measured
 CHUNK = 1024  # inputs whose similarities to the whole pool are held at a time
 NOTHING = -2.0  # the similarity of a place that is not filled; cosines are larger
+BARRED = -4.0  # is added to the cosine of a pair that does not count
+INDEX_BITS = (1 << 29) - 1  # of a float64, where a float32 has none
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,7 @@ def _compare_in_orders(x: Tensor, k: int, generator: torch.Generator) -> tuple[T
     """Cosines and indices of the nearest of the rows that share a cell with each row in some order, ``[n, k]`` each."""
     n = len(x)
     padded = torch.cat([x, x.new_zeros(1, x.shape[1])])  # row n fills the last cell
-    similarity = x.new_full((n + 1, k), NOTHING)
-    index = torch.full((n + 1, k), -1, device=x.device)
+    nearest = torch.full((n + 1, k), NOTHING, dtype=torch.float64, device=x.device)
     cells = -(-n // max(CELL, 2 * k))
     cell = -(-n // cells)
     cell_of: list[Tensor] = []
@@ -94,11 +96,11 @@ def _compare_in_orders(x: Tensor, k: int, generator: torch.Generator) -> tuple[T
         order = _put_in_order(x, generator)
         order = torch.cat([order, order.new_full((cells * cell - n,), n)])
         for part in order.view(cells, cell).split(max(1, CHUNK // cell)):
-            _compare_within(padded, part, cell_of, similarity, index)
+            _compare_within(padded, part, cell_of, nearest)
         place = order.new_empty(n + 1, dtype=torch.int32)
         place[order] = torch.arange(cells, dtype=torch.int32, device=x.device).repeat_interleave(cell)
         cell_of.append(place)
-    return similarity[:-1], index[:-1]
+    return _unpack(nearest[:-1])
 
 
 def _put_in_order(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -108,7 +110,8 @@ def _put_in_order(x: Tensor, generator: torch.Generator) -> Tensor:
     order = part.argsort(stable=True)
     sizes = torch.bincount(part, minlength=pivots).tolist()
     divided = [
-        members[_nearest_pivot(x[members], pivots, generator).argsort(stable=True)] for members in order.split(sizes)
+        members[_nearest_pivot(x.index_select(0, members), pivots, generator).argsort(stable=True)]
+        for members in order.split(sizes)
     ]
     return torch.cat(divided)
 
@@ -119,27 +122,46 @@ def _nearest_pivot(x: Tensor, pivots: int, generator: torch.Generator) -> Tensor
     return (x @ x[drawn].T).argmax(-1) if len(x) else drawn
 
 
-def _compare_within(x: Tensor, cells: Tensor, cell_of: list[Tensor], similarity: Tensor, index: Tensor) -> None:
+def _compare_within(x: Tensor, cells: Tensor, cell_of: list[Tensor], nearest: Tensor) -> None:
     """Compares the pairs within cells that no earlier order had in one cell, and keeps the nearest, in place.
 
     Args:
         x: Rows ``[n + 1, d]``, the last of which is none.
         cells: Rows in each cell ``[c, size]``.
         cell_of: The cell of each row in each of the earlier orders ``[n + 1]``.
-        similarity: The largest cosines that were found ``[n + 1, k]``.
-        index: Whose they are ``[n + 1, k]``.
+        nearest: The nearest that were found, each packed into a number ``[n + 1, k]``, in no order.
     """
-    k, rows = index.shape[1], cells.flatten()
+    k, rows = nearest.shape[1], cells.flatten()
     points = x.index_select(0, rows).view(*cells.shape, x.shape[-1])
-    pairs = points @ points.transpose(-1, -2)
     barred = (cells == len(x) - 1)[:, None, :] | torch.eye(cells.shape[1], dtype=torch.bool, device=x.device)
     for place in cell_of:
         before = place[cells]
-        barred = barred | (before[:, :, None] == before[:, None, :])
-    pairs.masked_fill_(barred, NOTHING)
-    top = pairs.topk(k, dim=-1, sorted=False)
-    found = cells[:, None, :].expand_as(pairs).gather(-1, top.indices).view(len(rows), k)
-    best = torch.cat([similarity.index_select(0, rows), top.values.view(len(rows), k)], -1).topk(k, dim=-1)
-    both = torch.cat([index.index_select(0, rows), found], -1)
-    similarity[rows] = best.values
-    index[rows] = both.gather(-1, best.indices).masked_fill(best.values == NOTHING, -1)
+        barred |= before[:, :, None] == before[:, None, :]
+    pairs = (points @ points.transpose(-1, -2)).add_(barred, alpha=BARRED)
+    found = _take_largest(_pack(pairs, cells[:, None, :]).flatten(0, 1), k)
+    nearest[rows] = _take_largest(torch.cat([nearest.index_select(0, rows), found], -1), k)
+
+
+def _pack(similarity: Tensor, index: Tensor) -> Tensor:
+    """Cosines with their indices as numbers in the order of the cosines, which can be sorted by themselves.
+
+    A cosine in float32 leaves the last 29 bits of a float64 free: the index stands there.
+    """
+    packed = similarity.float().double()
+    packed.view(torch.int64).bitwise_or_(index)
+    return packed
+
+
+def _unpack(packed: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines, the largest first, and indices of what was packed ``[n, k]``; −2 and −1 where nothing was found."""
+    ordered = torch.from_numpy(np.sort(packed.cpu().numpy(), axis=-1)).flip(-1).to(packed.device)
+    index = ordered.view(torch.int64) & INDEX_BITS
+    similarity = (ordered.view(torch.int64) & ~INDEX_BITS).view(torch.float64).float()
+    missing = similarity <= NOTHING
+    return similarity.masked_fill(missing, NOTHING), index.masked_fill(missing, -1)
+
+
+def _take_largest(packed: Tensor, k: int) -> Tensor:
+    """The ``k`` largest numbers of each row ``[n, k]``, in no order; by NumPy, in a quarter of the time of ``topk``."""
+    values = packed.cpu().numpy()
+    return torch.from_numpy(np.partition(values, values.shape[-1] - k, axis=-1)[..., -k:]).to(packed.device)

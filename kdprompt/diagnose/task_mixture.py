@@ -159,7 +159,7 @@ def _labelled_pool(pool: Pool, vectors: Tensor) -> _LabelledPool:
         )
     code = {name: i for i, name in enumerate(names)}
     y = torch.tensor([code[name] for name in given.values()])
-    return _LabelledPool(normalise_rows(vectors[torch.tensor(rows)].float().cpu()), y, names)
+    return _LabelledPool(normalise_rows(vectors.cpu().index_select(0, torch.tensor(rows)).float()), y, names)
 
 
 def _attend(labelled: _LabelledPool, k: int, seed: int) -> _Attention:

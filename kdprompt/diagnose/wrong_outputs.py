@@ -115,4 +115,4 @@ def _label_inputs(pool: Pool, x: Tensor, rows: list[int], labels: list[str]) -> 
             first.append(i)
         pair.append(pairs.setdefault((inputs[text], code[str(pool[i].output)]), len(pairs)))
     group, label = torch.tensor(list(pairs)).T
-    return LabelledInputs(x[torch.tensor(first)], group, label, len(labels)), pair
+    return LabelledInputs(x.index_select(0, torch.tensor(first)), group, label, len(labels)), pair
