@@ -20,6 +20,7 @@ from kdprompt.diagnose.input_checks import (
 from kdprompt.diagnose.output_checks import find_imbalance, find_missing_outputs, find_suspects
 from kdprompt.diagnose.pool_coverage import measure_coverage
 from kdprompt.diagnose.task_mixture import find_task_mixture
+from kdprompt.pool.paused_collection import paused_collection
 from kdprompt.pool.pool import Pool
 from kdprompt.short_repr import Record
 
@@ -81,7 +82,19 @@ def diagnose_pool(
     """
     if not len(pool):
         raise ValueError("the pool holds no examples; there is nothing to look at")
-    settings = DoctorSettings() if settings is None else settings
+    with paused_collection():  # which would look at all examples again and again
+        return _examine(pool, vectors, traffic, evaluation, tokens, settings or DoctorSettings())
+
+
+def _examine(
+    pool: Pool,
+    vectors: Tensor,
+    traffic: EmbeddedTexts | None,
+    evaluation: EmbeddedTexts | None,
+    tokens: TokenLimit | None,
+    settings: DoctorSettings,
+) -> Diagnosis:
+    """All checks, one after the other; arguments as ``diagnose_pool`` takes them."""
     examined, said = ExaminedPool(pool, vectors), dict[str, str]()
     findings = [
         *find_missing_outputs(examined),

@@ -51,6 +51,7 @@ class ExaminedPool:
         for i, demonstration in enumerate(pool):
             rows.setdefault(normalise_text(demonstration.input), []).append(i)
         self.rows_by_text = rows
+        self.repeated = {text: its for text, its in rows.items() if len(its) > 1}
         self.first = torch.tensor([its[0] for its in rows.values()], dtype=torch.long)
 
     @cached_property

@@ -43,7 +43,7 @@ def find_duplicates(examined: ExaminedPool, cosine: float) -> Iterator[Finding]:
     """Examples that say the same twice: equal or near-identical inputs with one output."""
     pool = examined.pool
     groups: dict[tuple[str, str | None, str | None], list[int]] = defaultdict(list)
-    for text, rows in examined.rows_by_text.items():
+    for text, rows in examined.repeated.items():
         for i in rows:
             groups[text, pool[i].task, pool[i].output].append(i)
     copies = [rows for rows in groups.values() if len(rows) > 1]
@@ -98,7 +98,7 @@ def find_conflicts(examined: ExaminedPool, cosine: float) -> Iterator[Finding]:
     """Equal or near-identical inputs of one task with different outputs."""
     pool = examined.pool
     same = []
-    for rows in examined.rows_by_text.values():
+    for rows in examined.repeated.values():
         outputs: dict[str | None, dict[str, int]] = defaultdict(dict)
         for i in rows:
             if pool[i].output is not None:

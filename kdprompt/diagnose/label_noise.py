@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdprompt.diagnose.left_out_evidence import LabelledInputs, RidgeScores, estimate_by_neighbours
+from kdprompt.diagnose.left_out_evidence import LabelledInputs, NeighbourShares, RidgeScores
 from kdprompt.diagnose.nearest_inputs import NearestInputs, find_nearest_inputs
 
 __all__ = ["LabelNoise", "estimate_label_noise"]
@@ -108,16 +108,17 @@ def _fit_evidence(
     While these two are tried, evidence is computed for the examples that are looked at, and no others.
     """
     few, many = (_sample(judged, cells // inputs.labels) for cells in (CELLS, LAST_CELLS))
-    rows, labels, scores = inputs.input[few], inputs.label[few], RidgeScores.fit(inputs.x, counts)
+    rows, labels = inputs.input[few], inputs.label[few]
+    shares, scores = NeighbourShares.of(nearest, counts), RidgeScores.fit(inputs.x, counts)
 
     def loss(evidence: tuple[Tensor, Tensor]) -> float:
         return _fit_mixture(evidence, labels).loss
 
     middle = scores.score(PENALTIES[2], rows)
-    shares = {t: estimate_by_neighbours(nearest, counts, t, rows) for t in TEMPERATURES}
-    temperature = min(TEMPERATURES, key=lambda t: loss((shares[t], middle)))
-    penalty = min(PENALTIES, key=lambda penalty: loss((shares[temperature], scores.score(penalty, rows))))
-    kernel, ridge = estimate_by_neighbours(nearest, counts, temperature), scores.score(penalty)
+    temperature = min(TEMPERATURES, key=lambda temperature: loss((shares.estimate(temperature, rows), middle)))
+    chosen = shares.estimate(temperature, rows)
+    penalty = min(PENALTIES, key=lambda penalty: loss((chosen, scores.score(penalty, rows))))
+    kernel, ridge = shares.estimate(temperature), scores.score(penalty)
     mixture = _fit_mixture((kernel[inputs.input[many]], ridge[inputs.input[many]]), inputs.label[many])
     if 2 * len(many) * mixture.gain < CRITICAL:
         mixture = replace(mixture, noise=0.0)

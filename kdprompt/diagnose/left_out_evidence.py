@@ -5,6 +5,7 @@ looks at the nearest. Examples with the same vector are left out together, since
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 from kdprompt.diagnose.nearest_inputs import NearestInputs
 from kdprompt.objective.regression import SMALLEST_SHARE
 
-__all__ = ["LabelledInputs", "RidgeScores", "estimate_by_neighbours"]
+__all__ = ["LabelledInputs", "NeighbourShares", "RidgeScores"]
 
 PRIOR_MASS = 0.03  # of the pool's mean output, in median kernel masses
+BLOCK = 128  # columns of a matrix of squares that are summed at a time, from the diagonal on
 CHUNK = 1024  # inputs whose squares are held at a time: few enough for a processor's cache
 
 
@@ -74,9 +76,12 @@ class RidgeScores:
         total = weight.sum()
         prior = counts.sum(0) / total
         centred = x - (weight @ x) / total
-        spectrum, basis = torch.linalg.eigh(((centred.T * weight) @ centred).double())
+        weighted, squares = centred.T * weight, x.new_zeros(x.shape[1], x.shape[1])
+        for row in range(0, len(squares), BLOCK):  # the lower half, which is what is decomposed
+            squares[row:, row : row + BLOCK] = weighted[row:] @ centred[:, row : row + BLOCK]
+        spectrum, basis = torch.linalg.eigh(squares.double())
         turned = centred @ basis.to(x)
-        products = turned.T @ (counts - weight[:, None] * prior)
+        products = ((counts - weight[:, None] * prior).T @ turned).T  # few rows of many columns are faster
         return cls(turned, spectrum.clamp_min(0), products, counts, prior)
 
     def score(self, penalty: float, rows: Tensor | None = None) -> Tensor:
@@ -99,29 +104,51 @@ class RidgeScores:
         return torch.where(left_out[:, None] < 1, without, self.prior)
 
 
-def estimate_by_neighbours(
-    nearest: NearestInputs, counts: Tensor, temperature: float, rows: Tensor | None = None
-) -> Tensor:
+@dataclass(frozen=True)
+class NeighbourShares:
     """Kernel regression of the outputs on the nearest other inputs, with the mean output as prior.
 
-    Args:
-        nearest: The nearest other inputs of each.
-        counts: Weights of the inputs' examples by output ``[m, c]``.
-        temperature: t of the Gaussian kernel on unit-norm inputs, exp((cosine − 1)/t).
-        rows: Inputs ``[r]`` that are asked for; None: all.
-
-    Returns:
-        Logarithms of the outputs' shares ``[m, c]``, or ``[r, c]``.
+    Attributes:
+        similarity: Cosines of the nearest other inputs of each ``[m, k]``, −∞ where there are fewer.
+        index: Which inputs they are ``[m, k]``.
+        weight: Weights of their examples ``[m, k]``.
+        values: Weights of all inputs' examples by output, sparse ``[m, c]``.
+        prior: The mean output ``[c]``.
     """
-    index = nearest.index.cpu()
-    weights = ((nearest.similarity - 1) / temperature).exp().cpu() * (index >= 0)
-    index = index.clamp_min(0)
-    masses = (weights * counts.sum(-1).cpu()[index]).sum(-1)
-    extra = PRIOR_MASS * masses.median().clamp_min(torch.finfo(masses.dtype).tiny)
-    if rows is not None:
-        weights, index, masses = weights[rows], index[rows], masses[rows]
-    (r, k), m = index.shape, len(counts)
-    near = csr_array((weights.flatten().numpy(), index.flatten().numpy(), np.arange(0, r * k + 1, k)), shape=(r, m))
-    by_output = torch.from_numpy((near @ csr_array(counts.cpu().numpy())).toarray()).to(counts)
-    mass, extra, prior = masses[:, None].to(counts), extra.to(counts), counts.sum(0) / counts.sum()
-    return ((by_output + extra * prior) / (mass + extra)).clamp_min(SMALLEST_SHARE).log()
+
+    similarity: Tensor
+    index: Tensor
+    weight: Tensor
+    values: Any
+    prior: Tensor
+
+    @classmethod
+    def of(cls, nearest: NearestInputs, counts: Tensor) -> "NeighbourShares":
+        """All but the temperature.
+
+        Args:
+            nearest: The nearest other inputs of each.
+            counts: Weights of the inputs' examples by output ``[m, c]``.
+        """
+        found, weight = nearest.index.cpu(), counts.sum(-1).cpu()
+        similarity, index = nearest.similarity.cpu().masked_fill(found < 0, -torch.inf), found.clamp_min(0)
+        of_neighbours = weight.index_select(0, index.flatten()).view_as(index)
+        return cls(similarity, index, of_neighbours, csr_array(counts.cpu().numpy()), counts.sum(0) / counts.sum())
+
+    def estimate(self, temperature: float, rows: Tensor | None = None) -> Tensor:
+        """Logarithms of the outputs' shares ``[m, c]``.
+
+        Args:
+            temperature: t of the Gaussian kernel on unit-norm inputs, exp((cosine − 1)/t).
+            rows: Inputs ``[r]``, for whose shares ``[r, c]`` alone is asked; None: all.
+        """
+        weights, index = ((self.similarity - 1) / temperature).exp(), self.index
+        mass = (weights * self.weight).sum(-1, keepdim=True)
+        extra = PRIOR_MASS * mass.median().clamp_min(torch.finfo(mass.dtype).tiny)
+        if rows is not None:
+            weights, index, mass = weights[rows], index[rows], mass[rows]
+        (r, k), m = index.shape, self.values.shape[0]
+        first = np.arange(0, r * k + 1, k)
+        near = csr_array((weights.flatten().numpy(), index.flatten().numpy(), first), shape=(r, m)) @ self.values
+        by_output = torch.from_numpy(near.toarray()).to(self.prior)
+        return ((by_output + extra * self.prior) / (mass + extra)).clamp_min(SMALLEST_SHARE).log()

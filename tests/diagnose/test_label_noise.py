@@ -7,7 +7,7 @@ import torch
 
 from kdprompt.diagnose import find_wrong_outputs
 from kdprompt.diagnose.label_noise import estimate_label_noise
-from kdprompt.diagnose.left_out_evidence import LabelledInputs, RidgeScores, estimate_by_neighbours
+from kdprompt.diagnose.left_out_evidence import LabelledInputs, NeighbourShares, RidgeScores
 from kdprompt.diagnose.nearest_inputs import find_nearest_inputs
 from kdprompt.pool.pool import Pool
 
@@ -64,7 +64,7 @@ def test_the_neighbours_shares_are_those_of_a_plain_sum():
     x = unit(12, 4, 0)
     counts = torch.rand(12, 3, generator=torch.Generator().manual_seed(1))
     nearest = find_nearest_inputs(x, 5)
-    shares = estimate_by_neighbours(nearest, counts, 0.4).exp()
+    shares = NeighbourShares.of(nearest, counts).estimate(0.4).exp()
     sums = []
     for i in range(12):
         near = sorted((j for j in range(12) if j != i), key=lambda j: -float(x[i] @ x[j]))[:5]
