@@ -157,9 +157,9 @@ def _fit_mixture(evidence: tuple[Tensor, Tensor], label: Tensor) -> _Mixture:
         total, noise = odds.sum(0), parameters[2]
         right = 1 / total
         likelihood = (1 - noise) * right + noise * chance + 1e-300
-        slope = (1 - noise) * right * np.einsum("cn,fcn->fn", odds, against) / (total * likelihood)
-        by_noise = (chance - right) / likelihood
-        gradient = np.append(slope.mean(-1), -by_noise.mean())
+        odds *= (1 - noise) * right / (total * likelihood * len(label))
+        slope = against.reshape(2, -1) @ odds.ravel()
+        gradient = np.append(slope, -((chance - right) / likelihood).mean())
         return -float(np.log(likelihood).mean()), gradient
 
     bounds = [(0.0, None), (0.0, None), (0.0, 0.95)]

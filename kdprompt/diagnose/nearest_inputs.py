@@ -162,6 +162,7 @@ def _unpack(packed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _take_largest(packed: Tensor, k: int) -> Tensor:
-    """The ``k`` largest numbers of each row ``[n, k]``, in no order; by NumPy, in a quarter of the time of ``topk``."""
+    """The ``k`` largest of each row ``[n, k]``, in no order; the rows are mixed. NumPy takes a quarter of ``topk``'s."""
     values = packed.cpu().numpy()
-    return torch.from_numpy(np.partition(values, values.shape[-1] - k, axis=-1)[..., -k:]).to(packed.device)
+    values.partition(values.shape[-1] - k, axis=-1)
+    return torch.from_numpy(values[..., -k:]).to(packed.device)
