@@ -16,13 +16,14 @@ from torch import Tensor
 
 from kdprompt.calibration.held_out import HeldOutRows
 from kdprompt.deprecation import keep_attributes
-from kdprompt.objective.gram import GramBlocks, compute_gram_blocks
+from kdprompt.objective.gram import GramBlocks, TargetPairs, combine_rows_with_target
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.own_knowledge import OwnEstimate
 from kdprompt.objective.parameters import ObjectiveParameters
 from kdprompt.objective.reader_loss import ReaderLoss
 from kdprompt.objective.regression import KernelRegression
 from kdprompt.objective.target import Target, estimate_neighbourhood_target
+from kdprompt.pool.gathered_rows import GatheredRows
 from kdprompt.pool.neighbours import find_duplicates
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.search.constraints import Constraints
@@ -161,12 +162,13 @@ class PseudoQueries:
 
     def _build_objectives(self, options: list[ObjectiveParameters]) -> Iterator[tuple[ObjectiveParameters, Objective]]:
         """J of each option; what options that follow one another share is computed once."""
+        rows, pairs = GatheredRows(self.x, self.v), TargetPairs(self.x, self.target.x)  # one product for all kernels
         blocks: dict[Kernel, GramBlocks] = {}
         objectives: dict[tuple[float, float], Objective] = {}
         reader, profile = None, None
         for option in options:
             if option.kernel not in blocks:
-                computed = compute_gram_blocks(option.kernel, self.x, self.v, self.target, self.value_radius)
+                computed = combine_rows_with_target(option.kernel, rows, self.target, self.value_radius, pairs)
                 blocks, objectives = {option.kernel: computed}, {}
             if self.outputs is not None and profile is not option.profile:
                 profile = option.profile

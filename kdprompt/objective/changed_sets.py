@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kdprompt.objective.objective import Objective
+from kdprompt.objective.objective import Objective, list_distinct_outputs
 from kdprompt.objective.set_state import NOTHING, SetSums, gather_rows
 
 __all__ = ["GrowingSets", "sum_swaps"]
@@ -24,6 +24,8 @@ class GrowingSets:
         self._members = torch.zeros_like(self._pairs[:, :1])  # Σ κ⊗ over S
         self._target = objective.target_mean.clone()
         self._attended, self._diagonal, self._shown = objective.attended, objective.diagonal, objective.outputs
+        if objective.code is not None:
+            self._shown = list_distinct_outputs(objective.outputs)[None]
         if chosen.shape[1]:
             self._start(chosen)
         elif objective.weights.interference:
@@ -51,6 +53,7 @@ class GrowingSets:
             attention=self._attention,
             shown=self._shown,
             divisor=self._size,
+            code=self._objective.code,
         )
 
     def add(self, index: Tensor) -> None:

@@ -8,8 +8,9 @@ from torch import Tensor
 from kdprompt.objective.target import Target
 from kdprompt.pool.gathered_rows import GatheredRows
 from kdprompt.theory.kernels import Kernel, mix_output_kernel
+from kdprompt.theory.point_pairs import PointPairs
 
-__all__ = ["GramBlocks", "combine_rows_with_target", "compute_gram_blocks"]
+__all__ = ["GramBlocks", "TargetPairs", "combine_rows_with_target", "compute_gram_blocks"]
 
 TILE = 1024  # target points whose kernel is held at a time
 
@@ -68,6 +69,13 @@ class GramBlocks:
         return norm
 
 
+class TargetPairs:
+    """Pairs of a target's points ``t: [b, m, d]`` with candidates ``x: [b, L, d]`` and among themselves."""
+
+    def __init__(self, x: Tensor, t: Tensor) -> None:
+        self.with_rows, self.among = PointPairs(x, t), PointPairs(t, t)
+
+
 def compute_gram_blocks(kernel: Kernel, x: Tensor, v: Tensor, target: Target, value_radius: float) -> GramBlocks:
     """Computes the Gram matrices of candidates with a target.
 
@@ -81,13 +89,19 @@ def compute_gram_blocks(kernel: Kernel, x: Tensor, v: Tensor, target: Target, va
     return combine_rows_with_target(kernel, GatheredRows(x, v), target, value_radius)
 
 
-def combine_rows_with_target(kernel: Kernel, rows: GatheredRows, target: Target, value_radius: float) -> GramBlocks:
-    """As ``compute_gram_blocks``, for rows whose inner products are at hand, or are wanted by others too."""
+def combine_rows_with_target(
+    kernel: Kernel, rows: GatheredRows, target: Target, value_radius: float, pairs: TargetPairs | None = None
+) -> GramBlocks:
+    """As ``compute_gram_blocks``, for rows whose inner products are at hand, or are wanted by others too.
+
+    ``pairs`` are those of the target's points, where other kernels look at them, too.
+    """
     v, x = rows.v, rows.x
     is_one = target.x.shape[1] == 1
+    pairs = TargetPairs(x, target.x) if pairs is None else pairs
     among_target = None
     if target.x.shape[1] <= TILE and target.squared_norm is None:
-        inputs_tt = kernel.diagonal(target.x)[..., None] if is_one else kernel(target.x, target.x)
+        inputs_tt = kernel.diagonal(target.x)[..., None] if is_one else kernel.of_pairs(pairs.among)
         among_target = inputs_tt, target.v @ target.v.mT
     with_query = rows.with_query if is_one else None
     values_st = v @ target.v.mT
@@ -96,7 +110,7 @@ def combine_rows_with_target(kernel: Kernel, rows: GatheredRows, target: Target,
     squared = v.square().sum(-1)[..., None] + query_norms[:, None, :] - 2 * values_st[..., :queries]
     return GramBlocks(
         inputs_ss=kernel.of_pairs(rows.among),
-        inputs_st=kernel(x, target.x) if with_query is None else kernel.of_pairs(with_query),
+        inputs_st=kernel.of_pairs(pairs.with_rows if with_query is None else with_query),
         values=v,
         values_ss=v @ v.mT,
         values_st=values_st,

@@ -25,7 +25,9 @@ from kdprompt.objective.set_state import SetSums, Terms, gather_rows
 from kdprompt.theory.bounds import complexity_of_trace
 from kdprompt.theory.kernels import mix_output_kernel
 
-__all__ = ["Objective", "SetSums", "Terms", "gather_rows"]
+__all__ = ["Objective", "SetSums", "Terms", "gather_rows", "list_distinct_outputs"]
+
+MANY = 1 << 15  # numbers of the candidates' values, from which R9 is computed once an output
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Objective:
         width: d of R3.
         weights: Weights of the terms.
         reader: What the reader is expected to lose with a prompt (R9), or None.
+        code: Which of ``distinct_outputs`` each candidate has ``[b, L]``; None where R9 is as quick candidate by
+            candidate.
     """
 
     gram: Tensor
@@ -60,6 +64,7 @@ class Objective:
     width: int
     weights: ObjectiveWeights
     reader: ReaderLoss | None = None
+    code: Tensor | None = None
 
     @classmethod
     def build(
@@ -85,6 +90,7 @@ class Objective:
             width=blocks.width,
             weights=weights,
             reader=reader,
+            code=None if reader is None else find_codes(blocks.values),
         )
 
     @property
@@ -218,7 +224,8 @@ class Objective:
         divisor = sums.divisor
         shown = sums.shown / (divisor[..., None].to(sums.shown) if isinstance(divisor, Tensor) else divisor)
         losses = self.reader(shown, shown if sums.last is None else sums.last)
-        return (losses * self.query_weights.view(-1, *(1,) * (losses.ndim - 2), losses.shape[-1])).sum(-1)
+        losses = (losses * self.query_weights.view(-1, *(1,) * (losses.ndim - 2), losses.shape[-1])).sum(-1)
+        return losses if sums.code is None else losses.gather(-1, sums.code)
 
     def state(self, chosen: Tensor) -> SetSums:
         """The sums over the sets ``chosen: [b, K]`` (−1 pads), ``[b, …]``."""
@@ -243,6 +250,25 @@ class Objective:
         """Attention and conflict of ``attended: [b, …, 2q]``, each ``[b, …, q]``."""
         q = self.query_weights.shape[-1]
         return attended[..., :q], attended[..., q:]
+
+
+def list_distinct_outputs(v: Tensor) -> Tensor:
+    """The values that a label can have, and behind them that of none ``[c + 1, c]``; v gives width, dtype and device."""
+    width = v.shape[-1]
+    return torch.eye(width + 1, width, dtype=v.dtype, device=v.device)
+
+
+def find_codes(v: Tensor) -> Tensor | None:
+    """The code of each of many values ``[b, L, c]`` in ``list_distinct_outputs``, ``[b, L]``.
+
+    None where they are few, are no labels, or labels are as many as candidates: nothing would be gained.
+    """
+    width = v.shape[-1]
+    if v.numel() < MANY or 2 * width > v.shape[-2]:
+        return None
+    places = torch.arange(1, width + 1, dtype=v.dtype, device=v.device)
+    code = (v @ places).long().sub_(1).remainder_(width + 1)
+    return code if torch.equal(list_distinct_outputs(v)[code], v) else None
 
 
 def add_quotient(base: Tensor, numerator: Tensor, divisor: Tensor | float, factor: float = 1.0) -> Tensor:

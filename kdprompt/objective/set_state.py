@@ -51,6 +51,8 @@ class SetSums:
         divisor: What turns the sums into means: the number of members, or 1 where the weights sum to 1; broadcasts
             to ``[b, …]``.
         last: v of the last demonstration ``[b, …, c]``; None: the mean of the members'.
+        code: Which place of the last of the dimensions of ``shown`` before c speaks for each set ``[b, L]``, where sets
+            that show the same outputs stand there once; None: each set has its own.
     """
 
     squared: Tensor
@@ -60,3 +62,4 @@ class SetSums:
     shown: Tensor
     divisor: Tensor | float
     last: Tensor | None = None
+    code: Tensor | None = None
