@@ -6,7 +6,7 @@ where it might be there more rows are left out: 2,048 of pools of up to 16,384, 
 cost more, down to 512 from 65,536 on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -60,7 +60,8 @@ def fit_regression(pool: PoolTensors, settings: Settings, left_out: LeftOutRows)
     ridge = _fit_ridge(pool, cases)
     if ridge is not None and cases.fit(pool, ridge.penalty, 0.0).noise > 0:
         more = left_out.take(min(HELD_OUT_FOR_NOISE, PAIRS_FOR_NOISE // len(pool)))
-        ridge = _fit_noise(pool, _LabelCases.build(pool, regression, more)) or ridge
+        cases = cases if more is left_out.first else _LabelCases.build(pool, regression, more)
+        ridge = _fit_noise(pool, cases) or ridge
     return KernelRegression(regression.kernel, fit.shrinkage, ridge)
 
 
@@ -81,6 +82,7 @@ class _LabelCases:
     log_shares: Tensor
     labels: Tensor
     possible: Tensor
+    _scores: dict[float, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def build(cls, pool: PoolTensors, regression: KernelRegression, left_out: HeldOutRows) -> "_LabelCases":
@@ -96,8 +98,9 @@ class _LabelCases:
 
     def fit(self, pool: PoolTensors, penalty: float, noise_prior: float | None = None) -> MultinomialFit:
         """The exponent of the kernel regression and the weight of a ridge regression that make the labels likeliest."""
-        scores = score_labels(pool, self.queries, penalty)[self.labelled].cpu().double()
-        features = torch.stack([self.log_shares, scores], -1)
+        if penalty not in self._scores:
+            self._scores[penalty] = score_labels(pool, self.queries, penalty)[self.labelled].cpu().double()
+        features = torch.stack([self.log_shares, self._scores[penalty]], -1)
         return fit_multinomial(features, self.labels, (0.0, 0.0), torch.inf, self.possible, noise_prior=noise_prior)
 
 

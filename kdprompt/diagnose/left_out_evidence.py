@@ -91,9 +91,7 @@ class RidgeScores:
             penalty: α.
             rows: Inputs ``[r]``, for whose scores ``[r, c]`` alone is asked; None: all.
         """
-        turned, counts = (
-            part if rows is None else part.index_select(0, rows) for part in (self.turned, self.counts)
-        )
+        turned, counts = (part if rows is None else part.index_select(0, rows) for part in (self.turned, self.counts))
         scale = (1 / (self.spectrum + penalty)).to(turned)
         fitted = turned @ (scale[:, None] * self.products) + self.prior
         weight = counts.sum(-1)

@@ -253,7 +253,7 @@ class Objective:
 
 
 def list_distinct_outputs(v: Tensor) -> Tensor:
-    """The values that a label can have, and behind them that of none ``[c + 1, c]``; v gives width, dtype and device."""
+    """The values of labels, and behind them that of none, ``[c + 1, c]``; ``v: [..., c]`` gives dtype and device."""
     width = v.shape[-1]
     return torch.eye(width + 1, width, dtype=v.dtype, device=v.device)
 

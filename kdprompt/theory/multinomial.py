@@ -73,7 +73,7 @@ def fit_multinomial(
     n, c, p = features.shape
     barred = np.zeros((n, c), dtype=bool) if possible is None else ~possible.cpu().numpy()
     biased = bool(np.isfinite(ridge))
-    x, shares = features.cpu().double().numpy(), target.cpu().double().numpy()
+    x, shares = features.cpu().double().permute(2, 1, 0).contiguous().numpy(), target.cpu().double().numpy()
     likelihood = _Likelihood(x, shares, barred, ridge if biased else 0.0, noise_prior or 0.0)
     slots = [*((low, None) for low in lowest), *([(None, None)] * c if biased else [(0.0, 0.0)] * c)]
     least, found = _minimise(likelihood, slots, 0.0, 0.0)
@@ -97,10 +97,10 @@ def _minimise(likelihood: "_Likelihood", slots: list[Any], noise: float, most_no
 
 @dataclass(frozen=True)
 class _Likelihood:
-    """The penalised negative log-likelihood of a case, with its slope.
+    """The penalised negative log-likelihood of a case, with its slope; outputs first, so that sums are of long rows.
 
     Attributes:
-        features: ``[n, c, p]``.
+        features: ``[p, c, n]``.
         target: ``[n, c]``; the likelihood asks for the outputs that have a share in it, of labels one a case.
         barred: Which outputs cannot occur ``[n, c]``.
         penalty: On each squared bias.
@@ -119,25 +119,30 @@ class _Likelihood:
         case, output = np.nonzero(self.target)
         return case, output, self.target[case, output], -np.log((~self.barred).sum(-1))[case]
 
+    @cached_property
+    def _floor(self) -> Any:
+        """−∞ at outputs that cannot occur, else 0 ``[c, n]``."""
+        return np.where(self.barred.T, -np.inf, 0.0)
+
     def __call__(self, parameters: Any) -> tuple[float, Any]:
         """Loss and slope at constants, biases and ε, one behind the other ``[p + c + 1]``."""
-        n, _, p = self.features.shape
+        p, c, n = self.features.shape
         constants, bias, noise, prior = parameters[:p], parameters[p:-1], parameters[-1], self.noise_prior
         case, output, share, log_chance = self._given
-        scores = np.where(self.barred, -np.inf, self.features @ constants + bias)
-        scores -= scores.max(-1, keepdims=True)
+        scores = np.tensordot(constants, self.features, 1) + bias[:, None] + self._floor
+        scores -= scores.max(0)
         odds = np.exp(scores)
-        total = odds.sum(-1)
-        log_sure = scores[case, output] - np.log(total)[case]
+        total = odds.sum(0)
+        log_sure = scores[output, case] - np.log(total)[case]
         with np.errstate(divide="ignore"):  # no noise: its logarithm is −∞
             log_probs = np.logaddexp(np.log1p(-noise) + log_sure, np.log(noise) + log_chance)
         against_chance = np.minimum(log_chance - log_probs, LARGEST_EXPONENT)
         pull = share * np.exp(np.log1p(-noise) + log_sure - log_probs)  # how far each share is no chance
-        error = odds * (np.bincount(case, pull, n) / total)[:, None]
-        error[case, output] -= pull
+        error = odds * (np.bincount(case, pull, n) / total)
+        error[output, case] -= pull
         slope = [
-            error.ravel() @ self.features.reshape(-1, p) / n,
-            error.sum(0) / n + 2 * self.penalty / n * bias,
+            self.features.reshape(p, c * n) @ error.ravel() / n,
+            error.sum(-1) / n + 2 * self.penalty / n * bias,
             [((share * (np.exp(log_sure - log_probs) - np.exp(against_chance))).sum() + prior / (1 - noise)) / n],
         ]
         loss = self.penalty * (bias**2).sum() - (share * log_probs).sum() - prior * np.log1p(-noise)

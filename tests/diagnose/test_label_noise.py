@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdprompt.diagnose import find_wrong_outputs
-from kdprompt.diagnose.label_noise import estimate_label_noise
+from kdprompt.diagnose.label_noise import _fit_mixture, estimate_label_noise
 from kdprompt.diagnose.left_out_evidence import LabelledInputs, NeighbourShares, RidgeScores
 from kdprompt.diagnose.nearest_inputs import find_nearest_inputs
 from kdprompt.pool.pool import Pool
@@ -75,6 +75,32 @@ def test_the_neighbours_shares_are_those_of_a_plain_sum():
     for i in range(12):
         expected = (sums[i] + extra * prior) / (sums[i].sum() + extra)
         assert torch.allclose(shares[i].double(), expected, atol=1e-5)
+
+
+def test_evidence_on_some_inputs_is_that_on_all():
+    x, label = blobs(n=300)
+    counts = torch.nn.functional.one_hot(label, 4).float()
+    rows = torch.tensor([7, 250, 7, 31])  # an input of two examples stands twice
+    ridge, shares = RidgeScores.fit(x, counts), NeighbourShares.of(find_nearest_inputs(x, 8), counts)
+    assert torch.allclose(ridge.score(1.0, rows), ridge.score(1.0)[rows], atol=1e-5)
+    assert torch.allclose(shares.estimate(0.1, rows), shares.estimate(0.1)[rows], atol=1e-5)
+
+
+def test_the_constants_of_the_mixture_have_no_slope_of_the_naive_likelihood():
+    x, label = blobs(n=400, spread=0.8)
+    changed, _ = flip(label, 4, 0.15)
+    counts = torch.nn.functional.one_hot(changed, 4).float()
+    evidence = (
+        NeighbourShares.of(find_nearest_inputs(x, 8), counts).estimate(0.1),
+        RidgeScores.fit(x, counts).score(1.0),
+    )
+    found = _fit_mixture(evidence, changed)
+    constants = torch.tensor([found.a, found.b, found.noise], dtype=torch.float64, requires_grad=True)
+    p = (constants[0] * evidence[0].double() + constants[1] * evidence[1].double()).softmax(-1)
+    likelihood = (1 - constants[2]) * p[torch.arange(400), changed] + constants[2] / 4
+    loss = -likelihood.log().mean()
+    assert found.loss == pytest.approx(float(loss), abs=1e-9)
+    assert torch.autograd.grad(loss, constants)[0].abs().max() < 2e-3 and min(found.a, found.b, found.noise) > 0
 
 
 # -- what is suspected --------------------------------------------------------------------------------------------

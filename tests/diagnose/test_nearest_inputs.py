@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdprompt.diagnose.nearest_inputs import find_nearest_inputs
+from kdprompt.diagnose.nearest_inputs import _pack, _take_largest, _unpack, find_nearest_inputs
 
 
 def cloud(n, d=16, seed=0):
@@ -57,3 +57,18 @@ def test_clusters_are_not_parted():
 def test_one_input_has_no_neighbour():
     found = find_nearest_inputs(cloud(1), 3)
     assert found.index.tolist() == [[-1]] and found.similarity.tolist() == [[-2]]
+
+
+def test_packed_cosines_come_back_as_they_were_with_their_indices():
+    """Every order of float32 is kept, below zero and of neighbouring numbers too."""
+    similarity = 2 * torch.rand(50, 40, generator=torch.Generator().manual_seed(0)) - 1
+    similarity[:, 1] = torch.nextafter(similarity[:, 0], torch.tensor(2.0))
+    similarity[:, 2], similarity[:, 3] = 0.0, -3.9  # as of a pair that does not count
+    index = torch.stack([torch.randperm(1 << 20, generator=torch.Generator().manual_seed(i))[:40] for i in range(50)])
+    index[:, 4] = (1 << 28) - 1
+    found, places = _unpack(_pack(similarity, index))
+    expected = similarity.sort(descending=True)
+    assert torch.equal(found[:, :-1], expected.values[:, :-1]) and (found[:, -1] == -2).all()
+    assert torch.equal(places[:, :-1], index.gather(1, expected.indices)[:, :-1]) and (places[:, -1] == -1).all()
+    few = _unpack(_take_largest(_pack(similarity, index), 7))
+    assert torch.equal(few[0], found[:, :7]) and torch.equal(few[1], places[:, :7])

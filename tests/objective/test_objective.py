@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from kdprompt.objective import objective as objective_module
 from kdprompt.objective.changed_sets import GrowingSets, sum_swaps
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
@@ -93,7 +94,7 @@ class Case:
         return self.terms(b, members, [1 / len(members)] * len(members) if len(members) else [])
 
 
-def case(seed, device, dtype, name="gaussian", queries=1, *, b=3, size=7, share=0.4):
+def case(seed, device, dtype, name="gaussian", queries=1, *, b=3, size=7, share=0.4, v=None):
     kernel, textbook = KERNELS[name]
     rng = np.random.default_rng(seed)
     m = queries if queries > 1 else 6
@@ -109,6 +110,7 @@ def case(seed, device, dtype, name="gaussian", queries=1, *, b=3, size=7, share=
         "knows": np.log(rng.dirichlet(np.ones(3), size=(b, queries))),
     }
     held = {key: torch.as_tensor(value, device=device, dtype=dtype) for key, value in raw.items()}
+    held["v"] = held["v"] if v is None else v
     task = torch.full((b, queries), -1, device=device)
     masses = (held["own"], held["nearby"], held["support"])
     target = Target(held["tx"], held["tv"], *masses, task, queries, 0.3, held["prior"], held["knows"])
@@ -175,6 +177,37 @@ def test_growing_sets_are_those_of_the_members_with_each_candidate(name, queries
                     assert_close(found[b, i], expected, dtype)
                     assert_close([bias[b, i], total[b, i]], [expected[0], expected[4]], dtype)
             growing.add(as_index(order[:, size, None], problem))
+
+
+@every_target
+def test_r9_computed_once_an_output_is_that_of_each_candidate(queries, monkeypatch, device, dtype):
+    """Against the textbook, where some candidates have no output."""
+    monkeypatch.setattr(objective_module, "MANY", 0)
+    problem = case(1, device, dtype, queries=queries)
+    blank = problem.objective.outputs.clone()
+    blank[:, 3] = 0
+    problem = case(1, device, dtype, queries=queries, v=blank)
+    assert problem.objective.code.amax() == 3 and (problem.objective.code[:, 3] == 3).all()
+    order = np.array([[3, 0, 5, 1, 6, 2, 4]] * 3)
+    for begin in (0, 2):
+        growing = GrowingSets(problem.objective, as_index(order[:, :begin], problem))
+        for size in range(begin, 5):
+            assert growing.sums.shown.shape[1:] == (4, 3)
+            total, _ = problem.objective.evaluate(growing.sums)
+            for b, row in enumerate(order):
+                expected = [problem.uniform(b, [*row[:size], i])[4] for i in row[size:]]
+                assert_close(total[b, row[size:]].cpu().numpy(), expected, dtype)
+            growing.add(as_index(order[:, size, None], problem))
+
+
+@pytest.mark.parametrize("v", [torch.full((2, 9, 2), 0.5), torch.eye(9)[None], torch.tensor([[[2.0, 0.0]] * 9])])
+def test_what_is_no_label_or_one_of_as_many_as_candidates_has_no_code(v, monkeypatch):
+    monkeypatch.setattr(objective_module, "MANY", 0)
+    assert objective_module.find_codes(v) is None
+
+
+def test_few_candidates_are_looked_at_one_by_one(device, dtype):
+    assert case(0, device, dtype).objective.code is None
 
 
 @every_kernel
