@@ -162,7 +162,7 @@ def _unpack(packed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _take_largest(packed: Tensor, k: int) -> Tensor:
-    """The ``k`` largest of each row ``[n, k]``, in no order; rows are mixed. NumPy takes a quarter of ``topk``'s time."""
+    """The ``k`` largest of each row ``[n, k]``, in no order; rows are mixed. NumPy needs a quarter of ``topk``."""
     values = packed.cpu().numpy()
     values.partition(values.shape[-1] - k, axis=-1)
     return torch.from_numpy(values[..., -k:]).to(packed.device)

@@ -145,7 +145,8 @@ def score_labels(pool: PoolTensors, queries: QueryTensors, penalty: float) -> Te
     text = queries.excluded_text.to(pool.text.device)
     if not bool((text >= 0).any()):
         return pool.ridge(penalty).predict(queries.q.cpu().double()).to(queries.q)
-    left_out = torch.zeros(len(pool.text_codes) + 1, dtype=torch.bool, device=pool.text.device)  # the last: of gaps
+    codes = 2 + int(torch.maximum(pool.text.amax(), text.amax()))  # the last: of gaps
+    left_out = torch.zeros(codes, dtype=torch.bool, device=pool.text.device)
     left_out[text[text >= 0]] = True
     rows = (left_out[pool.text] & (pool.label >= 0)).nonzero().squeeze(-1)  # few, if any
     own, values = (text[:, None] == pool.text[rows]).cpu().double(), pool.v[rows].cpu().double()

@@ -22,6 +22,8 @@ __all__ = [
 
 CHUNK = 128  # queries whose similarities to the whole pool are held at a time,
 CELLS = 1 << 26  # and how many of these numbers at most
+MANY = 1 << 24  # similarities that are ranked at once; of more,
+TILE = 16_384  # so many rows at a time, whose similarities a processor's cache holds
 SPARE = 32  # rows beyond those asked for, among which ties at the edge are settled
 FEW = 8  # of the nearest rows, which may be taken out of them
 TIE = 8  # times the rounding of a similarity: nearer ones tie
@@ -91,8 +93,9 @@ def find_neighbours(
     index = None if restricted or exclude is not None else pool.index
     chunk = max(1, min(CHUNK, CELLS // max(len(pool), 1)))
     found: list[tuple[Tensor, Tensor, Tensor]] = []
-    for start in range(0, len(queries), chunk):
-        part = queries if len(queries) <= chunk else queries.part(slice(start, start + chunk))
+    step = chunk if restricted else CHUNK  # without masks some rows at a time are looked at
+    for start in range(0, len(queries), step):
+        part = queries if len(queries) <= step else queries.part(slice(start, start + step))
         allowed = _find_allowed(pool, part, exclude) if restricted else None
         value, row, furthest = _rank(pool.x, part.q, allowed, index, size + SPARE)
         if drops_text:
@@ -126,10 +129,18 @@ def _rank(
         value, row = index.search(x, q, size)
         furthest = value[:, -1]
         return value, row, furthest.masked_fill(furthest == -torch.inf, torch.inf)
-    similarity = q @ x.T
-    if allowed is not None:
-        similarity.masked_fill_(~allowed, -torch.inf)
-    value, row = similarity.topk(size, dim=-1)
+    width = len(x) if len(q) * len(x) <= MANY else max(TILE, size)
+    tops = []
+    for start in range(0, len(x), width):
+        similarity = q @ x[start : start + width].T
+        if allowed is not None:
+            similarity.masked_fill_(~allowed[:, start : start + width], -torch.inf)
+        top = similarity.topk(min(size, similarity.shape[-1]), dim=-1)
+        tops.append((top.values, top.indices + start if start else top.indices))
+    value, row = tops[0] if len(tops) == 1 else (torch.cat(part, -1) for part in zip(*tops, strict=True))
+    if len(tops) > 1:
+        value, place = value.topk(size, dim=-1)
+        row = row.gather(-1, place)
     return value, row, value[:, -1]
 
 

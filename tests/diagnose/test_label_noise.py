@@ -99,7 +99,7 @@ def test_the_constants_of_the_mixture_have_no_slope_of_the_naive_likelihood():
     p = (constants[0] * evidence[0].double() + constants[1] * evidence[1].double()).softmax(-1)
     likelihood = (1 - constants[2]) * p[torch.arange(400), changed] + constants[2] / 4
     loss = -likelihood.log().mean()
-    assert found.loss == pytest.approx(float(loss), abs=1e-9)
+    assert found.loss == pytest.approx(loss.item(), abs=1e-9)
     assert torch.autograd.grad(loss, constants)[0].abs().max() < 2e-3 and min(found.a, found.b, found.noise) > 0
 
 
