@@ -13,6 +13,7 @@ from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.example_forms import list_examples
 from kdprompt.pool.fingerprint import Fingerprint, check_fingerprint
+from kdprompt.pool.late_value import LateValue
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.row_index import IndexReport, RowIndex
 from kdprompt.selection.embedded_pool import EmbeddedPool, Record
@@ -98,7 +99,7 @@ class EditablePool(ChangedInTurn):
         """
         added = list_examples(examples)
         after = self._change_pool(lambda pool: pool.with_records(added, self.settings))
-        return [demonstration.id for demonstration in after.pool.demonstrations[len(after.pool) - len(added) :]]
+        return [demonstration.id for demonstration in after.pool.members[len(after.pool) - len(added) :]]
 
     def update(self, ident: str, example: Record) -> None:
         """Puts another example in the place of one, under the same id. On an error nothing has changed.
@@ -152,4 +153,4 @@ def _with_index(pool: EmbeddedPool, recall: float, settings: Settings) -> Embedd
     """The pool with an approximate look-up of its rows; what its tensors have computed is kept."""
     tensors = copy.copy(pool.tensors)
     vars(tensors)["index"] = RowIndex.build(tensors.x, settings.search.shortlist, recall, settings.seed)
-    return replace(pool, tensors=tensors)
+    return replace(pool, late_tensors=LateValue.of(tensors))

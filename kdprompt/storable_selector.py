@@ -13,6 +13,7 @@ from kdprompt.pool.embedders import AnyEmbedder, as_embedder
 from kdprompt.pool.embedding import Embedder, embed_queries
 from kdprompt.pool.vectors import parse_device
 from kdprompt.selection.embedded_pool import EmbeddedPool
+from kdprompt.selection.late_pool import build_late
 from kdprompt.selection.traffic import Traffic
 from kdprompt.settings import Settings
 from kdprompt.storage import (
@@ -131,8 +132,11 @@ class StorableSelector(EditablePool):
             anew = make_embedder(stored.embedder) if embeddings is None else as_embedder(embeddings)
             return cls._embedded_anew(stored, anew, settings, device)
         embedder = restore_embedder(stored.embedder, embeddings)
-        pool = EmbeddedPool.build(stored.pool, stored.vectors.to(device), embedder, settings, stored.outputs)
-        return cls(pool, settings, stored.traffic, stored.calibration_under(settings))
+        calibration = stored.calibration_under(settings)
+        share = 0.0 if calibration is None else calibration.lexical_share
+        build = build_late if settings == stored.settings else EmbeddedPool.build
+        pool = build(stored.pool, stored.vectors.to(device), embedder, settings, stored.outputs, share)
+        return cls(pool, settings, stored.traffic, calibration)
 
     @classmethod
     def _embedded_anew(

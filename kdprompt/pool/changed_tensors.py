@@ -169,9 +169,9 @@ def _encode_joined(before: PoolTensors, codes: _Codes, change: RowChange, embed_
     """The values of the rows that join ``[m, c]``."""
     if not change.joined:
         return before.v[:0]
-    begin = len(before.label)
+    begin, outputs = len(before.label), [shown.output for shown in change.joined]
     label, task = (codes.label[begin:], len(codes.labels)), (codes.task[begin:], len(before.tasks))
-    return encode_values(before.output_mode, change.joined, label, task, before.x, embed_outputs)
+    return encode_values(before.output_mode, outputs, label, task, before.x, embed_outputs)
 
 
 def _remember(before: PoolTensors, memory: RowMemory, codes: _Codes, x: GrowingRows, v: Tensor) -> RowMemory:

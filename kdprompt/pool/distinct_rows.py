@@ -57,11 +57,16 @@ class DistinctRows:
     ordered: list[str]
 
     @classmethod
-    def build(cls, pool: Sequence[Demonstration]) -> "tuple[DistinctRows, list[int]]":
-        """Rows in the order of ids, and the place in the pool of each."""
-        ids = [shown.id for shown in pool]
-        contents = list(map(content_of, pool))
-        order = sorted(range(len(ids)), key=ids.__getitem__)
+    def build(
+        cls, ids: Sequence[str], contents: Sequence[Content], order: list[int]
+    ) -> "tuple[DistinctRows, list[int]]":
+        """Rows in the order of ids, and the place in the pool of each.
+
+        Args:
+            ids: Of all demonstrations.
+            contents: What makes each of them distinct.
+            order: Their places in the order of ids.
+        """
         rows = [0] * len(ids)
         for row, place in enumerate(order):
             rows[place] = row

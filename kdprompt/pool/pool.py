@@ -16,6 +16,7 @@ from kdprompt.pool.content_ids import make_content_id
 from kdprompt.pool.distinct_rows import DistinctRows
 from kdprompt.pool.example_forms import list_examples, to_mapping
 from kdprompt.pool.files import read_records
+from kdprompt.pool.members import Members
 from kdprompt.pool.nesting import check_nesting
 from kdprompt.pool.paused_collection import paused_collection
 from kdprompt.pool.plain_records import read_plain_records
@@ -36,28 +37,44 @@ class Pool:
 
     def __init__(self, demonstrations: Iterable[Demonstration], schema: Schema | None = None) -> None:
         self.schema = schema or Schema()
-        self.demonstrations = tuple(demonstrations)
-        check_demonstrations(self.demonstrations, lambda i: f"example {i}")
-        self._numbers = list(range(len(self.demonstrations)))  # ascending; they stay where places move up
+        self.members = Members(demonstrations)
+        check_demonstrations(self.members, lambda i: f"example {i}")
+        self._numbers: Sequence[int] = range(len(self.members))  # ascending; they stay where places move up
         self._number_of: dict[str, int] = {}
-        self._enter(self.demonstrations, self._numbers)
+        self._enter(self.members.list_ids(), self._numbers)
 
-    def _enter(self, added: Sequence[Demonstration], numbers: Sequence[int]) -> None:
-        """Notes the numbers of demonstrations, the last of the pool."""
-        for number, demonstration in zip(numbers, added, strict=True):
-            first = self._number_of.setdefault(demonstration.id, number)
+    @classmethod
+    def of_members(cls, members: Members, schema: Schema) -> "Pool":
+        """A pool of demonstrations that were checked, and whose ids are unique; unread ones stay unread."""
+        pool = cls.__new__(cls)
+        pool.schema, pool.members, pool._numbers = schema, members, range(len(members))
+        return pool
+
+    @cached_property
+    def demonstrations(self) -> tuple[Demonstration, ...]:
+        """All of them."""
+        return tuple(self.members)
+
+    @cached_property
+    def _number_of(self) -> dict[str, int]:
+        return dict(zip(self.members.list_ids(), self._numbers, strict=True))
+
+    def _enter(self, added: Iterable[str], numbers: Sequence[int]) -> None:
+        """Notes the numbers of ids, the last of the pool."""
+        for number, ident in zip(numbers, added, strict=True):
+            first = self._number_of.setdefault(ident, number)
             if first != number:
                 place, earlier = (bisect_left(self._numbers, which) for which in (number, first))
                 raise PoolError(
-                    f"example {place} has the id {demonstration.id!r} that example {earlier} has already; ids must be "
-                    "unique. Change one, name another id key in the schema, or none where it means something else "
+                    f"example {place} has the id {ident!r} that example {earlier} has already; ids must be unique. "
+                    "Change one, name another id key in the schema, or none where it means something else "
                     "(Schema(id=None); id_key=None in adapters): ids are made from the content then."
                 )
 
-    def _copy(self, demonstrations: tuple[Demonstration, ...]) -> "Pool":
-        """A pool of the same schema, with the numbers of this one, for changes that cost little."""
-        copy = Pool((), self.schema)
-        copy.demonstrations, copy._numbers, copy._number_of = demonstrations, self._numbers[:], self._number_of.copy()
+    def _copy(self, members: Members, numbers: Iterable[int]) -> "Pool":
+        """A pool of the same schema, with the numbers of this one's ids, for changes that cost little."""
+        copy = Pool.of_members(members, self.schema)
+        copy._numbers, copy._number_of = list(numbers), self._number_of.copy()
         return copy
 
     @classmethod
@@ -112,11 +129,10 @@ class Pool:
                 for i, record in enumerate(records):
                     added.append(self._parse(record, name_example(i), (taken, self._number_of)))
                     taken.add(added[-1].id)
-        pool = self._copy(self.demonstrations + tuple(added))
         first = self._numbers[-1] + 1 if self._numbers else 0
         numbers = range(first, first + len(added))
-        pool._numbers += numbers
-        pool._enter(added, numbers)
+        pool = self._copy(self.members.with_added(added), [*self._numbers, *numbers])
+        pool._enter([shown.id for shown in added], numbers)
         return pool
 
     def with_changed(self, ident: str, record: Mapping[str, Any] | Demonstration) -> "Pool":
@@ -128,7 +144,7 @@ class Pool:
         """
         at = self.index(ident)
         changed = self.parse(record, f"the example for {ident!r}").model_copy(update={"id": ident})
-        return self._copy((*self.demonstrations[:at], changed, *self.demonstrations[at + 1 :]))
+        return self._copy(self.members.with_changed(at, changed), self._numbers)
 
     def without(self, ids: Iterable[str]) -> "Pool":
         """A pool without these ids.
@@ -143,8 +159,7 @@ class Pool:
         stays = bytearray(b"\1") * len(self)
         for ident in gone:
             stays[self.index(ident)] = 0
-        pool = self._copy(tuple(compress(self.demonstrations, stays)))
-        pool._numbers = list(compress(self._numbers, stays))
+        pool = self._copy(self.members.kept(stays), compress(self._numbers, stays))
         for ident in gone:
             del pool._number_of[ident]
         return pool
@@ -247,7 +262,8 @@ class Pool:
     def distinct_rows(self) -> tuple[DistinctRows, list[int]]:
         """Which of the examples are distinct, in the order of ids, and the place of each; built once."""
         with paused_collection():
-            return DistinctRows.build(self.demonstrations)
+            members = self.members
+            return DistinctRows.build(members.list_ids(), members.list_contents(), members.order_by_id())
 
     def index(self, ident: str) -> int:
         """The position of an id.
@@ -264,13 +280,13 @@ class Pool:
         return ident in self._number_of
 
     def __getitem__(self, i: int) -> Demonstration:
-        return self.demonstrations[i]
+        return self.members[i]
 
     def __iter__(self) -> Iterator[Demonstration]:
-        return iter(self.demonstrations)
+        return iter(self.members)
 
     def __len__(self) -> int:
-        return len(self.demonstrations)
+        return len(self.members)
 
     def __repr__(self) -> str:
         return f"Pool({len(self)} demonstrations)"

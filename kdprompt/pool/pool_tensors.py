@@ -158,19 +158,20 @@ def build_pool_tensors(
     Returns:
         One row a distinct (input, output, task), in the order of ids.
     """
-    shown, (rows, places) = pool.demonstrations, pool.distinct_rows
+    rows, places = pool.distinct_rows
     at = _to_column(places, vectors.device)
     text_codes: dict[str, int] = {}
     with paused_collection():  # over the pool in its own order, in which it lies in memory
-        texts = [text_codes.setdefault(normalise_text(one.input), len(text_codes)) for one in shown]
-        given = [(one.task, one.output) for one in shown]
+        inputs, given = pool.members.list_inputs(), pool.members.list_pairs()
+        texts = [text_codes.setdefault(normalise_text(text), len(text_codes)) for text in inputs]
     labels, tasks, label_codes, task_codes = _number_pairs(set(given))
     label = _to_column(map(label_codes.__getitem__, given), vectors.device)[at]
     task = _to_column(map(task_codes.__getitem__, given), vectors.device)[at]
     mode = choose_mode(len(labels), int((label >= 0).sum()), outputs)
-    records = [shown[place] for place in places] if mode == "text" or lexical_share else ()
-    x, lexicon = _join_words(encode_inputs(vectors, at), records, lexical_share)
-    v = encode_values(mode, records, (label, len(labels)), (task, len(tasks)), x, embed_outputs)
+    x = encode_inputs(vectors, at)
+    x, lexicon = _join_words(x, [inputs[place] for place in places], lexical_share) if lexical_share else (x, None)
+    in_rows = [given[place][1] for place in places] if mode == "text" else []
+    v = encode_values(mode, in_rows, (label, len(labels)), (task, len(tasks)), x, embed_outputs)
     squared_norms, sums = summarise_values(v, task, len(tasks))
     return PoolTensors(
         x=x,
@@ -205,11 +206,8 @@ def _to_column(codes: Iterable[int], device: torch.device) -> Tensor:
     return torch.from_numpy(np.fromiter(codes, dtype=np.int64)).to(device)
 
 
-def _join_words(x: Tensor, records: Sequence[Demonstration], share: float) -> tuple[Tensor, Lexicon | None]:
+def _join_words(x: Tensor, inputs: Sequence[str], share: float) -> tuple[Tensor, Lexicon]:
     """The inputs with words that have a share in them, and these words."""
-    if share == 0:
-        return x, None
-    inputs = [record.input for record in records]
     lexicon = Lexicon.build(inputs, share)
     return lexicon.join(x, inputs), lexicon
 
@@ -245,7 +243,7 @@ def encode_inputs(vectors: Tensor, places: Tensor) -> Tensor:
 
 def encode_values(
     mode: OutputMode,
-    records: Sequence[Demonstration],
+    outputs: Sequence[str | None],
     label: tuple[Tensor, int],
     task: tuple[Tensor, int],
     like: Tensor,
@@ -255,7 +253,7 @@ def encode_values(
 
     Args:
         mode: What values are.
-        records: The demonstrations of the rows.
+        outputs: The outputs of the rows, where they are text.
         label: Their label codes ``[n]``, and how many labels there are.
         task: Likewise of tasks.
         like: Gives dtype and device.
@@ -263,8 +261,8 @@ def encode_values(
     """
     if mode == "labels":
         return _one_hot(*label, like.dtype)
-    if mode == "text" and records:
-        texts = [record.output or "" for record in records]
+    if mode == "text" and outputs:
+        texts = [output or "" for output in outputs]
         return _text_values(embed_outputs(texts).to(like), texts, _one_hot(*task, like.dtype))
     return like.new_ones(len(task[0]), 1)
 

@@ -19,6 +19,7 @@ from kdprompt.pool.content_ids import make_content_id
 from kdprompt.pool.distinct_rows import DistinctRows, RowChange, content_of
 from kdprompt.pool.embedding import Embedder, embed_documents, embed_outputs, embed_queries
 from kdprompt.pool.growing_rows import GrowingRows, PoolVectors
+from kdprompt.pool.late_value import LateValue
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import PoolTensors, build_pool_tensors
 from kdprompt.pool.prompt import count_demonstration_tokens
@@ -43,7 +44,7 @@ class EmbeddedPool:
         pool: The demonstrations.
         embeddings: Embeddings of their inputs, without words.
         embedder: The embedder.
-        tensors: The distinct demonstrations as tensors.
+        late_tensors: ``tensors``, which those of a stored pool become when they are first looked at.
         token_counts: Tokens of each row of the pool_tensors, or None without a budget.
         outputs: Embeddings of output texts that were needed, by text.
         counted: Tokens by row, of rows that were shown where there is no budget.
@@ -53,7 +54,7 @@ class EmbeddedPool:
     pool: Pool
     embeddings: PoolVectors
     embedder: Embedder
-    tensors: PoolTensors
+    late_tensors: LateValue[PoolTensors]
     token_counts: Tensor | None
     outputs: dict[str, Tensor] = field(repr=False)
     counted: dict[int, int] = field(default_factory=dict, repr=False)
@@ -76,7 +77,7 @@ class EmbeddedPool:
         Raises:
             EmbeddingError: They do not fit; names the text.
         """
-        texts = [demonstration.input for demonstration in pool]
+        texts = pool.members.list_inputs()
         known = embed_documents(embedder, texts) if vectors is None else check_vectors(vectors, texts, "vectors")
         return cls.build(pool, known.to(device), embedder, settings)
 
@@ -107,12 +108,16 @@ class EmbeddedPool:
         """
         check_size(pool, len(pool), settings)
         known = dict(outputs or {})
-        tensors = build_pool_tensors(
-            pool, vectors, partial(embed_outputs, known, embedder), settings.outputs, lexical_share
-        )
+        embed = partial(embed_outputs, known, embedder)
+        tensors = build_pool_tensors(pool, vectors, embed, settings.outputs, lexical_share)
         embeddings = PoolVectors(GrowingRows(vectors))
-        embedded = cls(pool, embeddings, embedder, tensors, None, known, lexical_share=lexical_share)
+        embedded = cls(pool, embeddings, embedder, LateValue.of(tensors), None, known, lexical_share=lexical_share)
         return embedded._check(settings)._with_counts(tensors.rows.ids, settings)
+
+    @property
+    def tensors(self) -> PoolTensors:
+        """The distinct demonstrations as tensors."""
+        return self.late_tensors.value
 
     @property
     def vectors(self) -> Tensor:
@@ -148,7 +153,7 @@ class EmbeddedPool:
     def with_records(self, records: Iterable[Record], settings: Settings) -> "EmbeddedPool":
         """With more examples behind these; errors as ``build``, and those of their embeddings."""
         pool = self.pool.with_records(records)
-        added = pool.demonstrations[len(self.pool) :]
+        added = pool.members[len(self.pool) :]
         if not added:
             return self
         embeddings = self.embeddings.append(self._embed_inputs(added))
@@ -183,7 +188,7 @@ class EmbeddedPool:
             tensors = change_tensors(before.tensors, rows, change, joined, embed, settings.outputs)
         if tensors is None:
             return self._rebuild(settings, self.lexical_share)
-        after = replace(self, tensors=tensors, outputs=known, counted=before.counted.copy())
+        after = replace(self, late_tensors=LateValue.of(tensors), outputs=known, counted=before.counted.copy())
         return after._check(settings)._with_counts([shown.id for shown in change.joined], settings)
 
     def _keeps_vectors(self, before: "EmbeddedPool", rows: DistinctRows, change: RowChange) -> bool:
@@ -204,8 +209,7 @@ class EmbeddedPool:
         Raises:
             EmbeddingError: They are not.
         """
-        expected = self.embeddings.width
-        if vectors.shape[-1] != expected:
+        if vectors.shape[-1] != (expected := self.embeddings.width):
             raise EmbeddingError(
                 f"the embedder must return {expected} dimensions as for the pool, got {vectors.shape[-1]}; use the "
                 "embedder that embedded the pool, or build the selector again"
@@ -249,9 +253,8 @@ class EmbeddedPool:
         name = "embed_queries of the embedder" if vectors is None else "vectors"
         embedded = embed_queries(self.embedder, texts) if vectors is None else check_vectors(vectors, texts, name)
         fitting = cast_vectors(self.check_width(embedded), self.tensors.x, texts, name)
-        return build_query_tensors(
-            self.tensors, queries, fitting, exclude_query_text=settings.search.exclude_query_text
-        )
+        excluded = settings.search.exclude_query_text
+        return build_query_tensors(self.tensors, queries, fitting, exclude_query_text=excluded)
 
     def find_row(self, ident: str) -> int:
         """The row of a demonstration, or of the one that it repeats.

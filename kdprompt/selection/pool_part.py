@@ -14,6 +14,7 @@ from torch import Tensor
 from kdprompt.pool.distinct_rows import DistinctRows, content_of
 from kdprompt.pool.embedding import Embedder
 from kdprompt.pool.growing_rows import GrowingRows, PoolVectors
+from kdprompt.pool.late_value import LateValue
 from kdprompt.pool.lexicon import Lexicon
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import Label, OutputMode, PoolTensors
@@ -146,7 +147,7 @@ class PoolFrame:
             pool=Pool(rows.demonstrations, self.schema),
             embeddings=PoolVectors(GrowingRows(rows.vectors)),
             embedder=self.embedder,
-            tensors=tensors,
+            late_tensors=LateValue.of(tensors),
             token_counts=rows.token_counts,
             outputs=dict(self.outputs),
             lexical_share=self.lexical_share,

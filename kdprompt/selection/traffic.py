@@ -107,10 +107,10 @@ def sample_queries(
 
 def draw_inputs(pool: EmbeddedPool, settings: Settings, task: str | None, notes: list[str]) -> Traffic:
     """The pool's own inputs, of one task or of all, or a seeded sample of them; a note says where it is not all."""
-    shown = pool.pool.demonstrations
-    index = [i for i, example in enumerate(shown) if task is None or example.task == task]
+    tasks = [of for of, _ in pool.pool.members.list_pairs()]
+    index = [i for i, of in enumerate(tasks) if task is None or of == task]
     kept = [index[i] for i in _draw(len(index), settings, notes)]
-    queries = tuple(Query(text=shown[i].input, task=shown[i].task) for i in kept)
+    queries = tuple(Query(text=pool.pool[i].input, task=tasks[i]) for i in kept)
     return Traffic(queries, pool.embeddings.at(kept))
 
 

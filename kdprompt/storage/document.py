@@ -15,10 +15,12 @@ from torch import Tensor
 
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.errors import PoolError
+from kdprompt.pool.members import Members
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Demonstration, Query, Schema
 from kdprompt.selection.traffic import Traffic
 from kdprompt.settings import Settings
+from kdprompt.storage.columns import build_columns, read_columns
 from kdprompt.storage.format_1 import upgrade_calibration, upgrade_settings
 from kdprompt.storage.gate import (
     REMEDY,
@@ -39,17 +41,20 @@ from kdprompt.storage.stored import Stored
 
 __all__ = ["FORMAT", "build_parts", "read_parts"]
 
-FORMAT = 3
+FORMAT = 4
 SETTINGS = TypeAdapter(Settings)
 CALIBRATION = TypeAdapter(Calibration)
 
 
-def build_parts(stored: Stored, default: Recode | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def build_parts(
+    stored: Stored, default: Recode | None, *, columns: bool = False
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The parts and the tensors of a selector.
 
     Args:
         stored: The selector.
         default: Called for a value of an example that JSON has no form for.
+        columns: Whether examples become columns, else records of JSON.
 
     Raises:
         PoolError: JSON cannot keep an example as it is.
@@ -62,7 +67,6 @@ def build_parts(stored: Stored, default: Recode | None) -> tuple[dict[str, Any],
         tensors["queries"] = stored.traffic.vectors
     parts = {
         "schema": stored.pool.schema.model_dump(mode="json"),
-        "records": records,
         "outputs": list(stored.outputs),
         "queries": [query.model_dump(mode="json") for query in stored.traffic.queries] if stored.traffic else [],
         "settings": _to_json(SETTINGS, stored.settings),
@@ -70,11 +74,13 @@ def build_parts(stored: Stored, default: Recode | None) -> tuple[dict[str, Any],
         "embedder": dict(stored.embedder),
         "about": dict(stored.about),
     }
+    examples, more = build_columns(records) if columns else ({"records": records}, {})
+    parts, tensors = {**parts, **examples}, {**tensors, **more}
     return parts, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def read_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor], decode: Recode | None, version: int) -> Stored:
-    """What ``build_parts`` made, or what the formats 1 and 2 held.
+    """What ``build_parts`` made, or what former formats held.
 
     Raises:
         PoolError: A part is missing, is not one of this version, or does not fit the others; it is named.
@@ -82,7 +88,7 @@ def read_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor], decode: 
     with reading("the schema"):
         schema = Schema.model_validate({k: tuple(v) if isinstance(v, list) else v for k, v in parts["schema"].items()})
     with reading("the records"):
-        pool = Pool(_read_records(list(parts["records"]), decode), schema)
+        pool = _read_pool(parts, tensors, schema, decode)
         vectors = tensors["vectors"]
     with reading("the outputs"):
         outputs = _read_outputs(parts["outputs"], tensors)
@@ -96,6 +102,18 @@ def read_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor], decode: 
         about = check_mapping(parts["about"], "about")
     check_stored(pool, vectors, traffic, settings, calibration)
     return Stored(pool, vectors, outputs, traffic, settings, calibration, embedder, about)
+
+
+def _read_pool(
+    parts: Mapping[str, Any], tensors: Mapping[str, Tensor], schema: Schema, decode: Recode | None
+) -> Pool:
+    """The examples: records, or columns, which are left unread unless their values are to be made again."""
+    if "records" in parts:
+        return Pool(_read_records(list(parts["records"]), decode), schema)
+    examples = read_columns(parts, tensors)
+    if decode is None:
+        return Pool.of_members(Members.of_file(examples), schema)
+    return Pool(_read_records([dict(examples.make(i)) for i in range(len(examples))], decode), schema)
 
 
 def _read_records(records: list[Any], decode: Recode | None) -> list[Demonstration]:

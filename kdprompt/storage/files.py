@@ -75,7 +75,7 @@ def write(stored: Stored, path: str | Path, default: Recode | None = None) -> No
         PoolError: As ``to_dict``; nothing is written.
     """
     with observe(logger, "save", examples=len(stored.pool)) as counts:
-        parts, tensors = build_parts(stored, default)
+        parts, tensors = build_parts(stored, default, columns=True)
         content = pack_archive(tensors, {**parts, "format": FORMAT})
         counts["bytes"] = len(content)
         atomic_write(path, content)
@@ -147,7 +147,7 @@ def _check_parts(data: Mapping[str, Any], version: int) -> None:
     Raises:
         PoolError: A part is missing, or is not what was written; it is named.
     """
-    if version < FORMAT and "checksums" not in data:
+    if version < 3 and "checksums" not in data:
         return
     sums = data["checksums"]
     if sums.keys() != PARTS:
