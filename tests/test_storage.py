@@ -1,7 +1,9 @@
 """Selectors on disk and as JSON: they come back as they went, nothing is computed again, nothing is lost."""
 
+import copy
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -36,6 +38,7 @@ from kdprompt import (
 from kdprompt import selector as selector_room
 from kdprompt.checksums import checksum_json
 from kdprompt.pool.jinja_template import JinjaTemplate
+from kdprompt.pool.late_examples import LateExamples
 from kdprompt.search.position_profiles import MeasuredProfile, PrimacyRecency, Recency
 from kdprompt.storage.archive import pack_archive, unpack_archive
 from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial, RationalQuadratic
@@ -557,7 +560,7 @@ def test_a_file_of_another_kind_is_named(tmp_path):
         with pytest.raises(PoolError, match=f"{path.name} is no stored selector"):
             DistillationSelector.load(path, Counted())
     path.write_bytes(save({"document": torch.tensor(list(b"[1]"), dtype=torch.uint8)}))
-    with pytest.raises(PoolError, match=f"{path.name}: a stored selector of format 1 to 3 is expected, got None"):
+    with pytest.raises(PoolError, match=f"{path.name}: a stored selector of format 1 to 4 is expected, got None"):
         DistillationSelector.load(path, Counted())
 
 
@@ -567,10 +570,10 @@ def test_another_format_is_named(tmp_path):
     chooser.save(path)
     tensors, parts = unpack_archive(path.read_bytes())
     path.write_bytes(pack_archive(tensors, {**parts, "format": 7}))
-    with pytest.raises(PoolError, match=f"{path.name}: a stored selector of format 1 to 3 is expected, got 7"):
+    with pytest.raises(PoolError, match=f"{path.name}: a stored selector of format 1 to 4 is expected, got 7"):
         DistillationSelector.load(path, Counted())
     for data, said in (({**chooser.to_dict(), "format": 7}, 7), ({}, None)):
-        with pytest.raises(PoolError, match=f"format 1 to 3 is expected, got {said}"):
+        with pytest.raises(PoolError, match=f"format 1 to 4 is expected, got {said}"):
             DistillationSelector.from_dict(data, Counted())
 
 
@@ -722,3 +725,117 @@ def test_what_a_reader_chose_is_read_from_format_1():
     ).calibration
     assert calibration.order is not None and "ways to make prompts" in calibration.source
     assert calibration.trials and calibration.parameters in [trial.parameters for trial in calibration.trials]
+
+
+@pytest.mark.parametrize("way", ["read", "written again"])
+def test_a_file_of_format_3_answers_as_the_version_that_wrote_it(way, tmp_path):
+    """Examples were records of JSON; written, as what is expected, by the version of 30 November 2026."""
+    expected = json.loads((DATA / "format_3_expected.json").read_text(encoding="utf-8"))
+    chooser = DistillationSelector.load(DATA / "format_3.kdprompt", CallableEmbedder(embed_by_sum))
+    if way == "written again":
+        assert "records" in unpack_archive((DATA / "format_3.kdprompt").read_bytes())[1]
+        chooser.save(tmp_path / "x")
+        assert "records" not in unpack_archive((tmp_path / "x").read_bytes())[1]
+        chooser = DistillationSelector.load(tmp_path / "x", CallableEmbedder(embed_by_sum))
+    found = chooser.select_batch(expected["queries"], vectors=torch.tensor(expected["vectors"]))
+    assert [list(selection.ids) for selection in found] == expected["ids"]
+    assert [selection.terms.total for selection in found] == pytest.approx(expected["totals"], abs=1e-12)
+    assert list(chooser.select_static().ids) == expected["static"]
+    shown = [[d.id, d.input, d.output, d.task, dict(d.fields)] for d in chooser.pool]
+    assert shown == expected["examples"]
+
+
+def embed_by_sum(texts):
+    table = torch.randn(40, 8, generator=torch.Generator().manual_seed(7))
+    return table[[sum(text.encode()) % 40 for text in texts]]
+
+
+# -- what is read late --------------------------------------------------------------------------------------------
+
+
+def save_and_load(chooser, folder, **more):
+    chooser.save(folder / "selector")
+    return DistillationSelector.load(folder / "selector", Counted(), **more)
+
+
+def test_loading_makes_neither_examples_nor_tensors_and_a_selection_makes_those_that_it_shows(tmp_path, monkeypatch):
+    chooser = selector()
+    read = []
+    monkeypatch.setattr(
+        LateExamples, "_read_fields", lambda self, i, of=LateExamples._read_fields: read.append(i) or of(self, i)
+    )
+    other = save_and_load(chooser, tmp_path)
+    assert read == [] and not other._pool.late_tensors.is_made
+    found = other.select("a query")
+    assert found.ids == chooser.select("a query").ids
+    assert {other.pool[i].id for i in read} == set(found.ids) and other._pool.late_tensors.is_made
+    other.add_example({"input": "d 99", "output": "blue"})
+    other.remove(other.pool.members.list_ids()[5])
+    other.select_static()
+    assert len(read) < len(other.pool)
+
+
+@pytest.mark.parametrize("fields", [{"budget": 60}, {"quota": Quota(most=2)}], ids=str)
+def test_what_must_fit_the_whole_pool_is_compared_with_it_at_once(fields, tmp_path):
+    chooser = selector(settings=Settings(k=4, **fields))
+    other = save_and_load(chooser, tmp_path)
+    assert other._pool.late_tensors.is_made
+    assert_same(chooser, other)
+
+
+def test_other_settings_are_compared_with_the_pool_when_they_are_given(tmp_path):
+    chooser = selector(records(6) + records(6), settings=Settings(k=2))
+    for settings, said in (
+        (Settings(k=7), "distinct examples in the pool .6., got 7"),
+        (Settings(k=2, quota=Quota(least={"mauve": 1})), "mauve"),
+    ):
+        with pytest.raises(PoolError, match=said):
+            save_and_load(chooser, tmp_path, settings=settings)
+
+
+def test_many_threads_may_use_what_was_just_loaded(tmp_path):
+    chooser = selector()
+    expected = [selection.ids for selection in chooser.select_batch(QUERIES)]
+    together, errors, found = threading.Barrier(6, timeout=60), [], []
+    other = save_and_load(chooser, tmp_path)
+
+    def work(which):
+        try:
+            together.wait()
+            if which == 0:
+                assert list(other.pool) == list(chooser.pool)
+            elif which == 1:
+                other.save(tmp_path / "again")
+            else:
+                found.append([selection.ids for selection in other.select_batch(QUERIES)])
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(which,)) for which in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == [] and found == [expected] * 4
+    assert_same(chooser, DistillationSelector.load(tmp_path / "again", Counted()))
+
+
+def test_examples_do_not_change_with_the_file_that_they_came_from(tmp_path):
+    """Vectors are in the file, as it says; texts are in memory."""
+    chooser = selector()
+    other = save_and_load(chooser, tmp_path)
+    content = bytearray((tmp_path / "selector").read_bytes())
+    tensors, _ = unpack_archive(bytes(content))
+    at = content.index(tensors["inputs"].numpy().tobytes())
+    with (tmp_path / "selector").open("r+b") as file:
+        file.seek(at)
+        file.write(b"#" * len(tensors["inputs"]))
+    assert list(other.pool) == list(chooser.pool)
+
+
+def test_copies_and_pickles_of_what_is_unread_are_whole(tmp_path):
+    chooser = selector()
+    other = save_and_load(chooser, tmp_path)
+    (tmp_path / "selector").unlink()
+    assert list(pickle.loads(pickle.dumps(other.pool))) == list(chooser.pool)
+    assert_same(chooser, copy.copy(other))

@@ -78,6 +78,7 @@ def use(selector: DistillationSelector) -> None:
     selector.select_batch(QUERIES)
     selector.select_static(k=2)
     selector.explain(QUERIES[0])
+    assert len(list(selector.pool)) == len(selector.pool)  # examples are read when they are asked for
 
 
 # -- bits and cuts ------------------------------------------------------------------------------------------------
@@ -221,6 +222,9 @@ def _change_inside(parts: Any, draw: random.Random) -> None:
 def _change_tensors(tensors: dict[str, torch.Tensor], draw: random.Random) -> None:
     name = draw.choice(list(tensors))
     tensor = tensors[name]
+    if not tensor.is_floating_point():
+        tensors[name] = _change_numbers(tensor, draw)
+        return
     changes: list[Callable[[], torch.Tensor]] = [
         lambda: tensor.index_fill(0, torch.tensor(draw.randrange(len(tensor))), draw.choice([0, math.nan, math.inf])),
         lambda: tensor[: draw.randrange(len(tensor))],
@@ -231,6 +235,23 @@ def _change_tensors(tensors: dict[str, torch.Tensor], draw: random.Random) -> No
         lambda: tensor * draw.choice([1e38, 1e-38, 1e-45]),
     ]
     tensors[name] = draw.choice(changes)().contiguous()
+
+
+def _change_numbers(tensor: torch.Tensor, draw: random.Random) -> torch.Tensor:
+    """Bytes of texts, their ends, codes and places, of which some are others now, or are lost, or of another kind."""
+    at, low, high = draw.randrange(len(tensor)), int(tensor.min()), int(tensor.max())
+    other = draw.choice([low, high, high + 1, low - 1, draw.randint(low, high), 0, 2**62])
+    changes: list[Callable[[], torch.Tensor]] = [
+        lambda: tensor.index_fill(0, torch.tensor(at), other % 256 if tensor.dtype is torch.uint8 else other),
+        lambda: tensor.index_copy(0, torch.tensor([at]), tensor[draw.randrange(len(tensor))][None]),
+        lambda: tensor[:at],
+        lambda: torch.cat([tensor, tensor[:at]]),
+        lambda: tensor[None],
+        lambda: tensor.flip(0),
+        lambda: tensor.roll(1),
+        lambda: tensor.to(draw.choice([torch.float32, torch.bool, torch.int16, torch.int64])),
+    ]
+    return (draw.choice(changes) if other < 2**31 or tensor.dtype is torch.int64 else changes[2])().contiguous()
 
 
 def change_settings(n: int) -> Iterator[str]:

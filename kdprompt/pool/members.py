@@ -74,7 +74,8 @@ class Members(Sequence[Demonstration]):
     def order_by_id(self) -> list[int]:
         """Places in the order of ids."""
         if self._source is not None and self._is_file:
-            return self._source.order.tolist()
+            order: list[int] = self._source.order.tolist()
+            return order
         return sorted(range(len(self)), key=self.list_ids().__getitem__)
 
     def has_distinct(self, count: int) -> bool:

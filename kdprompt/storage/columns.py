@@ -34,7 +34,7 @@ def build_columns(records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any],
     }
     tensors = {"order": torch.tensor(sorted(range(len(ids)), key=ids.__getitem__), dtype=torch.int32)}
     for name, column in columns.items():
-        tensors[name] = torch.frombuffer(bytearray(column.content), dtype=torch.uint8)
+        tensors[name] = torch.from_numpy(np.frombuffer(bytearray(column.content), dtype=np.uint8))
         tensors[f"{name}_ends"] = torch.from_numpy(column.ends)
     parts = {}
     for name, key in zip(CHOICES, ("output", "task"), strict=True):
@@ -98,7 +98,9 @@ def _check_texts(examples: LateExamples) -> None:
     for name, column in (("id", examples.ids), ("input", examples.inputs)):
         i = column.find_unreadable()
         if i is not None:
-            raise PoolError(f"the {name} of example {i} of the stored selector is no UTF-8: {column.take_bytes(i)!r:.60}")
+            raise PoolError(
+                f"example {i} of the stored selector has an {name} that is no UTF-8: {column.take_bytes(i)!r:.60}"
+            )
     i = examples.inputs.find_blank()
     if i is not None:
         check_demonstrations([examples.make(i)], lambda _: f"example {i}")

@@ -88,7 +88,7 @@ def read_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor], decode: 
     with reading("the schema"):
         schema = Schema.model_validate({k: tuple(v) if isinstance(v, list) else v for k, v in parts["schema"].items()})
     with reading("the records"):
-        pool = _read_pool(parts, tensors, schema, decode)
+        pool = _read_pool(parts, tensors, schema, decode, version)
         vectors = tensors["vectors"]
     with reading("the outputs"):
         outputs = _read_outputs(parts["outputs"], tensors)
@@ -105,10 +105,10 @@ def read_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor], decode: 
 
 
 def _read_pool(
-    parts: Mapping[str, Any], tensors: Mapping[str, Tensor], schema: Schema, decode: Recode | None
+    parts: Mapping[str, Any], tensors: Mapping[str, Tensor], schema: Schema, decode: Recode | None, version: int
 ) -> Pool:
     """The examples: records, or columns, which are left unread unless their values are to be made again."""
-    if "records" in parts:
+    if version < 4 or "records" in parts:  # a dictionary has records
         return Pool(_read_records(list(parts["records"]), decode), schema)
     examples = read_columns(parts, tensors)
     if decode is None:

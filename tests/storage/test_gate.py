@@ -9,10 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from kdprompt import CallableEmbedder, DistillationSelector, KDPromptError, PoolError, Quota, Settings
+from kdprompt import CallableEmbedder, DistillationSelector, KDPromptError, Pool, PoolError, Quota, Schema, Settings
 from kdprompt.checksums import checksum, checksum_json, seal, unseal
+from kdprompt.pool.members import Members
 from kdprompt.storage.archive import pack_archive, unpack_archive
-from kdprompt.storage.records import demonstration_from_record, demonstrations_from_records
+from kdprompt.storage.columns import read_columns
+from kdprompt.storage.records import (
+    demonstration_from_record,
+    demonstration_to_record,
+    demonstrations_from_records,
+)
 
 WIDTH = 5
 RNG = np.random.default_rng(0)
@@ -37,9 +43,14 @@ def path(chooser, tmp_path):
     return tmp_path / "selector.kdprompt"
 
 
-def rewrite(path, change):
-    """Changes tensors and parts of a file, and gives it right checksums again."""
+def rewrite(path, change, *, records=False):
+    """Changes tensors and parts of a file, and gives it right checksums again; ``records``: one of format 3."""
     tensors, parts = unpack_archive(path.read_bytes())
+    if records:
+        pool = Pool.of_members(Members.of_file(read_columns(parts, tensors)), Schema())
+        tensors = {name: tensors[name] for name in ("vectors", "queries")}
+        parts = {name: value for name, value in parts.items() if name not in ("example_outputs", "tasks")}
+        parts |= {"format": 3, "records": [demonstration_to_record(shown, "it") for shown in pool]}
     change(tensors, parts)
     path.write_bytes(pack_archive(tensors, parts))
 
@@ -66,7 +77,7 @@ def test_a_damaged_part_is_named(path):
         path.write_bytes(save(damaged))
         with pytest.raises(PoolError, match=f"{path.name} .* its part '{name}' is damaged: the checksum is"):
             DistillationSelector.load(path, EMBEDDER)
-    for lost in ("records.json", "vectors"):
+    for lost in ("tasks.json", "vectors", "inputs", "order"):
         path.write_bytes(save({name: tensor for name, tensor in stored.items() if name != lost}))
         with pytest.raises(PoolError, match="its parts are not those that its checksums name"):
             DistillationSelector.load(path, EMBEDDER)
@@ -196,10 +207,100 @@ def test_what_was_made_by_hand_is_refused_by_name(name, path):
             parts["records"][2]["id"] = "x"
         change(tensors, parts)
 
-    rewrite(path, both)
+    rewrite(path, both, records=True)
     with pytest.raises(KDPromptError, match=said) as refused:
         DistillationSelector.load(path, EMBEDDER)
     assert isinstance(refused.value, PoolError)
+
+
+def text(name, old, new):
+    """One text of a column for another one, with the ends that it has then."""
+
+    def change(tensors, parts):
+        texts = [column_text.encode() if column_text != old else new for column_text in read_texts(tensors, name)]
+        tensors[name] = torch.tensor(list(b"".join(texts)), dtype=torch.uint8)
+        tensors[f"{name}_ends"] = torch.tensor([len(one) for one in texts]).cumsum(0)
+
+    return change
+
+
+def read_texts(tensors, name):
+    ends = tensors[f"{name}_ends"].tolist()
+    content = bytes(tensors[name].tolist())
+    return [content[begin:end].decode() for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+def cut_through(tensors, parts):
+    """All bytes are UTF-8, but one text ends within a character."""
+    text("inputs", "text 3", "täxt 3".encode())(tensors, parts)
+    tensors["inputs_ends"][2] += 2
+
+
+def same_ids(tensors, parts):
+    ids = read_texts(tensors, "ids")
+    text("ids", ids[3], ids[2].encode())(tensors, parts)
+
+
+def longer_id_twice(tensors, parts):
+    ids = read_texts(tensors, "ids")
+    text("ids", ids[3], b"longer than others")(tensors, parts)
+    text("ids", ids[2], b"longer than others")(tensors, parts)
+
+
+def cut(name, kind=slice(None, -1)):
+    return lambda tensors, parts: tensors.__setitem__(name, tensors[name][kind].clone())
+
+
+def swap(tensors, parts):
+    tensors["order"][[0, 1]] = tensors["order"][[1, 0]]
+
+
+COLUMNS = ("ids", "inputs", "fields")
+NUMBERS = ("ids_ends", "inputs_ends", "fields_ends", "example_outputs_codes", "tasks_codes", "order")
+HOSTILE_COLUMNS = {
+    **{
+        f"{name} missing": (lambda tensors, parts, name=name: tensors.pop(name), f"lacks '{name}'")
+        for name in (*COLUMNS, *NUMBERS)
+    },
+    **{f"{name} shorter": (cut(name), "must be of one length|must ascend to|lacks") for name in (*COLUMNS, *NUMBERS)},
+    **{f"{name} of floats": (put(name, torch.ones(12)), f"{name} must be whole numbers") for name in NUMBERS},
+    **{f"{name} a table": (put(name, torch.ones(12, 1, dtype=torch.int64)), "whole numbers") for name in NUMBERS},
+    **{f"{name} of floats": (put(name, torch.ones(12)), f"{name} must be bytes") for name in COLUMNS},
+    **{f"{name} beyond": (row(name, 4, 12), "from -1 to|from 0 to 11") for name in NUMBERS[3:]},
+    **{f"{name} before": (row(name, 4, -2), "from -1 to|from 0 to 11") for name in NUMBERS[3:]},
+    **{f"{name} back": (row(name, 4, 0), "must ascend to") for name in NUMBERS[:3]},
+    **{f"{name} a number": (put(name, 7), f"{name} must be a list") for name in ("example_outputs", "tasks")},
+    **{f"{name} twice": (put(name, ["a", "a"]), f"{name} must be distinct") for name in ("example_outputs", "tasks")},
+    "half a sign": (put("example_outputs", ["a", "\ud83d"]), "example_outputs .* UTF-8"),
+    "an output a list": (put("example_outputs", ["a", []]), "must be a list of texts"),
+    "blank": (text("inputs", "text 2", "\u2003 ".encode()), "example 2 .* empty input"),
+    "empty": (text("inputs", "text 11", b""), "example 11 .* empty input"),
+    "no UTF-8": (text("inputs", "text 5", b"\xff"), "example 5 .* an input that is no UTF-8"),
+    "cut through a sign": (cut_through, "example 2 .* input that is no UTF-8"),
+    "id twice": (same_ids, "example 3 has the id .* that example 2 has already"),
+    "longer id twice": (longer_id_twice, "example 3 has the id 'longer .* that example 2 has already"),
+    "another order": (swap, "order of their ids is not"),
+    "an order of one": (put("order", torch.zeros(12, dtype=torch.int64)), "order of their ids is not"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_COLUMNS)
+def test_columns_that_were_made_by_hand_are_refused_when_they_are_read(name, path):
+    change, said = HOSTILE_COLUMNS[name]
+    rewrite(path, change)
+    with pytest.raises(PoolError, match=f"{path.name}: (?s:.)*({said})"):
+        DistillationSelector.load(path, EMBEDDER)
+
+
+@pytest.mark.parametrize("fields", [b"{", b"[]", b"\xff", b""], ids=repr)
+def test_fields_that_were_made_by_hand_are_refused_with_their_example_and_nothing_else_is_shown_for_it(
+    fields, path, chooser
+):
+    rewrite(path, text("fields", read_texts(unpack_archive(path.read_bytes())[0], "fields")[4], fields))
+    loaded = DistillationSelector.load(path, EMBEDDER)
+    with pytest.raises(PoolError, match=r"the fields of example 4 .* cannot be read: .* Load a copy"):
+        loaded.select("one", k=12).to_text()
+    assert loaded.pool[3] == chooser.pool[3]
 
 
 def test_the_file_is_named_too(path):
@@ -217,6 +318,7 @@ def test_json_too_deep_for_its_reader_is_refused(path):
 
 
 def test_files_of_format_2_still_load(chooser, path):
+    rewrite(path, lambda tensors, parts: None, records=True)
     tensors, parts = unpack_archive(path.read_bytes())
     text = json.dumps({**parts, "format": 2}).encode()
     path.write_bytes(save({**tensors, "document": torch.tensor(list(text), dtype=torch.uint8)}))
