@@ -2,6 +2,8 @@
 
 import math
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -48,6 +50,19 @@ def at_most(seconds):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def run_together(work, threads):
+    """Calls ``work(i)`` for i = 0, 1, … in threads that begin at one moment; raises what one of them raised."""
+    start = threading.Barrier(threads, timeout=60)
+
+    def begin(i):
+        start.wait()
+        work(i)
+
+    with ThreadPoolExecutor(threads) as executor:
+        for call in [executor.submit(begin, i) for i in range(threads)]:
+            call.result(120)
 
 
 def make_settings(**fields):

@@ -5,7 +5,6 @@ import copy
 import gc
 import json
 import pickle
-import threading
 import weakref
 from collections import Counter
 
@@ -35,6 +34,7 @@ from kdprompt import (
 )
 from kdprompt.search.ordering import NearestLast
 from kdprompt.search.position_profiles import Recency
+from support import run_together
 
 WIDTH = 6
 CENTRES = {name: row for name, row in zip("abc", np.random.default_rng(0).normal(size=(3, WIDTH)), strict=True)}
@@ -838,29 +838,20 @@ def test_permitted_outputs_given_as_one_text_are_refused():
 def test_no_change_of_several_threads_is_lost():
     """Eight threads add, update and remove at the same time; what they were told is what is there."""
     selector = make_selector_for_threads()
-    start, kept, gone, errors = threading.Barrier(8), [], [], []
+    kept, gone = [], []
 
     def work(name):
-        start.wait()
-        try:
-            for i in range(12):
-                (first, second) = selector.add_examples(
-                    [{"input": f"{'abc'[i % 3]} {name} {i} {j}", "output": "new"} for j in range(2)]
-                )
-                selector.update(second, {"input": f"a {name} {i} changed", "output": "changed"})
-                selector.remove(first)
-                gone.append(first)
-                kept.append((second, f"a {name} {i} changed"))
-                assert first not in selector.select(f"{'abc'[i % 3]} {name} {i} 0").ids
-        except Exception as error:
-            errors.append(error)
+        for i in range(12):
+            (first, second) = selector.add_examples(
+                [{"input": f"{'abc'[i % 3]} {name} {i} {j}", "output": "new"} for j in range(2)]
+            )
+            selector.update(second, {"input": f"a {name} {i} changed", "output": "changed"})
+            selector.remove(first)
+            gone.append(first)
+            kept.append((second, f"a {name} {i} changed"))
+            assert first not in selector.select(f"{'abc'[i % 3]} {name} {i} 0").ids
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    run_together(work, 8)
     assert len(selector.pool) == 20 + len(kept) and len(kept) == 96
     assert {ident: selector.pool[selector.pool.index(ident)].input for ident, _ in kept} == dict(kept)
     assert not any(ident in selector.pool for ident in gone)

@@ -42,6 +42,7 @@ from kdprompt.pool.late_examples import LateExamples
 from kdprompt.search.position_profiles import MeasuredProfile, PrimacyRecency, Recency
 from kdprompt.storage.archive import pack_archive, unpack_archive
 from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial, RationalQuadratic
+from support import run_together
 
 WIDTH = 6
 OUTPUTS = {"a": "red", "b": "green", "c": "blue"}
@@ -796,27 +797,18 @@ def test_other_settings_are_compared_with_the_pool_when_they_are_given(tmp_path)
 def test_many_threads_may_use_what_was_just_loaded(tmp_path):
     chooser = selector()
     expected = [selection.ids for selection in chooser.select_batch(QUERIES)]
-    together, errors, found = threading.Barrier(6, timeout=60), [], []
-    other = save_and_load(chooser, tmp_path)
+    found, other = [], save_and_load(chooser, tmp_path)
 
     def work(which):
-        try:
-            together.wait()
-            if which == 0:
-                assert list(other.pool) == list(chooser.pool)
-            elif which == 1:
-                other.save(tmp_path / "again")
-            else:
-                found.append([selection.ids for selection in other.select_batch(QUERIES)])
-        except Exception as error:
-            errors.append(error)
+        if which == 0:
+            assert list(other.pool) == list(chooser.pool)
+        elif which == 1:
+            other.save(tmp_path / "again")
+        else:
+            found.append([selection.ids for selection in other.select_batch(QUERIES)])
 
-    threads = [threading.Thread(target=work, args=(which,)) for which in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert errors == [] and found == [expected] * 4
+    run_together(work, 6)
+    assert found == [expected] * 4
     assert_same(chooser, DistillationSelector.load(tmp_path / "again", Counted()))
 
 

@@ -77,7 +77,7 @@ class TrialResult(NamedTuple):
 
     trial: Trial
     losses: Tensor
-    preference: tuple[float, ...]
+    preference: float
 
     @property
     def mean_loss(self) -> float:
@@ -89,7 +89,7 @@ def find_best(results: Sequence[TrialResult]) -> TrialResult:
     """Of the trials that are near-ties of the one of least loss, the one of the least ``preference``."""
     leader = min(results, key=lambda result: result.mean_loss)
     tied = (result for result in results if is_within_one_standard_error(result.losses, leader.losses))
-    return min(tied, key=lambda result: result.preference)
+    return min(tied, key=lambda result: (result.preference, result.mean_loss))
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ class PseudoQueries:
         top = (log_probs >= log_probs.amax(-1, keepdim=True) - TIE).to(log_probs.dtype)
         error = 1 - float(((top * self.true_values).sum(-1) / top.sum(-1)).mean())
         trial = Trial(option, *_mean_and_interval(losses), error)
-        return TrialResult(trial, losses, (option.weights.reader, float(losses.mean())))
+        return TrialResult(trial, losses, option.weights.reader)
 
     def _score_text(self, option: ObjectiveParameters, chosen: Tensor) -> TrialResult:
         """The squared distance of the nearest output shown from the true one, at most that of zero, as without any."""
@@ -198,7 +198,7 @@ class PseudoQueries:
         losses = torch.cat([distances.masked_fill(~there, torch.inf), none], -1).amin(-1)
         of_all = torch.cat([distances * there, none * ~there.any(-1, keepdim=True)], -1).sum(-1)
         mean = float((of_all / there.sum(-1).clamp_min(1)).mean())
-        return TrialResult(Trial(option, *_mean_and_interval(losses)), losses, (mean, float(losses.mean())))
+        return TrialResult(Trial(option, *_mean_and_interval(losses)), losses, mean)
 
     def _weigh_values(self, pull: Tensor, chosen: Tensor) -> Tensor:
         """The values of the chosen sets ``[h, K]``, averaged with the weights ``pull``, ``[h, c]``."""

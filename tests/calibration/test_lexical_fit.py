@@ -93,5 +93,5 @@ def test_nothing_is_fitted_where_the_share_is_pinned_or_outputs_are_few():
 def test_of_near_ties_the_trial_that_is_preferred_is_chosen():
     losses = torch.linspace(0, 1, 50)
     shifts = ((torch.zeros(50), 3.0), (0.02 * torch.linspace(-1, 1, 50), 1.0), (torch.full((50,), 0.5), 0.0))
-    made = [TrialResult(Trial(None), losses + shift, (preference,)) for shift, preference in shifts]
+    made = [TrialResult(Trial(None), losses + shift, preference) for shift, preference in shifts]
     assert find_best(made) is made[1] and find_best(made[:1]) is made[0] and find_best(made[2:]) is made[2]

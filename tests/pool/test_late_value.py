@@ -2,16 +2,16 @@
 
 import copy
 import pickle
-import threading
 
 import pytest
 import torch
 
 from kdprompt.pool.late_value import LateValue
+from support import run_together
 
 
 def test_a_value_is_made_once_whichever_of_many_threads_looks_first():
-    made, together, seen = [], threading.Barrier(8, timeout=60), []
+    made, seen = [], []
 
     def make():
         made.append(object())
@@ -19,15 +19,7 @@ def test_a_value_is_made_once_whichever_of_many_threads_looks_first():
 
     late = LateValue(make)
 
-    def look():
-        together.wait()
-        seen.append(late.value)
-
-    threads = [threading.Thread(target=look) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    run_together(lambda _: seen.append(late.value), 8)
     assert len(made) == 1 and seen == made * 8
 
 

@@ -3,7 +3,6 @@
 import copy
 import json
 import pickle
-import threading
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from kdprompt.pool.members import Members
 from kdprompt.pool.records import Demonstration
 from kdprompt.storage.columns import build_columns, read_columns
 from kdprompt.storage.records import demonstration_to_record
+from support import run_together
 
 TEXT = st.text("aé 😀", max_size=3)
 RECORDS = st.lists(
@@ -92,17 +92,8 @@ def test_an_id_that_an_unread_example_has_is_refused_to_another():
 
 def test_an_example_is_one_object_to_all_threads():
     pool = unread(Pool.from_records([{"input": f"text {i}"} for i in range(50)]))
-    together, seen = threading.Barrier(4, timeout=60), []
-
-    def read():
-        together.wait()
-        seen.append(list(pool))
-
-    threads = [threading.Thread(target=read) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    seen = []
+    run_together(lambda _: seen.append(list(pool)), 4)
     assert len(seen) == 4
     assert all(len({id(shown) for shown in shown_to_all}) == 1 for shown_to_all in zip(*seen, strict=True))
 
