@@ -2,7 +2,11 @@
 
 Work and its floor are run in turn (floor, work, floor, work, …) in one process, and a ratio is the median of the ratios
 of the rounds. Processor time of one thread, so that a busy machine does not upset it; ``--wall`` takes the clock on the
-wall. ``--benchmark-json=speed.json`` keeps every round with the machine's description.
+wall and all threads. ``--benchmark-json=speed.json`` keeps every round with the machine's description.
+
+``--device cuda`` (or ``mps``) keeps the pool, the vectors of the queries and the floor on an accelerator; the clock is
+the one on the wall then, and what the device was asked for is waited for. ``benchmarks/accelerator.sh`` is the whole of
+it for a machine without a network.
 
 Nothing is embedded: random unit vectors in 50 Gaussian clusters, d = 384, one of 10 labels a cluster, 5 % of them
 changed.
@@ -11,7 +15,7 @@ changed.
 import statistics
 import time
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 import pytest
 import torch
@@ -36,28 +40,42 @@ PINNED = ObjectiveSettings(
 
 def pytest_addoption(parser):
     parser.addoption("--wall", action="store_true", help="measure the clock on the wall, with all threads")
+    parser.addoption("--device", default="cpu", help="where pool and floor are: cpu, cuda, mps")
 
 
 @pytest.fixture(scope="session")
-def clock(request):
-    """Seconds: of the processor, or on the wall."""
+def device(request) -> str:
+    """Where the pool is searched."""
+    return request.config.getoption("--device")
+
+
+@pytest.fixture(scope="session")
+def clock(request, device) -> Callable[[], float]:
+    """Seconds: of the processor, or on the wall; on an accelerator after all that it was asked for."""
+    if device != "cpu":
+        return _wait_and_look
     if request.config.getoption("--wall"):
         return time.perf_counter
     torch.set_num_threads(1)
     return time.process_time
 
 
+def _wait_and_look() -> float:
+    torch.accelerator.synchronize()
+    return time.perf_counter()
+
+
 class World:
     """n examples with their vectors, and m queries."""
 
-    def __init__(self, n, m):
+    def __init__(self, n, m, device="cpu"):
         generator = torch.Generator().manual_seed(0)
         centres = torch.nn.functional.normalize(torch.randn(CLUSTERS, WIDTH, generator=generator), dim=-1)
         which = torch.randint(CLUSTERS, (n + m,), generator=generator)
         x = torch.randn(n + m, WIDTH, generator=generator).mul_(NOISE / WIDTH**0.5)
         for start in range(0, n + m, 65536):
             x[start : start + 65536] += centres[which[start : start + 65536]]
-        self.vectors = torch.nn.functional.normalize(x, dim=-1)
+        self.vectors = torch.nn.functional.normalize(x, dim=-1).to(device)
         other = torch.randint(LABELS, (n + m,), generator=generator)
         changed = torch.rand(n + m, generator=generator) < 0.05
         self.labels = torch.where(changed, other, which % LABELS).tolist()
@@ -92,15 +110,10 @@ class World:
         return self.selector(search=SearchSettings(shortlist=size), **changed)
 
 
-@cache
-def _world(n, m):
-    return World(n, m)
-
-
 @pytest.fixture(scope="session")
-def world() -> Callable[[int, int], World]:
+def world(device) -> Callable[[int, int], World]:
     """Makes n examples and m queries, once."""
-    return _world
+    return cache(partial(World, device=device))
 
 
 @pytest.fixture(scope="session")

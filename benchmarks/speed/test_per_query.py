@@ -23,6 +23,26 @@ def test_select_batch_128_of_100000(world, compare, multiply_and_rank):
     compare(lambda: selector.select_batch(w.queries, vectors=w.q), lambda: multiply_and_rank(w.q, w.x, 64), target=1.5)
 
 
+def test_select_batch_1024_of_100000(world, compare, multiply_and_rank):
+    w = world(100_000, 1_024)
+    selector = w.shortlisted(64)
+    compare(lambda: selector.select_batch(w.queries, vectors=w.q), lambda: multiply_and_rank(w.q, w.x, 64), target=2.0)
+
+
+def test_select_batch_10000_of_100000(world, compare, take, multiply_and_rank, device):
+    """Against the product; on an accelerator, where all queries are there at once, in seconds."""
+    w = world(100_000, 10_000)
+    selector = w.shortlisted(64)
+
+    def select():
+        selector.select_batch(w.queries, vectors=w.q)
+
+    if device == "cpu":
+        compare(select, lambda: multiply_and_rank(w.q, w.x, 64), target=1.5, rounds=1, warm=0)
+    else:
+        take(select, target=2.0)
+
+
 @pytest.mark.parametrize(("n", "milliseconds"), [(1_000, 3), (10_000, 4), (100_000, 18)])
 def test_select_one(world, take, n, milliseconds):
     w = world(n, 128)

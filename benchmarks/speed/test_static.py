@@ -17,9 +17,10 @@ from kdprompt.theory.mmd import mmd
 def evaluate_mean(w):
     """The floor: μ_Q at every row, of the queries as they are."""
     pool = w.first._pool.tensors
-    everywhere = torch.ones(len(pool), dtype=torch.bool)
-    problem = MeanProblem(pool.x, pool.v, Gaussian(0.1), 0.0, pool.text, 2.0, everywhere, torch.arange(len(pool)))
-    weights = torch.full((len(w.q),), 1 / len(w.q))
+    everywhere = torch.ones(len(pool), dtype=torch.bool, device=pool.x.device)
+    place = torch.arange(len(pool), device=pool.x.device)
+    problem = MeanProblem(pool.x, pool.v, Gaussian(0.1), 0.0, pool.text, 2.0, everywhere, place)
+    weights = torch.full((len(w.q),), 1 / len(w.q), device=pool.x.device)
     return problem.evaluate_mean(w.q, pool.v[: len(w.q)], weights)
 
 
@@ -41,7 +42,7 @@ def test_128_of_16384_for_themselves_against_compresspp(world, compare):
     former = selector.calibration
     changed = {"weights": ObjectiveWeights(), "output_share": 0.0, "kernel": kernel}
     selector.calibration = replace(former, static_parameters=former.static_parameters.model_copy(update=changed))
-    points = np.ascontiguousarray(w.x.numpy().astype("float64"))
+    points = np.ascontiguousarray(w.x.cpu().numpy().astype("float64"))
     rows = {example.id: row for row, example in enumerate(w.pool)}
 
     def thin():
@@ -54,7 +55,7 @@ def test_128_of_16384_for_themselves_against_compresspp(world, compare):
 
     select()
     thin()
-    double = w.x.double()
+    double = w.x.cpu().double()  # mps has no float64
     ours, theirs = (
         float(mmd(kernel, double[torch.as_tensor(np.asarray(part).astype("int64"))], double))
         for part in (chosen["ours"], chosen["theirs"])

@@ -8,6 +8,7 @@ from torch import Tensor
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
 from kdprompt.pool.row_index import RowIndex
+from kdprompt.theory.point_pairs import multiply_with_all
 
 __all__ = [
     "Neighbours",
@@ -132,7 +133,7 @@ def _rank(
     width = len(x) if len(q) * len(x) <= MANY else max(TILE, size)
     tops = []
     for start in range(0, len(x), width):
-        similarity = q @ x[start : start + width].T
+        similarity = multiply_with_all(q, x[start : start + width])
         if allowed is not None:
             similarity.masked_fill_(~allowed[:, start : start + width], -torch.inf)
         top = similarity.topk(min(size, similarity.shape[-1]), dim=-1)
@@ -202,7 +203,7 @@ def find_nearest(x: Tensor, q: Tensor, allowed: Tensor, size: int, rank: Tensor 
     Returns:
         Row indices ``[b, L]`` and, where fewer than L rows are allowed, which of them are valid ``[b, L]``.
     """
-    return take_nearest((q @ x.T).masked_fill(~allowed, -torch.inf), size, rank)
+    return take_nearest(multiply_with_all(q, x).masked_fill(~allowed, -torch.inf), size, rank)
 
 
 def take_nearest(similarity: Tensor, size: int, rank: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.theory.kernels import Kernel, mix_output_kernel
-from kdprompt.theory.point_pairs import PointPairs
+from kdprompt.theory.point_pairs import PointPairs, multiply_with_all
 
 __all__ = ["MeanProblem", "search_by_means"]
 
@@ -89,7 +89,7 @@ class MeanProblem:
         Returns:
             κ⊗ ``[n]``; and rows that are never chosen together with it, itself among them, boolean ``[n]``.
         """
-        inner = self.x @ self.x[row]
+        inner = multiply_with_all(self.x[row : row + 1], self.x)[0]
         pairs = PointPairs(self.x, self.x[row : row + 1]).with_known(inner=inner[:, None], x_norms=self._norms)
         values = mix_output_kernel(self.v @ self.v[row], self.output_share)
         repeats = (self.text == self.text[row]) | (inner >= self.near_duplicate)

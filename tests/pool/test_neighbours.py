@@ -11,6 +11,7 @@ from kdprompt.pool.neighbours import find_duplicates, find_nearest, find_neighbo
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import build_pool_tensors
 from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
+from kdprompt.theory import point_pairs
 
 SIZE, ROWS, QUERIES = 5, 90, 12
 
@@ -39,6 +40,7 @@ def expect(pool, queries, exclude=None):
 def test_neighbours_are_the_nearest_allowed_rows(kind, spare, lattice, device, dtype, monkeypatch):
     monkeypatch.setattr(neighbours, "SPARE", spare)
     monkeypatch.setattr(neighbours, "CHUNK", 5)
+    monkeypatch.setattr(point_pairs, "LARGE", 0)  # of the last two queries rows stand first in the product
     pool, queries = make(1, device, dtype, lattice=lattice)
     exclude = None
     if kind == "own text":  # some of them, and the text of the very nearest row

@@ -17,6 +17,7 @@ NOT_REEXPORTED = {
     "check_positive",
     "combine_squares",
     "log_softmax_of_few",
+    "multiply_with_all",
 }
 FLAT_MODULE = (  # the names of kdprompt.theory when it was one file
     "Guarantee OrderSensitivity bias complexity distilled_weights generalisation_bound interference "
