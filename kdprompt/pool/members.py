@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress
-from typing import TypeVar, overload
+from operator import attrgetter
+from typing import TypeVar, cast, overload
 
 from kdprompt.pool.distinct_rows import Content
 from kdprompt.pool.late_examples import LateExamples
@@ -45,16 +46,16 @@ class Members(Sequence[Demonstration]):
 
     def list_ids(self) -> list[str]:
         """The id of each."""
-        return self._list(lambda shown: shown.id, lambda source: source.id_list)
+        return self._list(attrgetter("id"), lambda source: source.id_list)
 
     def list_inputs(self) -> list[str]:
         """The input of each."""
-        return self._list(lambda shown: shown.input, lambda source: source.inputs.to_list())
+        return self._list(attrgetter("input"), lambda source: source.inputs.to_list())
 
     def list_pairs(self) -> list[tuple[str | None, str | None]]:
         """(task, output) of each."""
         return self._list(
-            lambda shown: (shown.task, shown.output),
+            attrgetter("task", "output"),
             lambda source: list(zip(source.tasks.to_list(), source.outputs.to_list(), strict=True)),
         )
 
@@ -65,7 +66,7 @@ class Members(Sequence[Demonstration]):
 
     def _list(self, of: Callable[[Demonstration], T], stored: Callable[[LateExamples], list[T]]) -> list[T]:
         if self._source is None:
-            return list(map(of, self))
+            return list(map(of, cast(Iterable[Demonstration], self._entries)))
         column = stored(self._source)
         if self._is_file:
             return column

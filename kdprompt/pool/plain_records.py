@@ -54,6 +54,9 @@ def _list_ids(
     given: Sequence[str | None], of_content: Sequence[str], taken: Container[str], make_fresh: MakeFresh
 ) -> list[str]:
     """The ids given; where there is none that of the content, other than those before it."""
+    all_made = given.count(None) == len(given) and len(set(of_content)) == len(of_content)
+    if all_made and not any(map(taken.__contains__, of_content)):
+        return list(of_content)
     ids, before = list[str](), set[str]()
     for ident, made in zip(given, of_content, strict=True):
         ids.append(make_fresh(made, (before, taken)) if ident is None else ident)

@@ -97,8 +97,8 @@ class MeanProblem:
 
     @cached_property
     def _norms(self) -> Tensor:
-        """‖x‖² of every row ``[n]``."""
-        return self.x.square().sum(-1)
+        """‖x‖² of every row ``[n]``, a tile at a time: squares of all would be a second copy of the pool."""
+        return torch.cat([rows.square().sum(-1) for rows in self.x.split(TILE)])
 
     def diagonal(self) -> Tensor:
         """κ⊗ of every row with itself ``[n]``, float64."""

@@ -15,7 +15,8 @@ __all__ = ["RidgeChange", "RidgeFit", "RidgeSums", "ridge_regression", "shrink_t
 CHUNK = 8192  # points that are held in float64 at a time
 BLOCK = 128  # rows of Σ x xᵀ that are summed at a time, from the diagonal on
 EXACT_UP_TO = 32_768  # points whose products are taken in float64; those of more are taken in the points' own dtype,
-SHORT = 1024  # so many points at a time, whose sums are added in float64
+SHORT = 1024  # so many points a group, whose sums are added in float64,
+GROUPS = 4  # and so many groups at a time
 MOST_CHANGES = 64  # points that join or leave until an inverse is computed anew, before rounding adds up
 
 
@@ -135,14 +136,15 @@ class RidgeSums:
         squares = torch.zeros(width, width, dtype=dtype, device=x.device)
         products = squares.new_zeros(v.shape[1], width)  # few rows of many columns: a third of the time of Σ x vᵀ
         inputs, values = squares.new_zeros(width), squares.new_zeros(v.shape[1])
-        step, taken_in = (CHUNK, dtype) if len(x) <= EXACT_UP_TO else (SHORT, x.dtype)
+        step, size, taken_in = (CHUNK, CHUNK, dtype) if len(x) <= EXACT_UP_TO else (GROUPS * SHORT, SHORT, x.dtype)
         for start in range(0, len(x), step):
-            part, given = x[start : start + step].to(taken_in), v[start : start + step].to(taken_in)
+            part, given = (_group(points[start : start + step].to(taken_in), size) for points in (x, v))
             for row in range(0, width, BLOCK):
-                squares[row : row + BLOCK, row:] += part[:, row : row + BLOCK].T @ part[:, row:]
-            products += given.T @ part
-            inputs += part.sum(0)
-            values += given.sum(0)
+                block = part[..., row : row + BLOCK].mT @ part[..., row:]
+                squares[row : row + BLOCK, row:] += block.sum(0, dtype=dtype)
+            products += (given.mT @ part).sum(0, dtype=dtype)
+            inputs += part.sum(1).sum(0, dtype=dtype)
+            values += given.sum(1).sum(0, dtype=dtype)
         return cls(len(x), inputs, values, squares.triu() + squares.triu(1).T, products.T.contiguous())
 
     def __add__(self, other: "RidgeSums") -> "RidgeSums":
@@ -173,6 +175,14 @@ class RidgeSums:
         mean, intercept = self.inputs / self.count, self.values / self.count
         weights = inverse @ (self.products - self.count * torch.outer(mean, intercept))
         return RidgeFit(weights, mean, intercept, inverse, self.count, changes)
+
+
+def _group(points: Tensor, size: int) -> Tensor:
+    """Points ``[n, d]`` as groups ``[g, size, d]``, the last filled up with zeros; few points are one group of n."""
+    if len(points) <= size:
+        return points[None]
+    groups: Tensor = torch.nn.functional.pad(points, (0, 0, 0, -len(points) % size)).unflatten(0, (-1, size))
+    return groups
 
 
 @dataclass(frozen=True)
