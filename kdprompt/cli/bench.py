@@ -70,6 +70,12 @@ MetricName = Annotated[
         "where all outputs are JSON objects or lists, else accuracy."
     ),
 ]
+Details = Annotated[
+    int,
+    Option(
+        help="Queries of each data set whose prompts and answers the results show; 0 where texts must not leave.", min=0
+    ),
+]
 Scoring = Literal["normalised", "sum", "constrained"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Split = Literal["test", "dev"]
@@ -93,6 +99,7 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     limit: Annotated[int | None, Option(help="Most test queries of each data set.", min=1)] = None,
     split: Annotated[Split, Option(help="dev for choosing settings, test for reporting.")] = "test",
     metric: MetricName = "auto",
+    details: Details = 12,
     embedder: Annotated[str, Option(help="'minilm', 'lsa', or a sentence-transformers model.")] = "minilm",
     seed: SeedOption = 0,
     input_key: InputKeyOption = None,
@@ -106,7 +113,8 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     check_results_folder(output, files)
     check_streams(files)
     check_device(device)
-    ks, how = k or [DEFAULT_K], {"limit": limit, "split": split, "seed": seed, "metric": _metric(metric)}
+    how = {"limit": limit, "split": split, "seed": seed, "metric": _metric(metric), "details": details}
+    ks = k or [DEFAULT_K]
     selectors, first = _selectors(selector or ["kdprompt", "nearest-last"], reference)
     keys = Keys(input_key, output_key, task_key, id_key)
     base = _datasets(_Files(data or [], pool, dev, test, keys), max(ks))

@@ -443,8 +443,12 @@ def test_bench_on_files_of_ones_own(tmp_path, small_lm, dataset):
     assert found["about"]["reader"] == "SmolLM2-135M-Instruct/normalised" and len(found["cells"]) == 2
     assert (tmp_path / "out" / "report.html").stat().st_size > 5_000
     assert "| **kdprompt** | " in (tmp_path / "out" / "results.md").read_text()
-    again = CliRunner().invoke(app, command, env={"COLUMNS": "140"})
+    text = queries[0]["input"]
+    assert any(text in json.dumps(cell, ensure_ascii=False) for cell in found["cells"])
+    again = CliRunner().invoke(app, [*command, "--details", "0"], env={"COLUMNS": "140"})
     assert again.exit_code == 0 and "answers are known from earlier runs" in again.output
+    for name in ("results.json", "results.md", "report.html"):
+        assert text not in (tmp_path / "out" / name).read_text()
 
 
 @pytest.mark.parametrize(

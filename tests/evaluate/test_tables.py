@@ -1,5 +1,6 @@
 """Tables made again from the cells of the repository's benchmark files: the rows that the files hold."""
 
+import json
 import math
 from pathlib import Path
 
@@ -17,6 +18,12 @@ def allowed(values):
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values)) / len(values)
     step = 1 / len(values) if len(set(values)) <= 3 else 0.0
     return 5 * math.sqrt(2 * 0.025 * 0.975 / 10_000) * deviation / DENSITY + step + 1e-9
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.json")), ids=lambda path: path.stem)
+def test_files_of_the_repository_hold_figures_and_no_text_of_the_data_sets(path):
+    cells = json.loads(path.read_text(encoding="utf-8")).get("cells", [])
+    assert not any(cell.get("answered") for cell in cells)
 
 
 @pytest.mark.parametrize("name", ["mixed", "noise", "orders", "static-k4"])
