@@ -15,7 +15,7 @@ from kdprompt.cli.pools import Keys
 from kdprompt.cli.reader import import_attribute, open_reader
 from kdprompt.cli.tables import check_results_folder, write_results
 from kdprompt.cli.terminal import Terminal
-from kdprompt.defaults import DEFAULT_K
+from kdprompt.defaults import DEFAULT_DETAILS, DEFAULT_K
 from kdprompt.paths import expand_home
 
 __all__ = ["bench"]
@@ -99,7 +99,7 @@ def bench(  # noqa: PLR0913 - a command's options are its interface
     limit: Annotated[int | None, Option(help="Most test queries of each data set.", min=1)] = None,
     split: Annotated[Split, Option(help="dev for choosing settings, test for reporting.")] = "test",
     metric: MetricName = "auto",
-    details: Details = 12,
+    details: Details = DEFAULT_DETAILS,
     embedder: Annotated[str, Option(help="'minilm', 'lsa', or a sentence-transformers model.")] = "minilm",
     seed: SeedOption = 0,
     input_key: InputKeyOption = None,

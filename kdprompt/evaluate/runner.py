@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from kdprompt.defaults import DEFAULT_DETAILS
 from kdprompt.errors import DamagedFileError
 from kdprompt.evaluate.answer_table import AnswerRecord, AnswerTable
 from kdprompt.evaluate.benchmark_pool import BenchmarkPool, EmbeddingFunction, QueryBatch
@@ -62,7 +63,7 @@ class Plan:
     limit: int | None = None
     split: str = "test"
     seed: int = 0
-    details: int = 12
+    details: int = DEFAULT_DETAILS
 
     def cases(self, dataset: Dataset) -> tuple[Case, ...]:
         """The queries of a data set that are asked, with their true outputs."""

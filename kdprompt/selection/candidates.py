@@ -10,6 +10,7 @@ from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
 from kdprompt.selection.quota import output_limits
 from kdprompt.settings import Quota, Settings
+from kdprompt.theory.point_pairs import multiply_with_all
 
 __all__ = ["Candidates", "find_query_candidates", "find_similar", "find_static_candidates"]
 
@@ -64,7 +65,7 @@ def _add_demanded_outputs(pool: PoolTensors, queries: QueryTensors, nearest: Can
     index, valid = [nearest.index], [nearest.valid]
     limits = output_limits(pool, quota)
     if any(limits.least):
-        similarity = (queries.q @ pool.x.T).masked_fill(~find_allowed_rows(pool, queries), -torch.inf)
+        similarity = multiply_with_all(queries.q, pool.x).masked_fill(~find_allowed_rows(pool, queries), -torch.inf)
         for code, least in enumerate(limits.least):
             if not least:
                 continue
@@ -95,7 +96,7 @@ def find_static_candidates(pool: PoolTensors, queries: QueryTensors, size: int) 
     if int(served.sum()) <= size:
         rows = served.nonzero().squeeze(-1)
     else:
-        similarity = (queries.q @ pool.x.T).masked_fill(~allowed, -torch.inf)
+        similarity = multiply_with_all(queries.q, pool.x).masked_fill(~allowed, -torch.inf)
         rows = torch.tensor(take_nearest_in_turn(similarity, size, pool.rank), device=pool.x.device)
     rows = pool.sort_rows(rows) if len(rows) else pool.living[:1]
     return Candidates(rows[None], served[rows][None])

@@ -14,6 +14,7 @@ from kdprompt.search.exchange import draw_sets
 from kdprompt.selection.candidates import Candidates, find_query_candidates, find_static_candidates
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.problem import build_constraints
+from kdprompt.theory.point_pairs import multiply_with_all
 
 __all__ = ["EXACT_DEVICE", "EXACT_DTYPE", "ExactTarget", "NoPartOfValue", "SelectionOrigin"]
 
@@ -106,7 +107,7 @@ class SelectionOrigin(NoPartOfValue):
             if self.is_static
             else find_query_candidates(pool, self.encoded, _look_up(context, self.encoded), context.settings)
         )
-        return candidates, (self.encoded.q @ pool.x.T).mean(0)[candidates.index]
+        return candidates, multiply_with_all(self.encoded.q, pool.x).mean(0)[candidates.index]
 
 
 def _look_up(context: SelectionContext, queries: QueryTensors) -> Neighbours:

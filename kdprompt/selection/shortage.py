@@ -10,6 +10,7 @@ from kdprompt.pool.query_tensors import find_allowed_rows
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.long_inputs import find_repeats
 from kdprompt.settings import Settings
+from kdprompt.theory.point_pairs import multiply_with_all
 
 __all__ = ["LONGEST", "Shortage", "describe_shortage", "find_shortage"]
 
@@ -53,7 +54,7 @@ def find_shortage(context: SelectionContext, neighbours: Neighbours, rows: Tenso
     allowed = find_allowed_rows(pool, queries)[0]
     nearest_below, least = None, context.settings.search.min_similarity
     if least is not None:
-        similarity = pool.x @ queries.q[0]
+        similarity = multiply_with_all(queries.q, pool.x)[0]
         below = similarity[allowed & (similarity < least)]
         nearest_below = float(below.max()) if len(below) else None
         allowed &= similarity >= least
