@@ -16,20 +16,17 @@ from torch import Tensor
 from kdprompt.pool.distinct_rows import DistinctRows, RowChange
 from kdprompt.pool.growing_rows import GrowingRows
 from kdprompt.pool.pool_tensors import (
-    EmbedOutputs,
     Label,
     OutputChoice,
     PoolTensors,
     RowMemory,
     choose_mode,
     count_tasks,
-    encode_inputs,
-    encode_values,
     label_of,
     order_of_label,
-    summarise_values,
 )
 from kdprompt.pool.records import normalise_text
+from kdprompt.pool.row_encoding import EmbedOutputs, encode_inputs, encode_values, summarise_values
 from kdprompt.theory.regression import RidgeSums
 
 __all__ = ["change_tensors"]
@@ -66,7 +63,8 @@ def change_tensors(
         return None
     if before.output_mode == "labels" and codes.labels != before.labels:
         return None
-    x = before.memory.x.append(encode_inputs(vectors, torch.arange(len(vectors), device=vectors.device)))
+    joined, _ = encode_inputs(vectors, torch.arange(len(vectors), device=vectors.device))
+    x = before.memory.x.append(joined)
     v = _encode_joined(before, codes, change, embed_outputs)
     memory = _remember(before, before.memory, codes, x, v)
     gaps = None if before.alive is None and not rows.gaps else _mark_living(before, codes)

@@ -8,7 +8,10 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from kdprompt.pool.records import Demonstration
+from kdprompt.pool.text_column import Numbers
 
 __all__ = ["Content", "DistinctRows", "RowChange", "content_of"]
 
@@ -57,10 +60,8 @@ class DistinctRows:
     ordered: list[str]
 
     @classmethod
-    def build(
-        cls, ids: Sequence[str], contents: Sequence[Content], order: list[int]
-    ) -> "tuple[DistinctRows, list[int]]":
-        """Rows in the order of ids, and the place in the pool of each.
+    def build(cls, ids: Sequence[str], contents: Sequence[Content], order: list[int]) -> "tuple[DistinctRows, Numbers]":
+        """Rows in the order of ids, and the place in the pool of each ``[n]``.
 
         Args:
             ids: Of all demonstrations.
@@ -73,7 +74,7 @@ class DistinctRows:
         by_content: dict[Content, int] = dict(zip(contents, rows, strict=True))  # in the order in which they lie
         if len(by_content) == len(ids):
             standing = [ids[place] for place in order]
-            return cls(standing, by_content, {}, standing), order
+            return cls(standing, by_content, {}, standing), np.array(order, dtype=np.int64)
         by_content.clear()
         repeats: dict[Content, list[str]] = {}
         places: list[int] = []
@@ -85,7 +86,7 @@ class DistinctRows:
             else:
                 repeats.setdefault(content, [ids[places[row]]]).append(ids[place])
         standing = [ids[place] for place in places]
-        return cls(standing, by_content, repeats, standing), places
+        return cls(standing, by_content, repeats, standing), np.array(places, dtype=np.int64)
 
     @property
     def gaps(self) -> int:

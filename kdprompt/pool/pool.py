@@ -21,6 +21,7 @@ from kdprompt.pool.nesting import check_nesting
 from kdprompt.pool.paused_collection import paused_collection
 from kdprompt.pool.plain_records import read_plain_records
 from kdprompt.pool.records import Demonstration, Query, Schema, check_demonstrations, copy_fields, render_field
+from kdprompt.pool.text_column import Numbers
 from kdprompt.pool.value_text import check_text, is_missing
 
 __all__ = ["Pool"]
@@ -39,7 +40,7 @@ class Pool:
         self.schema = schema or Schema()
         self.members = Members(demonstrations)
         check_demonstrations(self.members, lambda i: f"example {i}")
-        self._numbers: Sequence[int] = range(len(self.members))  # ascending; they stay where places move up
+        self._numbers: Sequence[int] = range(len(self.members))  # ascending from 0; they stay where places move up
         self._number_of: dict[str, int] = {}
         self._enter(self.members.list_ids(), self._numbers)
 
@@ -71,10 +72,10 @@ class Pool:
                     "(Schema(id=None); id_key=None in adapters): ids are made from the content then."
                 )
 
-    def _copy(self, members: Members, numbers: Iterable[int]) -> "Pool":
+    def _copy(self, members: Members, numbers: Sequence[int]) -> "Pool":
         """A pool of the same schema, with the numbers of this one's ids, for changes that cost little."""
         copy = Pool.of_members(members, self.schema)
-        copy._numbers, copy._number_of = list(numbers), self._number_of.copy()
+        copy._numbers, copy._number_of = numbers, self._number_of.copy()
         return copy
 
     @classmethod
@@ -131,7 +132,8 @@ class Pool:
                     taken.add(added[-1].id)
         first = self._numbers[-1] + 1 if self._numbers else 0
         numbers = range(first, first + len(added))
-        pool = self._copy(self.members.with_added(added), [*self._numbers, *numbers])
+        known = range(numbers.stop) if isinstance(self._numbers, range) else [*self._numbers, *numbers]
+        pool = self._copy(self.members.with_added(added), known)
         pool._enter([shown.id for shown in added], numbers)
         return pool
 
@@ -159,7 +161,7 @@ class Pool:
         stays = bytearray(b"\1") * len(self)
         for ident in gone:
             stays[self.index(ident)] = 0
-        pool = self._copy(self.members.kept(stays), compress(self._numbers, stays))
+        pool = self._copy(self.members.kept(stays), list(compress(self._numbers, stays)))
         for ident in gone:
             del pool._number_of[ident]
         return pool
@@ -259,7 +261,7 @@ class Pool:
         return len(self.distinct_rows[1])
 
     @cached_property
-    def distinct_rows(self) -> tuple[DistinctRows, list[int]]:
+    def distinct_rows(self) -> tuple[DistinctRows, Numbers]:
         """Which of the examples are distinct, in the order of ids, and the place of each; built once."""
         with paused_collection():
             members = self.members

@@ -5,7 +5,7 @@ order is, so that neither the order of the pool nor duplicates in it can change 
 the lowest id.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -20,20 +20,16 @@ from kdprompt.pool.lexicon import Lexicon
 from kdprompt.pool.paused_collection import paused_collection
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Demonstration, normalise_text
+from kdprompt.pool.row_encoding import EmbedOutputs, OutputMode, encode_inputs, encode_values, summarise_values
 from kdprompt.pool.row_index import RowIndex
-from kdprompt.pool.vectors import normalise_rows
 from kdprompt.theory.regression import RidgeChange, RidgeFit, RidgeSums
 
 __all__ = ["EmbedOutputs", "Label", "OutputMode", "PoolTensors", "RowMemory", "build_pool_tensors"]
 
-OutputMode = Literal["labels", "text", "none"]
 OutputChoice = Literal["auto", "labels", "text", "none"]
 Label = tuple[str | None, str]
 Pair = tuple[str | None, str | None]
-EmbedOutputs = Callable[[Sequence[str]], Tensor]
 MAX_LABELS = 512
-CHUNK = 1024  # rows that are held in another dtype at a time: few enough for a processor's cache
-GATHERED = 16_384  # rows that are gathered at a time: enough for several threads
 
 
 @dataclass(frozen=True)
@@ -45,12 +41,14 @@ class RowMemory:
         v: The values, likewise.
         squared_norms: ‖v‖² of each row ``[n]``, float64 on the CPU.
         sums: Σ v of each task and, last, of all rows ``[tasks + 1, c]``, float64 on the CPU.
+        holds_given: Whether the inputs of a pool just built are its embeddings as they were given, bit by bit.
     """
 
     x: GrowingRows
     v: GrowingRows
     squared_norms: Tensor
     sums: Tensor
+    holds_given: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ def build_pool_tensors(
         One row a distinct (input, output, task), in the order of ids.
     """
     rows, places = pool.distinct_rows
-    at = _to_column(places, vectors.device)
+    at = torch.from_numpy(places).to(vectors.device)
     text_codes: dict[str, int] = {}
     with paused_collection():  # over the pool in its own order, in which it lies in memory
         inputs, given = pool.members.list_inputs(), pool.members.list_pairs()
@@ -169,9 +167,11 @@ def build_pool_tensors(
     label = _to_column(map(label_codes.__getitem__, given), vectors.device)[at]
     task = _to_column(map(task_codes.__getitem__, given), vectors.device)[at]
     mode = choose_mode(len(labels), int((label >= 0).sum()), outputs)
-    x = encode_inputs(vectors, at)
-    x, lexicon = _join_words(x, [inputs[place] for place in places], lexical_share) if lexical_share else (x, None)
-    in_rows = [given[place][1] for place in places] if mode == "text" else []
+    x, holds_given = encode_inputs(vectors, at)
+    x, lexicon = (
+        _join_words(x, [inputs[place] for place in places.tolist()], lexical_share) if lexical_share else (x, None)
+    )
+    in_rows = [given[place][1] for place in places.tolist()] if mode == "text" else []
     v = encode_values(mode, in_rows, (label, len(labels)), (task, len(tasks)), x, embed_outputs)
     squared_norms, sums = summarise_values(v, task, len(tasks))
     return PoolTensors(
@@ -188,7 +188,7 @@ def build_pool_tensors(
         value_radius=float(squared_norms.amax().sqrt()),
         priors=sums / count_tasks(task, len(tasks), len(places))[:, None],
         lexicon=lexicon,
-        memory=RowMemory(GrowingRows(x), GrowingRows(v), squared_norms, sums),
+        memory=RowMemory(GrowingRows(x), GrowingRows(v), squared_norms, sums, holds_given and not lexical_share),
     )
 
 
@@ -232,68 +232,7 @@ def choose_mode(distinct: int, given: int, requested: OutputChoice) -> OutputMod
     return "labels" if distinct <= MAX_LABELS and given >= 2 * distinct else "text"
 
 
-def encode_inputs(vectors: Tensor, places: Tensor) -> Tensor:
-    """Unit-norm inputs ``[n, d]`` of the places ``[n]`` of ``vectors: [N, d]``, in single precision or better."""
-    dtype = torch.promote_types(vectors.dtype, torch.float32)
-    x = torch.empty(len(places), vectors.shape[-1], dtype=dtype, device=vectors.device)
-    for start in range(0, len(places), GATHERED):
-        part = vectors.index_select(0, places[start : start + GATHERED]).to(dtype)
-        x[start : start + GATHERED] = normalise_rows(part)
-    return x
-
-
-def encode_values(
-    mode: OutputMode,
-    outputs: Sequence[str | None],
-    label: tuple[Tensor, int],
-    task: tuple[Tensor, int],
-    like: Tensor,
-    embed_outputs: EmbedOutputs,
-) -> Tensor:
-    """The values ``[n, c]`` of rows.
-
-    Args:
-        mode: What values are.
-        outputs: The outputs of the rows, where they are text.
-        label: Their label codes ``[n]``, and how many labels there are.
-        task: Likewise of tasks.
-        like: Gives dtype and device.
-        embed_outputs: As ``build_pool_tensors`` takes it.
-    """
-    if mode == "labels":
-        return _one_hot(*label, like.dtype)
-    if mode == "text" and outputs:
-        texts = [output or "" for output in outputs]
-        return _text_values(embed_outputs(texts).to(like), texts, _one_hot(*task, like.dtype))
-    return like.new_ones(len(task[0]), 1)
-
-
-def summarise_values(v: Tensor, task: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
-    """‖v‖² of rows ``[n]``, and Σ v of each task and, last, of all ``[tasks + 1, c]``; float64 on the CPU."""
-    sums = torch.zeros(tasks + 1, v.shape[-1], dtype=torch.float64)
-    norms = torch.empty(len(v), dtype=torch.float64)
-    for start in range(0, len(v), CHUNK):
-        exact, codes = v[start : start + CHUNK].cpu().double(), task[start : start + CHUNK].cpu()
-        norms[start : start + CHUNK] = exact.square().sum(-1)
-        sums[-1] += exact.sum(0)
-        if tasks:
-            sums.index_add_(0, codes[codes >= 0], exact[codes >= 0])
-    return norms, sums
-
-
 def count_tasks(task: Tensor, tasks: int, rows: int) -> Tensor:
     """Rows of each task and, last, all ``rows``, ``[tasks + 1]`` on the CPU."""
     of_tasks = torch.bincount(task[task >= 0], minlength=tasks).cpu()
     return torch.cat([of_tasks, torch.tensor([rows])])
-
-
-def _one_hot(codes: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    return (codes[:, None] == torch.arange(width, device=codes.device)).to(dtype)
-
-
-def _text_values(embedded: Tensor, given: Sequence[str], tasks: Tensor) -> Tensor:
-    present = torch.tensor([bool(text) for text in given], device=embedded.device)
-    outputs = normalise_rows(embedded) * present[:, None]
-    if tasks.shape[-1] < 2:
-        return outputs
-    return torch.cat([outputs, tasks], dim=-1) / 2**0.5

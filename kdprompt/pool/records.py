@@ -57,9 +57,9 @@ def _copy_value(value: Any) -> Any:
 
 def normalise_text(text: str) -> str:
     """Text without case and spacing, accents composed: what counts as *the same text* where duplicates are sought."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
-    return " ".join(text.casefold().split())
+    composed = text if text.isascii() else unicodedata.normalize("NFC", text)
+    normalised = " ".join(composed.casefold().split())
+    return text if normalised == text else normalised  # one text in memory, not two alike
 
 
 class Demonstration(Record):

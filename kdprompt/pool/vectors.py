@@ -1,9 +1,10 @@
 """One gate for vectors from anywhere: an embedder, a caller's ``vectors=``, a store, a file.
 
-What passes is a tensor of its own memory, outside any graph, with one row a text that is finite and not zero in
-float32. Behind the gate code trusts.
+What passes is a tensor outside any graph, of its own memory unless whoever asks copies it, with one row a text that is
+finite and not zero in float32. Behind the gate code trusts.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,31 +17,39 @@ from kdprompt.errors import EmbeddingError
 __all__ = ["cast_vectors", "check_finite_rows", "check_vectors", "normalise_rows", "parse_device", "read_vectors"]
 
 SAFE = 1e15  # components between its inverse and itself can be squared and summed in float32
+UNIT = 8  # times the dtype's rounding: by so much the norm of a row that was normalised may miss 1
+ROWS = 16_384  # looked at in another dtype at a time
 
 
-def check_vectors(vectors: Any, texts: Sequence[str], name: str) -> Tensor:
+def check_vectors(vectors: Any, texts: Sequence[str], name: str, *, copy: bool = True) -> Tensor:
     """Reads vectors and returns them if there is one finite, non-zero row a text.
 
     Args:
         vectors: ``[n, d]``: a tensor, an array, or rows of numbers in a list or a generator.
         texts: The texts embedded, to be named in errors.
         name: Where the vectors come from.
+        copy: Whether they are copied where they are such rows already; else the rows may be the caller's own.
 
     Returns:
-        ``[n, d]``, a copy: float16, bfloat16, float32 or float64 as it came, anything else float32.
+        ``[n, d]``: float16, bfloat16, float32 or float64 as it came, anything else float32.
 
     Raises:
         EmbeddingError: They are no numbers, of a wrong number, ragged; or a row is not finite, or is zero, as float32.
             Names the text.
     """
-    tensor = read_vectors(vectors, texts, name)
+    tensor = read_vectors(vectors, texts, name, copy=copy)
     if tensor.ndim != 2 or tensor.shape[0] != len(texts):
         raise EmbeddingError(
             f"{name} must return one row a text, shape [{len(texts)}, d], got shape {list(tensor.shape)}; "
             "nothing was changed"
         )
-    check_finite_rows(tensor, tensor.to(torch.float32), texts, name)
+    if not all(_are_ordinary_in_float32(part) for part in tensor.split(ROWS)):
+        check_finite_rows(tensor, tensor.to(torch.float32), texts, name)
     return tensor
+
+
+def _are_ordinary_in_float32(rows: Tensor) -> bool:
+    return _are_ordinary(torch.linalg.vector_norm(rows.to(torch.float32), dim=-1), rows.shape[-1])
 
 
 def cast_vectors(vectors: Tensor, like: Tensor, texts: Sequence[str], name: str) -> Tensor:
@@ -58,12 +67,14 @@ def cast_vectors(vectors: Tensor, like: Tensor, texts: Sequence[str], name: str)
 def normalise_rows(x: Tensor) -> Tensor:
     """Rows of unit norm, whatever their scale: ``[..., d]``; rows of zeros stay zeros.
 
+    Rows whose norm is 1 but for its rounding stay as they are, bit by bit; where all do, ``x`` itself is returned.
     Rows whose squares leave the dtype's range are divided by their largest component first. All others are as
     ``torch.nn.functional.normalize`` makes them, bit by bit.
     """
     norms: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     if _are_ordinary(norms, x.shape[-1]):
-        return x / norms
+        is_unit = (norms - 1).abs() <= UNIT * torch.finfo(x.dtype).eps
+        return x if bool(is_unit.all()) else x / norms.masked_fill(is_unit, 1)
     largest = x.abs().amax(-1, keepdim=True)
     extreme = (largest > SAFE) | ((largest < 1 / SAFE) & (largest > 0))
     return torch.nn.functional.normalize(torch.where(extreme, x / largest, x), dim=-1, eps=1e-30)
@@ -74,8 +85,8 @@ def _are_ordinary(norms: Tensor, width: int) -> bool:
     return bool(((norms < SAFE) & (norms > width / SAFE)).all())
 
 
-def read_vectors(vectors: Any, texts: Sequence[str], name: str) -> Tensor:
-    """Numbers from anywhere as a tensor of their own: floating, detached, sharing no memory; not yet checked.
+def read_vectors(vectors: Any, texts: Sequence[str], name: str, *, copy: bool = True) -> Tensor:
+    """Numbers from anywhere as a tensor: floating, detached, not yet checked; a copy unless ``copy`` is off.
 
     Raises:
         EmbeddingError: They are no numbers, or their rows differ in length.
@@ -84,7 +95,7 @@ def read_vectors(vectors: Any, texts: Sequence[str], name: str) -> Tensor:
         vectors = list(vectors) if not hasattr(vectors, "__array__") else vectors
         _check_widths(vectors, texts, name)
     try:
-        tensor = _to_tensor(vectors)
+        tensor = _to_tensor(vectors, copy)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise EmbeddingError(
             f"{name} must return an array of numbers, got {type(vectors).__name__}: {error}"
@@ -92,33 +103,36 @@ def read_vectors(vectors: Any, texts: Sequence[str], name: str) -> Tensor:
     return tensor
 
 
-def _to_tensor(vectors: Any) -> Tensor:
-    """A tensor of real floating numbers that shares no memory with what it is made of."""
-    tensor = _copy(vectors)
+def _to_tensor(vectors: Any, copy: bool) -> Tensor:
+    """A tensor of real floating numbers."""
+    tensor = _read_numbers(vectors, copy)
     if tensor.is_complex():
         raise TypeError("complex numbers")
     return tensor if tensor.is_floating_point() else tensor.to(torch.float32)
 
 
-def _copy(vectors: Any) -> Tensor:
+def _read_numbers(vectors: Any, copy: bool) -> Tensor:
     if isinstance(vectors, list) and vectors and isinstance(vectors[0], Tensor):
-        vectors = torch.stack([row.detach() for row in vectors])
+        vectors, copy = torch.stack([row.detach() for row in vectors]), False
     if isinstance(vectors, list) and vectors and isinstance(vectors[0], np.ndarray):
-        vectors = np.stack(vectors)
+        vectors, copy = np.stack(vectors), False
     if isinstance(vectors, Tensor):
         with torch.inference_mode(False):  # an embedder's inference mode must not bind what is kept
-            return vectors.detach().clone(memory_format=torch.contiguous_format)
-    if hasattr(vectors, "__array__"):
-        array = np.asarray(vectors)
-        if array.dtype.kind == "O":
-            array = array.astype(np.float64)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"values of type {array.dtype}")
-        native = array.astype(
-            array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64
-        )  # torch has no longer ones
-        return torch.from_numpy(np.ascontiguousarray(native))
-    return torch.tensor(vectors)
+            plain = vectors.detach()
+            return plain.clone(memory_format=torch.contiguous_format) if copy else plain
+    return _read_array(np.asarray(vectors), copy) if hasattr(vectors, "__array__") else torch.tensor(vectors)
+
+
+def _read_array(array: Any, copy: bool) -> Tensor:
+    if array.dtype.kind == "O":
+        array = array.astype(np.float64)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"values of type {array.dtype}")
+    dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
+    native = np.ascontiguousarray(array.astype(dtype, copy=copy))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes here
+        return torch.from_numpy(native)
 
 
 def _check_widths(rows: Any, texts: Sequence[str], name: str) -> None:

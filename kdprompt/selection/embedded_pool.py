@@ -16,12 +16,13 @@ from kdprompt.errors import EmbeddingError, QueryError
 from kdprompt.objective.own_knowledge import OwnEstimate, OwnKnowledge
 from kdprompt.pool.changed_tensors import change_tensors
 from kdprompt.pool.content_ids import make_content_id
-from kdprompt.pool.distinct_rows import DistinctRows, RowChange, content_of
+from kdprompt.pool.distinct_rows import content_of
 from kdprompt.pool.embedding import Embedder, embed_documents, embed_outputs, embed_queries
-from kdprompt.pool.growing_rows import GrowingRows, PoolVectors
+from kdprompt.pool.growing_rows import GrowingRows
 from kdprompt.pool.late_value import LateValue
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import PoolTensors, build_pool_tensors
+from kdprompt.pool.pool_vectors import PoolChange, PoolVectors
 from kdprompt.pool.prompt import count_demonstration_tokens
 from kdprompt.pool.query_tensors import QueryTensors, build_query_tensors
 from kdprompt.pool.records import Demonstration, Query
@@ -78,8 +79,13 @@ class EmbeddedPool:
             EmbeddingError: They do not fit; names the text.
         """
         texts = pool.members.list_inputs()
-        known = embed_documents(embedder, texts) if vectors is None else check_vectors(vectors, texts, "vectors")
-        return cls.build(pool, known.to(device), embedder, settings)
+        if vectors is None:
+            return cls.build(pool, embed_documents(embedder, texts).to(device), embedder, settings)
+        given = check_vectors(vectors, texts, "vectors", copy=False)
+        embedded = cls.build(pool, given.to(device), embedder, settings)
+        if embedded.embeddings.stored.rows is not given:  # copied already
+            return embedded
+        return replace(embedded, embeddings=PoolVectors(GrowingRows(given.clone())))
 
     @classmethod
     def build(
@@ -110,7 +116,7 @@ class EmbeddedPool:
         known = dict(outputs or {})
         embed = partial(embed_outputs, known, embedder)
         tensors = build_pool_tensors(pool, vectors, embed, settings.outputs, lexical_share)
-        embeddings = PoolVectors(GrowingRows(vectors))
+        embeddings = PoolVectors.of(pool, vectors, tensors)
         embedded = cls(pool, embeddings, embedder, LateValue.of(tensors), None, known, lexical_share=lexical_share)
         return embedded._check(settings)._with_counts(tensors.rows.ids, settings)
 
@@ -154,48 +160,40 @@ class EmbeddedPool:
         """With more examples behind these; errors as ``build``, and those of their embeddings."""
         pool = self.pool.with_records(records)
         added = pool.members[len(self.pool) :]
-        if not added:
-            return self
-        embeddings = self.embeddings.append(self._embed_inputs(added))
-        return replace(self, pool=pool, embeddings=embeddings)._follow(self, (), added, settings)
+        return self._change(pool, PoolChange((), added, self._embed_inputs(added)), settings) if added else self
 
     def with_changed(self, ident: str, record: Record, settings: Settings) -> "EmbeddedPool":
         """With another example under an id; errors as ``with_records``, and where the id is not in the pool."""
         pool = self.pool.with_changed(ident, record)
         at = pool.index(ident)
-        embeddings = self.embeddings.replace(at, self._embed_inputs([pool[at]]))
-        return replace(self, pool=pool, embeddings=embeddings)._follow(self, [self.pool[at]], [pool[at]], settings)
+        return self._change(pool, PoolChange([at], [pool[at]], self._embed_inputs([pool[at]]), at), settings)
 
     def without(self, ids: Iterable[str], settings: Settings) -> "EmbeddedPool":
         """Without these ids; errors as ``build``, and a ``PoolError`` where an id is not in the pool."""
         ids = set(ids)
         pool = self.pool.without(ids)
         gone = [self.pool.index(ident) for ident in ids]
-        after = replace(self, pool=pool, embeddings=self.embeddings.without(gone))
-        return after._follow(self, [self.pool[at] for at in gone], (), settings)
+        return self._change(pool, PoolChange(gone, (), self.embeddings.at([])), settings)
 
-    def _follow(
-        self, before: "EmbeddedPool", gone: Sequence[Demonstration], added: Sequence[Demonstration], settings: Settings
-    ) -> "EmbeddedPool":
-        """With the tensors of what it was before, changed by who has gone and who was added."""
-        check_size(self.pool, len(self.pool), settings)
-        rows, change = before.tensors.rows.change(gone, added)
+    def _change(self, pool: Pool, change: PoolChange, settings: Settings) -> "EmbeddedPool":
+        """The pool after a change, with the tensors changed by who has gone and who was added."""
+        check_size(pool, len(pool), settings)
+        before = self.tensors
+        rows, moved = before.rows.change([self.pool[at] for at in change.gone], change.added)
         known = dict(self.outputs)
         tensors = None
-        if self._keeps_vectors(before, rows, change) and not self.embeddings.has_many_gaps:
-            joined = self.embeddings.at([self.pool.index(shown.id) for shown in change.joined])
+        keeps_vectors = change.keeps_vectors(self.pool, self.embeddings, before.rows, rows, moved)
+        if keeps_vectors and not self.embeddings.has_many_gaps:
             embed = partial(embed_outputs, known, self.embedder)
-            tensors = change_tensors(before.tensors, rows, change, joined, embed, settings.outputs)
+            joined = change.take_vectors(moved.joined)
+            tensors = change_tensors(before, rows, moved, joined, embed, settings.outputs)
         if tensors is None:
-            return self._rebuild(settings, self.lexical_share)
-        after = replace(self, late_tensors=LateValue.of(tensors), outputs=known, counted=before.counted.copy())
-        return after._check(settings)._with_counts([shown.id for shown in change.joined], settings)
-
-    def _keeps_vectors(self, before: "EmbeddedPool", rows: DistinctRows, change: RowChange) -> bool:
-        """Whether each demonstration that takes the row of one that it repeats has the vector of that one."""
-        renamed = [row for row in change.arrived if row < len(before.tensors.rows.ids)]
-        old = before.embeddings.at([before.pool.index(before.tensors.rows.ids[row]) for row in renamed])
-        return torch.equal(old, self.embeddings.at([self.pool.index(rows.ids[row]) for row in renamed]))
+            vectors = change.list_vectors(self.embeddings)
+            return EmbeddedPool.build(pool, vectors, self.embedder, settings, self.outputs, self.lexical_share)
+        embeddings, late = change.keep(self.embeddings, before, tensors), LateValue.of(tensors)
+        after = replace(self, pool=pool, embeddings=embeddings, late_tensors=late, outputs=known)
+        after = replace(after, counted=self.counted.copy())
+        return after._check(settings)._with_counts([shown.id for shown in moved.joined], settings)
 
     def _embed_inputs(self, added: Sequence[Demonstration]) -> Tensor:
         """Inputs' vectors ``[m, d]`` as the pool keeps them."""

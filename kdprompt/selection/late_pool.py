@@ -6,10 +6,11 @@ from functools import partial
 from torch import Tensor
 
 from kdprompt.pool.embedding import Embedder, embed_outputs
-from kdprompt.pool.growing_rows import GrowingRows, PoolVectors
+from kdprompt.pool.growing_rows import GrowingRows
 from kdprompt.pool.late_value import LateValue
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import build_pool_tensors
+from kdprompt.pool.pool_vectors import PoolVectors
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.settings import Settings
 

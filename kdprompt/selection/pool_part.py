@@ -13,11 +13,12 @@ from torch import Tensor
 
 from kdprompt.pool.distinct_rows import DistinctRows, content_of
 from kdprompt.pool.embedding import Embedder
-from kdprompt.pool.growing_rows import GrowingRows, PoolVectors
+from kdprompt.pool.growing_rows import GrowingRows
 from kdprompt.pool.late_value import LateValue
 from kdprompt.pool.lexicon import Lexicon
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import Label, OutputMode, PoolTensors
+from kdprompt.pool.pool_vectors import PoolVectors
 from kdprompt.pool.records import Demonstration, Schema, normalise_text
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.theory.regression import RidgeSums

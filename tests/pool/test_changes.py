@@ -5,6 +5,7 @@ labels and tasks and take the last one away; vectors are drawn from few, so that
 """
 
 import copy
+import dataclasses
 import pickle
 import zlib
 
@@ -27,7 +28,13 @@ def embed(texts):
     return torch.stack([torch.randn(6, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
+def embed_units(texts):
+    """The same, of unit norm: the pool's rows are its embeddings then."""
+    return torch.nn.functional.normalize(embed(texts).double(), dim=-1).float()
+
+
 EMBEDDER = CallableEmbedder(embed)
+UNITS = CallableEmbedder(embed_units)
 QUERIES = ["a query", "word 1", "another query"]
 
 records = draw_records(9)
@@ -38,10 +45,14 @@ CALIBRATIONS = {}  # made once for each kind of settings: what is tested here do
 
 
 def make(examples, fields):
+    return make_with(EMBEDDER, examples, fields)
+
+
+def make_with(embedder, examples, fields):
     chosen = make_settings(calibrate=False, k=2, near_duplicate=2.0, **fields)
     if str(fields) not in CALIBRATIONS:
         CALIBRATIONS[str(fields)] = DistillationSelector.from_examples(many(40), EMBEDDER, settings=chosen).calibration
-    pool = EmbeddedPool.embed(Pool.from_records(examples), EMBEDDER, chosen)
+    pool = EmbeddedPool.embed(Pool.from_records(examples), embedder, chosen)
     return DistillationSelector(pool, chosen, None, CALIBRATIONS[str(fields)])
 
 
@@ -80,7 +91,7 @@ def describe(tensors):
 def check_same(changed):
     """Against a selector of the same examples in one go, under the same calibration."""
     ours, chosen = changed._pool, changed.settings
-    theirs = EmbeddedPool.build(Pool(ours.pool), ours.vectors, EMBEDDER, chosen, None, ours.lexical_share)
+    theirs = EmbeddedPool.build(Pool(ours.pool), ours.vectors, ours.embedder, chosen, None, ours.lexical_share)
     fresh = DistillationSelector(theirs, chosen, None, changed.calibration)
     assert list(ours.pool) == list(theirs.pool) and torch.equal(ours.vectors, theirs.vectors)
     assert [ours.pool.index(shown.id) for shown in ours.pool] == list(range(len(ours.pool)))
@@ -114,12 +125,13 @@ FIELDS = [
 ]
 
 
+@pytest.mark.parametrize("embedder", [EMBEDDER, UNITS], ids=["any norm", "unit norm"])
 @pytest.mark.parametrize("fields", FIELDS, ids=str)
 @settings(max_examples=8, deadline=None)
 @given(start=st.lists(records, min_size=8, max_size=14), steps=changes, keep_sums=st.booleans())
-def test_a_changed_pool_is_the_pool_built_in_one_go(fields, start, steps, keep_sums):
+def test_a_changed_pool_is_the_pool_built_in_one_go(embedder, fields, start, steps, keep_sums):
     base = [{"input": f"base {i}", "output": ["red", "blue"][i % 2], "task": "a"} for i in range(4)]
-    selector = make([*base, *start], fields)
+    selector = make_with(embedder, [*base, *start], fields)
     if keep_sums and selector._pool.tensors.output_mode == "labels":
         assert selector._pool.tensors.ridge(0.3).count
     for change in steps:
@@ -151,6 +163,59 @@ def test_few_changes_of_a_large_pool_keep_its_rows():
         and len(after) == 301
     )
     check_same(selector)
+
+
+def holds_once(selector):
+    pool = selector._pool
+    return pool.embeddings.stored is pool.tensors.memory.x
+
+
+def test_vectors_of_unit_norm_are_held_once_whatever_comes_and_goes():
+    twice = [{**shown, "id": f"again {shown['id']}"} for shown in many(2, 3)]
+    selector = make_with(UNITS, [*many(300), *twice], {})
+    assert holds_once(selector) and len(selector._pool.tensors.x) == 300
+    selector.add_examples([*many(3, 300), {**many(1)[0], "id": "again"}])
+    rows = selector._pool.tensors.x
+    selector.remove([selector.pool[5].id, selector.pool[303].id])
+    selector.update(selector.pool[7].id, {"input": "text 7 in other words", "output": "red"})
+    assert holds_once(selector) and selector._pool.tensors.x.data_ptr() == rows.data_ptr()
+    texts = [shown.input for shown in selector.pool]
+    assert torch.equal(selector._pool.vectors, embed_units(texts))
+    check_same(selector)
+
+
+def test_vectors_of_another_norm_are_held_as_they_came():
+    selector = make_with(UNITS, many(60), {})
+    selector._pool = dataclasses.replace(selector._pool, embedder=EMBEDDER)  # alike, but for the norm
+    before = selector._pool.vectors
+    selector.add_examples(many(2, 60))
+    assert not holds_once(selector)
+    assert torch.equal(selector._pool.vectors, torch.cat([before, embed(["text 60", "text 61"])]))
+    selector.remove(selector.pool[3].id)
+    selector.update(selector.pool[7].id, {"input": "text 7 in other words", "output": "red"})
+    assert torch.equal(selector._pool.vectors[7], embed(["text 7 in other words"])[0])
+    assert not holds_once(make(many(60), {}))
+
+
+@pytest.mark.parametrize("embedded", [embed, embed_units], ids=["any norm", "unit norm"])
+@pytest.mark.parametrize("convert", [torch.clone, torch.Tensor.numpy], ids=["tensor", "array"])
+def test_given_vectors_may_change_afterwards(embedded, convert):
+    examples = many(40)
+    given = convert(embedded([shown["input"] for shown in examples]))
+    selector = DistillationSelector.from_examples(examples, EMBEDDER, settings=make_settings(k=2), vectors=given)
+    expected = selector._pool.vectors.clone()
+    assert torch.equal(expected, torch.as_tensor(given))
+    given[:] = 0
+    assert torch.equal(selector._pool.vectors, expected)
+    check_same(selector)
+
+
+def test_equal_examples_with_vectors_of_their_own_keep_them():
+    examples = [{"id": name, "input": "same", "output": "red"} for name in "bc"] + many(3)
+    vectors = torch.nn.functional.normalize(torch.randn(5, 6), dim=-1)
+    chosen = make_settings(calibrate=False, k=2)
+    selector = DistillationSelector.from_examples(examples, UNITS, settings=chosen, vectors=vectors)
+    assert torch.equal(selector._pool.vectors, vectors) and not holds_once(selector)
 
 
 def test_many_gaps_are_closed():

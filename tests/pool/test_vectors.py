@@ -47,6 +47,17 @@ def test_whatever_holds_numbers_passes(convert):
     assert found.tolist() == ROWS and not found.requires_grad and found.is_leaf
 
 
+@pytest.mark.filterwarnings("error")
+def test_rows_are_not_copied_for_whoever_copies_them():
+    locked = np.array(ROWS, dtype=np.float32)
+    locked.setflags(write=False)
+    found = check_vectors(locked, TEXTS, "vectors", copy=False)
+    assert found.data_ptr() == locked.ctypes.data and found.tolist() == ROWS
+    bound = torch.tensor(ROWS, requires_grad=True)
+    assert check_vectors(bound, TEXTS, "vectors", copy=False).data_ptr() == bound.data_ptr()
+    assert not check_vectors(bound, TEXTS, "vectors", copy=False).requires_grad
+
+
 def test_read_only_arrays_and_inference_tensors_may_be_used_freely():
     locked = np.array(ROWS)
     locked.setflags(write=False)
@@ -158,6 +169,16 @@ def test_norms_agree_with_float64(values, exponent):
         assert not found.any()
     elif row.abs().max() > 1e-35:
         assert torch.allclose(found.double(), exact / norm, atol=1e-6)
+
+
+@given(st.integers(1, 4096), st.integers(0, 2**31), st.booleans())
+def test_normalised_rows_stay_as_they_are(width, seed, is_double):
+    dtype = torch.float64 if is_double else torch.float32
+    x = torch.randn(20, width, generator=torch.Generator().manual_seed(seed), dtype=dtype) * 10
+    unit = normalise_rows(x)
+    assert normalise_rows(unit) is unit
+    mixed = torch.stack([x[0], unit[1]])
+    assert torch.equal(normalise_rows(mixed), unit[:2])
 
 
 def test_usual_rows_are_normalised_as_torch_does_bit_by_bit(device, dtype):
