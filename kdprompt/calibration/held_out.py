@@ -13,6 +13,7 @@ from torch import Tensor
 from kdprompt.pool.neighbours import Neighbours, find_neighbours, take_nearest_in_turn
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors
+from kdprompt.theory.point_pairs import multiply_with_all
 
 __all__ = ["HeldOutRows", "LeftOutRows", "encode_rows", "hold_out"]
 
@@ -22,7 +23,7 @@ LEFT_OUT = 512
 
 def encode_rows(pool: PoolTensors, rows: Tensor) -> QueryTensors:
     """Rows of a pool as queries; each is left out of its own prompt."""
-    return QueryTensors(pool.x[rows], pool.task[rows], pool.text[rows])
+    return QueryTensors(pool.take_inputs(rows), pool.task[rows], pool.text[rows])
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def hold_out(left_out: LeftOutRows, count: int, generator: torch.Generator, traf
         rows = torch.randperm(len(pool), generator=generator)[:count].to(pool.x.device)
     else:
         sample = traffic[torch.randperm(traffic.shape[0], generator=generator)[:LEFT_OUT].to(traffic.device)]
-        similarity = sample @ pool.x.T
+        similarity = multiply_with_all(sample, pool.x)
         nearest_to_any = similarity.amax(0).topk(count).indices.tolist()  # for traffic that repeats itself
         near = list(dict.fromkeys([*take_nearest_in_turn(similarity, count), *nearest_to_any]))[:count]
         rows = torch.tensor(near, device=pool.x.device)

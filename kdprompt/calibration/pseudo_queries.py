@@ -132,7 +132,7 @@ class PseudoQueries:
         if regression.ridge is not None and pool.output_mode == "labels":
             true_values = regression.ridge.believe(true_values, target.v[:, 0])
         return cls(
-            x=pool.x[neighbours.index],
+            x=pool.take_inputs(neighbours.index),
             v=pool.v[neighbours.index],
             true_values=true_values,
             target=target,

@@ -14,7 +14,6 @@ from torch import Tensor
 from kdprompt.calibration.held_out import HeldOutRows, LeftOutRows
 from kdprompt.objective.regression import SMALLEST_SHARE, KernelRegression, RidgePart
 from kdprompt.objective.target import CHUNK, estimate_query_target, score_labels
-from kdprompt.pool.neighbours import take_rows
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors
 from kdprompt.settings import Settings
@@ -45,7 +44,7 @@ def fit_regression(pool: PoolTensors, settings: Settings, left_out: LeftOutRows)
         kernel = settings.objective.kernel or Gaussian(median_heuristic(pool.x))
         return KernelRegression(kernel, 0.1)
     rows, neighbours = left_out.first.rows, left_out.first.neighbours
-    similarity = (take_rows(pool.x, neighbours.index) @ neighbours.q[..., None]).squeeze(-1)
+    similarity = (pool.take_inputs(neighbours.index) @ neighbours.q[..., None]).squeeze(-1)
     fit = fit_by_leave_one_out(
         similarity.masked_fill(~neighbours.valid, -torch.inf),
         pool.v[neighbours.index],

@@ -63,7 +63,8 @@ def change_tensors(
         return None
     if before.output_mode == "labels" and codes.labels != before.labels:
         return None
-    joined, _ = encode_inputs(vectors, torch.arange(len(vectors), device=vectors.device))
+    places = torch.arange(len(vectors), device=vectors.device)
+    joined, _ = encode_inputs(vectors, places, half=before.x.dtype is torch.float16)
     x = before.memory.x.append(joined)
     v = _encode_joined(before, codes, change, embed_outputs)
     memory = _remember(before, before.memory, codes, x, v)
@@ -169,7 +170,7 @@ def _encode_joined(before: PoolTensors, codes: _Codes, change: RowChange, embed_
         return before.v[:0]
     begin, outputs = len(before.label), [shown.output for shown in change.joined]
     label, task = (codes.label[begin:], len(codes.labels)), (codes.task[begin:], len(before.tasks))
-    return encode_values(before.output_mode, outputs, label, task, before.x, embed_outputs)
+    return encode_values(before.output_mode, outputs, label, task, before.v, embed_outputs)
 
 
 def _remember(before: PoolTensors, memory: RowMemory, codes: _Codes, x: GrowingRows, v: Tensor) -> RowMemory:

@@ -29,7 +29,7 @@ class GatheredRows:
     @classmethod
     def take(cls, pool: PoolTensors, index: Tensor, neighbours: Neighbours | None = None) -> "GatheredRows":
         """The rows ``index: [b, L]``, and whose neighbours they are if they are neighbours."""
-        return cls(take_rows(pool.x, index), take_rows(pool.v, index), neighbours)
+        return cls(pool.take_inputs(index), take_rows(pool.v, index), neighbours)
 
     @cached_property
     def among(self) -> PointPairs:

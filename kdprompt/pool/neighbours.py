@@ -114,7 +114,7 @@ def find_neighbours(
             part = queries.part(again)
             allowed = _find_allowed(pool, part, exclude)
             rows[again], valid[again] = find_nearest(pool.x, part.q, allowed, most, pool.rank)
-            similarity[again] = (take_rows(pool.x, rows[again]) @ part.q[..., None]).squeeze(-1)
+            similarity[again] = (pool.take_inputs(rows[again]) @ part.q[..., None]).squeeze(-1)
     return Neighbours(rows, valid, queries, similarity.masked_fill(~valid, 0))
 
 
@@ -244,7 +244,7 @@ def compare_rows(
 ) -> tuple[Tensor, Tensor]:
     """Which rows have a cosine of at least ``threshold``, and which are of one text; as ``find_duplicates``."""
     if inner is None:
-        x = take_rows(pool.x, index)
+        x = pool.take_inputs(index)
         inner = x @ x.transpose(-1, -2)
     text = pool.text[index]
     return inner >= threshold, text[:, :, None] == text[:, None, :]

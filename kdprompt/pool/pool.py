@@ -110,9 +110,8 @@ class Pool:
             FileNotFoundError, ImportError: There is no such file, or what reads it is not installed.
         """
         lines = read_records(path, content=content)
-        return cls((), schema)._extended(
-            [record for _, record in lines], lambda i: f"example {i} ({path}, {lines[i][0]})"
-        )
+        records = [record for _, record in lines]
+        return cls((), schema)._extended(records, lambda i: f"example {i} ({path}, {lines[i][0]})")
 
     from_jsonl = from_file  # its former name
 
@@ -264,8 +263,8 @@ class Pool:
     def distinct_rows(self) -> tuple[DistinctRows, Numbers]:
         """Which of the examples are distinct, in the order of ids, and the place of each; built once."""
         with paused_collection():
-            members = self.members
-            return DistinctRows.build(members.list_ids(), members.list_contents(), members.order_by_id())
+            of = self.members
+            return DistinctRows.build(of.list_ids(), of.list_contents(), of.order_by_id())
 
     def index(self, ident: str) -> int:
         """The position of an id.

@@ -5,7 +5,7 @@ order is, so that neither the order of the pool nor duplicates in it can change 
 the lowest id.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -22,6 +22,7 @@ from kdprompt.pool.pool import Pool
 from kdprompt.pool.records import Demonstration, normalise_text
 from kdprompt.pool.row_encoding import EmbedOutputs, OutputMode, encode_inputs, encode_values, summarise_values
 from kdprompt.pool.row_index import RowIndex
+from kdprompt.pool.text_column import Numbers
 from kdprompt.theory.regression import RidgeChange, RidgeFit, RidgeSums
 
 __all__ = ["EmbedOutputs", "Label", "OutputMode", "PoolTensors", "RowMemory", "build_pool_tensors"]
@@ -41,7 +42,8 @@ class RowMemory:
         v: The values, likewise.
         squared_norms: ‖v‖² of each row ``[n]``, float64 on the CPU.
         sums: Σ v of each task and, last, of all rows ``[tasks + 1, c]``, float64 on the CPU.
-        holds_given: Whether the inputs of a pool just built are its embeddings as they were given, bit by bit.
+        holds_given: Whether the inputs of a pool just built are its embeddings as they were given, bit by bit, or as
+            they are held in half precision.
     """
 
     x: GrowingRows
@@ -56,7 +58,7 @@ class PoolTensors:
     """The distinct demonstrations of a pool, ``n`` rows.
 
     Attributes:
-        x: Unit-norm input embeddings ``[n, d]``, float32 or float64.
+        x: Unit-norm input embeddings ``[n, d]``: float32, float64, or float16, which ``take_inputs`` widens.
         v: Values ``[n, c]``: one-hot of (task, output), or embedded outputs, or the constant 1.
         label: Code of (task, output) ``[n]``, −1 where there is no output.
         task: Code of the task tag ``[n]``, −1 where there is none.
@@ -95,6 +97,15 @@ class PoolTensors:
     ridge_change: RidgeChange | None = field(default=None, repr=False, compare=False)
     index: RowIndex | None = field(default=None, repr=False, compare=False)
     _ridges: dict[float, RidgeFit] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in: that of the values, float32 or float64."""
+        return self.v.dtype
+
+    def take_inputs(self, index: Tensor) -> Tensor:
+        """The inputs of rows ``[…]``, ``[…, d]``, in the dtype that is computed in."""
+        return self.x.index_select(0, index.flatten()).view(*index.shape, self.x.shape[-1]).to(self.dtype)
 
     def ridge(self, penalty: float) -> RidgeFit:
         """The ridge regression of the labels on the inputs, of all rows that have one; fitted once, kept."""
@@ -143,6 +154,8 @@ def build_pool_tensors(
     embed_outputs: EmbedOutputs,
     outputs: OutputChoice = "auto",
     lexical_share: float = 0.0,
+    *,
+    half: bool = False,
 ) -> PoolTensors:
     """Turns a pool and the embeddings of its inputs into tensors.
 
@@ -153,33 +166,28 @@ def build_pool_tensors(
         outputs: How outputs are seen. ``auto``: labels where at most 512 distinct ones repeat (twice or more on
             average), text otherwise, none where no example has one.
         lexical_share: Share of words in the inputs' vectors, in [0, 1].
+        half: Whether inputs are held in half precision.
 
     Returns:
         One row a distinct (input, output, task), in the order of ids.
     """
     rows, places = pool.distinct_rows
     at = torch.from_numpy(places).to(vectors.device)
-    text_codes: dict[str, int] = {}
-    with paused_collection():  # over the pool in its own order, in which it lies in memory
-        inputs, given = pool.members.list_inputs(), pool.members.list_pairs()
-        texts = [text_codes.setdefault(normalise_text(text), len(text_codes)) for text in inputs]
-    labels, tasks, label_codes, task_codes = _number_pairs(set(given))
-    label = _to_column(map(label_codes.__getitem__, given), vectors.device)[at]
-    task = _to_column(map(task_codes.__getitem__, given), vectors.device)[at]
+    label, task, labels, tasks = _number_pairs(pool, at)
+    text, text_codes = _number_texts(pool, at)
     mode = choose_mode(len(labels), int((label >= 0).sum()), outputs)
-    x, holds_given = encode_inputs(vectors, at)
-    x, lexicon = (
-        _join_words(x, [inputs[place] for place in places.tolist()], lexical_share) if lexical_share else (x, None)
-    )
-    in_rows = [given[place][1] for place in places.tolist()] if mode == "text" else []
-    v = encode_values(mode, in_rows, (label, len(labels)), (task, len(tasks)), x, embed_outputs)
+    x, holds_given = encode_inputs(vectors, at, half=half)
+    x, lexicon = _join_words(x, pool, places, lexical_share) if lexical_share else (x, None)
+    in_rows = [labels[code][1] if code >= 0 else None for code in label.tolist()] if mode == "text" else []
+    like = x.new_empty(0, dtype=torch.promote_types(x.dtype, torch.float32))
+    v = encode_values(mode, in_rows, (label, len(labels)), (task, len(tasks)), like, embed_outputs)
     squared_norms, sums = summarise_values(v, task, len(tasks))
     return PoolTensors(
         x=x,
         v=v,
         label=label,
         task=task,
-        text=_to_column(texts, vectors.device)[at],
+        text=text,
         rows=rows,
         tasks=tasks,
         labels=labels,
@@ -192,25 +200,39 @@ def build_pool_tensors(
     )
 
 
-def _number_pairs(pairs: set[Pair]) -> tuple[tuple[Label, ...], tuple[str, ...], dict[Pair, int], dict[Pair, int]]:
-    """Labels and tasks in their order, and the codes of both by (task, output); −1 where there is none."""
+def _number_pairs(pool: Pool, at: Tensor) -> tuple[Tensor, Tensor, tuple[Label, ...], tuple[str, ...]]:
+    """Codes of labels and tasks at places ``[n]``, −1 where there is none; and these, in the order of their codes."""
+    given = pool.members.list_pairs()
+    pairs = set(given)
     labels = tuple(sorted(((of, output) for of, output in pairs if output is not None), key=order_of_label))
     tasks = tuple(sorted({of for of, _ in pairs if of is not None}))
     codes_of_labels: dict[Pair, int] = {label: code for code, label in enumerate(labels)}
     codes_of_tasks: dict[str | None, int] = {name: code for code, name in enumerate(tasks)}
     label_codes = {pair: codes_of_labels.get(pair, -1) for pair in pairs}
     task_codes = {pair: codes_of_tasks.get(pair[0], -1) for pair in pairs}
-    return labels, tasks, label_codes, task_codes
+    columns = (_to_column(map(codes.__getitem__, given), at.device)[at] for codes in (label_codes, task_codes))
+    return next(columns), next(columns), labels, tasks
+
+
+def _number_texts(pool: Pool, at: Tensor) -> tuple[Tensor, dict[str, int]]:
+    """Codes of normalised inputs at places ``[n]``, and the code of each such text."""
+    codes: dict[str, int] = {}
+    with paused_collection():  # over the pool in its own order, in which it lies in memory
+        texts = [codes.setdefault(normalise_text(text), len(codes)) for text in pool.members.list_inputs()]
+    return _to_column(texts, at.device)[at], codes
 
 
 def _to_column(codes: Iterable[int], device: torch.device) -> Tensor:
     return torch.from_numpy(np.fromiter(codes, dtype=np.int64)).to(device)
 
 
-def _join_words(x: Tensor, inputs: Sequence[str], share: float) -> tuple[Tensor, Lexicon]:
-    """The inputs with words that have a share in them, and these words."""
+def _join_words(x: Tensor, pool: Pool, places: Numbers, share: float) -> tuple[Tensor, Lexicon]:
+    """The inputs of places ``[n]`` with words that have a share in them, and these words."""
+    texts = pool.members.list_inputs()
+    inputs = [texts[place] for place in places.tolist()]
     lexicon = Lexicon.build(inputs, share)
-    return lexicon.join(x, inputs), lexicon
+    joint = lexicon.join(x.to(torch.promote_types(x.dtype, torch.float32)), inputs)
+    return joint.to(x.dtype), lexicon
 
 
 def label_of(shown: Demonstration) -> Label | None:

@@ -15,6 +15,7 @@ from kdprompt.pool.growing_rows import FEW, GrowingRows
 from kdprompt.pool.pool import Pool
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.records import Demonstration
+from kdprompt.pool.vectors import halve_rows
 
 __all__ = ["PoolChange", "PoolVectors"]
 
@@ -33,10 +34,13 @@ class PoolVectors:
 
     @classmethod
     def of(cls, pool: Pool, vectors: Tensor, tensors: PoolTensors) -> "PoolVectors":
-        """The vectors ``[n, d]`` of a pool: the rows of its tensors where these hold the same, else themselves."""
-        own = cls(GrowingRows(vectors))
+        """The vectors ``[n, d]`` of a pool: the rows of its tensors where these hold the same, else themselves.
+
+        Where the tensors are of half precision the vectors are, too.
+        """
+        hold = halve_rows if tensors.x.dtype is torch.float16 else lambda given: given
         if tensors.memory is None or not tensors.memory.holds_given:
-            return own
+            return cls(GrowingRows(hold(vectors)))
         rows, (distinct, places) = torch.empty(len(pool), dtype=torch.long), pool.distinct_rows
         rows[torch.from_numpy(places)] = torch.arange(len(places))
         repeats = [
@@ -46,8 +50,8 @@ class PoolVectors:
         ]
         if repeats:
             repeated, standing = torch.tensor(repeats).T
-            if not torch.equal(vectors[repeated.to(vectors.device)], tensors.x[standing.to(vectors.device)]):
-                return own
+            if not torch.equal(hold(vectors[repeated.to(vectors.device)]), tensors.x[standing.to(vectors.device)]):
+                return cls(GrowingRows(hold(vectors)))
             rows[repeated] = standing
         return cls(tensors.memory.x, rows.to(vectors.device))
 

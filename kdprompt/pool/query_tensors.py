@@ -76,8 +76,8 @@ def build_query_tensors(
         permitted = torch.stack([_permitted_labels(pool, query) for query in queries])
     own = None
     if any(query.own is not None for query in queries):
-        own = torch.tensor([_own_log_probs(pool, query) for query in queries], dtype=pool.x.dtype, device=device)
-    q = normalise_rows(vectors.to(device, pool.x.dtype))
+        own = torch.tensor([_own_log_probs(pool, query) for query in queries], dtype=pool.dtype, device=device)
+    q = normalise_rows(vectors.to(device, pool.dtype))
     return QueryTensors(
         q if pool.lexicon is None else pool.lexicon.join(q, texts),
         torch.tensor(task, device=device),

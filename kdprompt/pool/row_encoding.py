@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kdprompt.pool.vectors import normalise_rows
+from kdprompt.pool.vectors import halve_rows, normalise_rows
 
 __all__ = ["EmbedOutputs", "OutputMode", "encode_inputs", "encode_values", "summarise_values"]
 
@@ -16,19 +16,19 @@ CHUNK = 1024  # rows that are held in another dtype at a time: few enough for a 
 GATHERED = 16_384  # rows that are gathered at a time: enough for several threads
 
 
-def encode_inputs(vectors: Tensor, places: Tensor) -> tuple[Tensor, bool]:
+def encode_inputs(vectors: Tensor, places: Tensor, *, half: bool) -> tuple[Tensor, bool]:
     """Unit-norm inputs ``[n, d]`` of the places ``[n]`` of ``vectors: [N, d]``, in single precision or better.
 
-    And whether they are the vectors as they came, bit by bit.
+    Or in half precision. And whether they are the vectors as they came, or as they are held in half precision.
     """
-    dtype = torch.promote_types(vectors.dtype, torch.float32)
+    dtype = torch.float16 if half else torch.promote_types(vectors.dtype, torch.float32)
     x = torch.empty(len(places), vectors.shape[-1], dtype=dtype, device=vectors.device)
-    are_given = dtype == vectors.dtype
+    are_given = True
     for start in range(0, len(places), GATHERED):
-        part = vectors.index_select(0, places[start : start + GATHERED]).to(dtype)
-        unit = normalise_rows(part)
+        part = vectors.index_select(0, places[start : start + GATHERED])
+        unit = halve_rows(part) if half else normalise_rows(part.to(dtype))
         x[start : start + GATHERED] = unit
-        are_given = are_given and unit is part
+        are_given = are_given and (half or unit is part)
     return x, are_given
 
 

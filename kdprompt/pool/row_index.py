@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdprompt.theory.point_pairs import multiply_with_all
+
 __all__ = ["IndexReport", "RowIndex"]
 
 SAMPLE = 256  # rows by whose neighbours the recall is measured
@@ -99,11 +101,11 @@ class RowIndex:
         """
         found = torch.from_numpy(self._lists.search(q.float().numpy(), min(size, self.report.rows))[1])
         index = found.clamp_min(0)
-        near = x.index_select(0, index.flatten()).view(*index.shape, x.shape[-1])
+        near = x.index_select(0, index.flatten()).view(*index.shape, x.shape[-1]).to(q.dtype)
         similarity = (near @ q[..., None]).squeeze(-1).masked_fill(found < 0, -torch.inf)
         later = torch.arange(self.report.rows, len(x))
         if len(later):
-            similarity = torch.cat([similarity, q @ x[self.report.rows :].T], -1)
+            similarity = torch.cat([similarity, multiply_with_all(q, x[self.report.rows :])], -1)
             index = torch.cat([index, later.expand(len(q), -1)], -1)
         value, place = similarity.topk(size, dim=-1)
         return value, index.gather(-1, place)
@@ -129,10 +131,14 @@ def _find_exactly(x: Tensor, rows: Tensor, size: int) -> list[set[int]]:
     """The nearest other rows of some rows."""
     found: list[set[int]] = []
     for part in rows.split(CHUNK):
-        similarity = x[part] @ x.T
+        similarity = multiply_with_all(_widen(x[part]), x)
         similarity[torch.arange(len(part)), part] = -torch.inf
         found += map(set, similarity.topk(size, dim=-1).indices.tolist())
     return found
+
+
+def _widen(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _measure_recall(index: RowIndex, x: Tensor, rows: Tensor, exact: list[set[int]]) -> float:
@@ -140,6 +146,6 @@ def _measure_recall(index: RowIndex, x: Tensor, rows: Tensor, exact: list[set[in
     size = index.report.size
     if size == 0:
         return 1.0
-    value, found = index.search(x, x[rows], size + 1)
+    value, found = index.search(x, _widen(x[rows]), size + 1)
     there = found.masked_fill(value == -torch.inf, -1).tolist()
     return sum(len(near.intersection(row)) for near, row in zip(exact, there, strict=True)) / (size * len(rows))

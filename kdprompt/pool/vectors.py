@@ -14,7 +14,15 @@ from torch import Tensor
 
 from kdprompt.errors import EmbeddingError
 
-__all__ = ["cast_vectors", "check_finite_rows", "check_vectors", "normalise_rows", "parse_device", "read_vectors"]
+__all__ = [
+    "cast_vectors",
+    "check_finite_rows",
+    "check_vectors",
+    "halve_rows",
+    "normalise_rows",
+    "parse_device",
+    "read_vectors",
+]
 
 SAFE = 1e15  # components between its inverse and itself can be squared and summed in float32
 UNIT = 8  # times the dtype's rounding: by so much the norm of a row that was normalised may miss 1
@@ -78,6 +86,22 @@ def normalise_rows(x: Tensor) -> Tensor:
     largest = x.abs().amax(-1, keepdim=True)
     extreme = (largest > SAFE) | ((largest < 1 / SAFE) & (largest > 0))
     return torch.nn.functional.normalize(torch.where(extreme, x / largest, x), dim=-1, eps=1e-30)
+
+
+def halve_rows(x: Tensor) -> Tensor:
+    """Rows of unit norm in float16 ``[n, d]``; those that are such already stay as they are, bit by bit.
+
+    A component of unit norm misses by 2⁻¹² at most. The norm of the row does so too, and is not corrected.
+    """
+    if x.dtype is torch.float16:
+        norms = torch.cat([torch.linalg.vector_norm(part.float(), dim=-1) for part in x.split(ROWS)])
+        if bool(((norms - 1).abs() <= torch.finfo(torch.float16).eps).all()):
+            return x
+    half = torch.empty(x.shape, dtype=torch.float16, device=x.device)
+    for start in range(0, len(x), ROWS):
+        part = x[start : start + ROWS]
+        half[start : start + ROWS] = normalise_rows(part.to(torch.promote_types(x.dtype, torch.float32)))
+    return half
 
 
 def _are_ordinary(norms: Tensor, width: int) -> bool:

@@ -8,6 +8,7 @@ It is kernel herding with exact line search (Chen, Welling, Smola 2010, arXiv 12
 first, until none lowers the MMD.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -21,6 +22,7 @@ __all__ = ["MeanProblem", "search_by_means"]
 
 ROUNDING = 1e-12  # smaller gains are none
 TILE = 512  # rows, and target points, whose kernel is held at a time
+WIDENED = 16_384  # rows of half precision that are widened at a time
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class MeanProblem:
     """The MMD of sets of rows to a target.
 
     Attributes:
-        x: Inputs of the rows ``[n, d]``.
+        x: Inputs of the rows ``[n, d]``, in the dtype of the values or in half precision.
         v: Their values ``[n, c]``.
         kernel: κ of the inputs.
         output_share: ρ in [0, 1].
@@ -64,9 +66,10 @@ class MeanProblem:
 
         for start in range(0, len(self.x), TILE):
             rows = slice(start, start + TILE)
+            ours = self._widen(self.x[rows])
             for begin in range(0 if own is None else start, len(x), TILE):
                 points = slice(begin, begin + TILE)
-                pairs = PointPairs(self.x[rows], x[points])
+                pairs = PointPairs(ours, self._widen(x[points]))
                 pairs = pairs.with_known(x_norms=self._norms[rows], y_norms=norms[points])
                 kappa = self.kernel.of_pairs(pairs)
                 add(rows, points, kappa)
@@ -79,7 +82,7 @@ class MeanProblem:
         if x.shape != self.x.shape:
             return None
         theirs, ours = _sort_points(x), _sort_points(self.x)
-        if not torch.equal(x[theirs], self.x[ours]):
+        if not torch.equal(x[theirs], self.x[ours].to(x.dtype)):
             return None
         return torch.empty_like(ours).scatter(0, ours, theirs)
 
@@ -89,21 +92,35 @@ class MeanProblem:
         Returns:
             κ⊗ ``[n]``; and rows that are never chosen together with it, itself among them, boolean ``[n]``.
         """
-        inner = multiply_with_all(self.x[row : row + 1], self.x)[0]
-        pairs = PointPairs(self.x, self.x[row : row + 1]).with_known(inner=inner[:, None], x_norms=self._norms)
+        point = self._widen(self.x[row : row + 1])
+        inner = multiply_with_all(point, self.x)[0]
+
+        def evaluate(rows: slice) -> Tensor:
+            pairs = PointPairs(self._widen(self.x[rows]), point)
+            return self.kernel.of_pairs(pairs.with_known(inner=inner[rows, None], x_norms=self._norms[rows]))
+
         values = mix_output_kernel(self.v @ self.v[row], self.output_share)
         repeats = (self.text == self.text[row]) | (inner >= self.near_duplicate)
-        return self.kernel.of_pairs(pairs).squeeze(-1) * values, repeats
+        return self._join(evaluate).squeeze(-1) * values, repeats
+
+    def _widen(self, x: Tensor) -> Tensor:
+        """Inputs in the dtype that is computed in; those that are in it already, themselves."""
+        return x.to(self.v.dtype)
+
+    def _join(self, evaluate: Callable[[slice], Tensor]) -> Tensor:
+        """What a function of rows gives of all rows; of inputs in half precision some are widened at a time."""
+        step = len(self.x) if self.x.dtype == self.v.dtype else WIDENED
+        return torch.cat([evaluate(slice(start, start + step)) for start in range(0, len(self.x), step)])
 
     @cached_property
     def _norms(self) -> Tensor:
         """‖x‖² of every row ``[n]``, a tile at a time: squares of all would be a second copy of the pool."""
-        return torch.cat([rows.square().sum(-1) for rows in self.x.split(TILE)])
+        return torch.cat([self._widen(rows).square().sum(-1) for rows in self.x.split(TILE)])
 
     def diagonal(self) -> Tensor:
         """κ⊗ of every row with itself ``[n]``, float64."""
         values = mix_output_kernel(self.v.square().sum(-1), self.output_share)
-        return (self.kernel.diagonal(self.x) * values).double()
+        return (self._join(lambda rows: self.kernel.diagonal(self._widen(self.x[rows]))) * values).double()
 
     def first_minimum(self, values: Tensor) -> tuple[float, int]:
         """The smallest of ``values: [n]``, and the first row that has it; ∞ and −1 where there is none."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdprompt.pool.neighbours import Neighbours, take_nearest, take_nearest_in_turn, take_rows
+from kdprompt.pool.neighbours import Neighbours, take_nearest, take_nearest_in_turn
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors, find_allowed_rows
 from kdprompt.selection.quota import output_limits
@@ -41,7 +41,7 @@ class Candidates:
 
 def find_similar(pool: PoolTensors, queries: QueryTensors, index: Tensor, least: float) -> Tensor:
     """Which rows ``index: [b, L]`` are at least so similar to their queries, boolean ``[b, L]``."""
-    return (take_rows(pool.x, index) @ queries.q[..., None]).squeeze(-1) >= least
+    return (pool.take_inputs(index) @ queries.q[..., None]).squeeze(-1) >= least
 
 
 def find_query_candidates(

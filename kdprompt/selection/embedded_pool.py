@@ -26,7 +26,7 @@ from kdprompt.pool.pool_vectors import PoolChange, PoolVectors
 from kdprompt.pool.prompt import count_demonstration_tokens
 from kdprompt.pool.query_tensors import QueryTensors, build_query_tensors
 from kdprompt.pool.records import Demonstration, Query
-from kdprompt.pool.vectors import cast_vectors, check_vectors
+from kdprompt.pool.vectors import cast_vectors, check_vectors, halve_rows
 from kdprompt.selection.pool_size import check_size
 from kdprompt.selection.quota import check_quota
 from kdprompt.settings import Settings
@@ -113,9 +113,9 @@ class EmbeddedPool:
             EmbeddingError: The outputs' embeddings do not fit.
         """
         check_size(pool, len(pool), settings)
-        known = dict(outputs or {})
+        known, half = dict(outputs or {}), settings.search.half_precision
         embed = partial(embed_outputs, known, embedder)
-        tensors = build_pool_tensors(pool, vectors, embed, settings.outputs, lexical_share)
+        tensors = build_pool_tensors(pool, vectors, embed, settings.outputs, lexical_share, half=half)
         embeddings = PoolVectors.of(pool, vectors, tensors)
         embedded = cls(pool, embeddings, embedder, LateValue.of(tensors), None, known, lexical_share=lexical_share)
         return embedded._check(settings)._with_counts(tensors.rows.ids, settings)
@@ -191,14 +191,16 @@ class EmbeddedPool:
             vectors = change.list_vectors(self.embeddings)
             return EmbeddedPool.build(pool, vectors, self.embedder, settings, self.outputs, self.lexical_share)
         embeddings, late = change.keep(self.embeddings, before, tensors), LateValue.of(tensors)
-        after = replace(self, pool=pool, embeddings=embeddings, late_tensors=late, outputs=known)
-        after = replace(after, counted=self.counted.copy())
+        counted = self.counted.copy()
+        after = replace(self, pool=pool, embeddings=embeddings, late_tensors=late, outputs=known, counted=counted)
         return after._check(settings)._with_counts([shown.id for shown in moved.joined], settings)
 
     def _embed_inputs(self, added: Sequence[Demonstration]) -> Tensor:
         """Inputs' vectors ``[m, d]`` as the pool keeps them."""
         texts = [demonstration.input for demonstration in added]
         fresh = self.check_width(embed_documents(self.embedder, texts))
+        if self.tensors.x.dtype is torch.float16:
+            fresh = halve_rows(fresh)
         return cast_vectors(fresh, self.embeddings.stored.rows, texts, "embed_documents of the embedder")
 
     def check_width(self, vectors: Tensor) -> Tensor:
@@ -250,7 +252,7 @@ class EmbeddedPool:
         texts = [query.text for query in queries]
         name = "embed_queries of the embedder" if vectors is None else "vectors"
         embedded = embed_queries(self.embedder, texts) if vectors is None else check_vectors(vectors, texts, name)
-        fitting = cast_vectors(self.check_width(embedded), self.tensors.x, texts, name)
+        fitting = cast_vectors(self.check_width(embedded), self.tensors.v, texts, name)
         excluded = settings.search.exclude_query_text
         return build_query_tensors(self.tensors, queries, fitting, exclude_query_text=excluded)
 
@@ -282,7 +284,7 @@ class EmbeddedPool:
         with_mean = torch.cat([centred, torch.zeros_like(centred[:, :1])], -1)
         columns = {output: column for column, output in enumerate(known.outputs)}
         order = [columns.get(output, len(columns)) for _, output in self.tensors.labels]
-        return OwnEstimate(self.tensors.x[rows], with_mean[:, order], known.temperature, known.shrinkage)
+        return OwnEstimate(self.tensors.take_inputs(rows), with_mean[:, order], known.temperature, known.shrinkage)
 
     def demonstration(self, row: int) -> Demonstration:
         """The demonstration at a row of the tensors."""

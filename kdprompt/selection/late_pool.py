@@ -35,6 +35,7 @@ def build_late(
         return EmbeddedPool.build(pool, vectors, embedder, settings, outputs, lexical_share)
     known = dict(outputs)
     embed = partial(embed_outputs, known, embedder)
-    tensors = LateValue(partial(build_pool_tensors, pool, vectors, embed, settings.outputs, lexical_share))
+    half = settings.search.half_precision
+    tensors = LateValue(partial(build_pool_tensors, pool, vectors, embed, settings.outputs, lexical_share, half=half))
     embeddings = PoolVectors(GrowingRows(vectors))
     return EmbeddedPool(pool, embeddings, embedder, tensors, None, known, lexical_share=lexical_share)

@@ -34,6 +34,7 @@ def median_heuristic(x: Tensor, *, max_points: int = 2000) -> float:
         arXiv 1707.07269.
     """
     points = _take_evenly(x, max_points)
+    points = points.to(torch.promote_types(points.dtype, torch.float32))
     pairs = squared_distances(points, points).triu_(diagonal=1)  # each once, zeros elsewhere
     distinct = pairs[pairs > 1e-6]
     return float(distinct.median()) if distinct.numel() else 1.0

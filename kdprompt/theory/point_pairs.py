@@ -10,6 +10,7 @@ __all__ = ["PointPairs", "combine_squares", "multiply_with_all"]
 
 FEW = 4  # points, for which a processor is faster with the many rows first,
 LARGE = 1 << 21  # where these are so many numbers that a cache holds them no longer when the next query comes
+WIDENED = 1 << 21  # numbers of half precision that are widened at a time
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,17 @@ def multiply_with_all(few: Tensor, x: Tensor) -> Tensor:
 
     Args:
         few: The points ``[m, d]``.
-        x: The rows ``[n, d]``.
+        x: The rows ``[n, d]``, in the dtype of the points or in half precision; sums are in the dtype of the points.
 
     Returns:
         ``[m, n]``, contiguous.
     """
+    if x.dtype != few.dtype:
+        inner = few.new_empty(len(few), len(x))
+        step = max(1, WIDENED // x.shape[-1])
+        for start in range(0, len(x), step):
+            inner[:, start : start + step] = multiply_with_all(few, x[start : start + step].to(few.dtype))
+        return inner
     if len(few) > FEW or x.numel() < LARGE or x.device.type != "cpu":
         return few @ x.T
     inner = x @ (few.repeat(2, 1) if len(few) == 1 else few).T  # a copy: with an expanded one the product is slow

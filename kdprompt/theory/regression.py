@@ -136,7 +136,7 @@ class RidgeSums:
         squares = torch.zeros(width, width, dtype=dtype, device=x.device)
         products = squares.new_zeros(v.shape[1], width)  # few rows of many columns: a third of the time of Σ x vᵀ
         inputs, values = squares.new_zeros(width), squares.new_zeros(v.shape[1])
-        step, size, taken_in = (CHUNK, CHUNK, dtype) if len(x) <= EXACT_UP_TO else (GROUPS * SHORT, SHORT, x.dtype)
+        step, size, taken_in = (CHUNK, CHUNK, dtype) if len(x) <= EXACT_UP_TO else (GROUPS * SHORT, SHORT, v.dtype)
         for start in range(0, len(x), step):
             part, given = (_group(points[start : start + step].to(taken_in), size) for points in (x, v))
             for row in range(0, width, BLOCK):

@@ -54,8 +54,8 @@ class ProfilePrompts:
 
     def neighbours(self, i: int) -> list[int]:
         """Rows nearest to an example, the nearest first."""
-        x = self.held_out.context.tensors.x
-        similarity = x[self.rows] @ x[self.held_out.held[i]]
+        tensors = self.held_out.context.tensors
+        similarity = tensors.take_inputs(self.rows) @ tensors.take_inputs(self.held_out.held[i])
         nearest: list[int] = self.rows[similarity.topk(min(NEIGHBOURS, len(self.rows))).indices].tolist()
         return nearest
 

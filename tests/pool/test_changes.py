@@ -122,6 +122,7 @@ FIELDS = [
     {"outputs": "text"},
     {"lexical_share": 0.3},
     {"shortlist": 3},
+    {"half_precision": True},
 ]
 
 

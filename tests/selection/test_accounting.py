@@ -33,6 +33,18 @@ LEANING = ReaderProfile(name="leans", follow=5.0, knowledge_weight=0.5, recency=
 # -- the brute force: loops over NumPy rows, nothing of the package but the records that go in --------------------
 
 
+@pytest.fixture(params=[torch.float64, torch.float32, torch.float16], ids=["float64", "float32", "held in float16"])
+def dtype(request, device):
+    """What vectors come in; those held in half precision come in single precision."""
+    if device.type == "mps" and request.param is torch.float64:
+        pytest.skip("MPS has no float64")
+    return request.param
+
+
+def came_in(dtype):
+    return torch.float32 if dtype is torch.float16 else dtype
+
+
 def unit(x, dtype):
     """Rows of norm 1, in the dtype that the vectors came in, then in float64."""
     x = np.asarray(x, dtype)
@@ -72,7 +84,7 @@ class Rows:
     mode: str
 
 
-def rows_of(records, vectors, output_vector, mode, dtype):
+def rows_of(records, vectors, output_vector, mode, dtype, *, half=False):
     kept, seen = [], set()
     for i in sorted(range(len(records)), key=lambda i: records[i]["id"]):
         key = (records[i]["input"], records[i].get("output"), records[i].get("task"))
@@ -97,6 +109,7 @@ def rows_of(records, vectors, output_vector, mode, dtype):
     several = len(task_names) > 1
     names = [f"{t}: {o}" if several and t else o for t, o in pairs]
     x = unit([vectors[i] for i in kept], dtype)
+    x = x.astype(np.float32).astype(np.float16).astype(np.float64) if half else x
     texts = [records[i]["input"] for i in kept]
     ids, named_outputs = [records[i]["id"] for i in kept], [o for _, o in pairs]
     return Rows(ids, texts, outputs, tasks, x, np.array(v), names, named_outputs, task_names, mode)
@@ -422,9 +435,11 @@ def make(setting, seed, dtype, device, **more):
     pinned = {"k": 5, "shortlist": 14, "output_share": 0.4, "neighbourhood": 0.0, "weights": PENALTIES}
     selector = DistillationSelector.from_examples(
         world.records,
-        world.embedder(dtype, device),
-        settings=make_settings(kernel=setting.kernel, **{**pinned, **setting.settings}),
-        vectors=torch.tensor(world.vectors, dtype=dtype, device=device),
+        world.embedder(came_in(dtype), device),
+        settings=make_settings(
+            kernel=setting.kernel, half_precision=dtype is torch.float16, **{**pinned, **setting.settings}
+        ),
+        vectors=torch.tensor(world.vectors, dtype=came_in(dtype), device=device),
         **more,
     )
     return selector, world
@@ -441,8 +456,8 @@ def regression_of(selector, setting):
 
 
 def brute_of(selector, world, setting, queries, dtype, *, static=False):
-    width = np.float32 if dtype is torch.float32 else np.float64
-    rows = rows_of(world.records, world.vectors, world.lookup.__getitem__, setting.mode, width)
+    width, half = np.float32 if came_in(dtype) is torch.float32 else np.float64, dtype is torch.float16
+    rows = rows_of(world.records, world.vectors, world.lookup.__getitem__, setting.mode, width, half=half)
     regression = regression_of(selector, setting)
     if static:  # estimated by the neighbours alone
         regression = (*regression[:2], None)
@@ -480,7 +495,10 @@ def nearest_of(brute, queries, k):
 def compare(found, expected, dtype):
     """Same names; each number relative to its own size, or a small part of J's: gains are differences of J."""
     assert found.keys() == expected.keys()
-    tolerance, floor = (1e-10, 1e-4) if dtype is torch.float64 else (1e-5, 1e-2)
+    # In half precision a query lies beside the row of its own text, from which the regression is taken as if it lay
+    # there, and a pool's own rows as queries beside what the oracle embeds.
+    tolerance = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-3}[dtype]
+    floor = 1e-4 if dtype is torch.float64 else 1e-2
     smallest = floor * max(abs(expected["before.total"]), abs(expected["after.total"]))
     worst = {
         name: abs(found[name] - value) / max(abs(value), smallest)
@@ -612,9 +630,9 @@ def test_a_calibrated_selector_reports_the_brute_force_of_its_calibration(dtype,
     world = World.make(6, kind="labels", n=140)
     selector = DistillationSelector.from_examples(
         world.records,
-        world.embedder(dtype, device),
-        settings=make_settings(k=5, order=ByObjective(), shortlist=20),
-        vectors=torch.tensor(world.vectors, dtype=dtype, device=device),
+        world.embedder(came_in(dtype), device),
+        settings=make_settings(k=5, order=ByObjective(), shortlist=20, half_precision=dtype is torch.float16),
+        vectors=torch.tensor(world.vectors, dtype=came_in(dtype), device=device),
     )
     parameters = selector.calibration.parameters
     assert len(selector.calibration.trials) > 10
