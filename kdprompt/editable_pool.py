@@ -80,7 +80,7 @@ class EditablePool(ChangedInTurn):
     def embedder(self, embedder: AnyEmbedder) -> None:
         used, pool = as_embedder(embedder), self._pool
         if used is not pool.embedder and len(pool.pool):
-            held = Fingerprint.of(pool.pool[0].input, pool.vectors[0])
+            held = Fingerprint.of(pool.pool[0].input, pool.embeddings.at([0])[0])
             check_fingerprint(held, used, type(pool.embedder).__qualname__)
         self._change_pool(lambda pool: replace(pool, embedder=used))
 

@@ -113,7 +113,7 @@ class StorableSelector(EditablePool):
     def stored(self) -> Stored:
         """What ``save`` and ``to_dict`` write."""
         pool = self._pool
-        embedder = describe_embedder(pool.embedder, pool.pool[0].input, pool.vectors[0])
+        embedder = describe_embedder(pool.embedder, pool.pool[0].input, pool.embeddings.at([0])[0])
         return Stored(pool.pool, pool.vectors, pool.outputs, self._traffic, self.settings, self.calibration, embedder)
 
     @classmethod

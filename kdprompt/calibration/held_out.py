@@ -13,6 +13,7 @@ from torch import Tensor
 from kdprompt.pool.neighbours import Neighbours, find_neighbours, take_nearest_in_turn
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.pool.query_tensors import QueryTensors
+from kdprompt.pool.vectors import normalise_rows
 from kdprompt.theory.point_pairs import multiply_with_all
 
 __all__ = ["HeldOutRows", "LeftOutRows", "encode_rows", "hold_out"]
@@ -23,7 +24,7 @@ LEFT_OUT = 512
 
 def encode_rows(pool: PoolTensors, rows: Tensor) -> QueryTensors:
     """Rows of a pool as queries; each is left out of its own prompt."""
-    return QueryTensors(pool.take_inputs(rows), pool.task[rows], pool.text[rows])
+    return QueryTensors(normalise_rows(pool.take_inputs(rows)), pool.task[rows], pool.text[rows])
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from kdprompt.theory.kernels import Gaussian
+from kdprompt.theory.point_pairs import PointPairs
 from kdprompt.theory.regression import shrink_to_prior
 
 __all__ = ["OwnEstimate", "OwnKnowledge"]
 
-SAME = 1 - 1e-5  # cosine from which a point is the example itself
+SAME = 2e-5  # squared distance below which a point is the example itself; a norm that is rounded hardly enters it
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class OwnEstimate:
     def __call__(self, q: Tensor) -> Tensor:
         """ℓ₀ at unit-norm points ``[..., m, d]`` in nats ``[..., m, c]``; an example does not speak for itself."""
         x, values = self.x.to(q), self.values.to(q)
-        weights = Gaussian(self.temperature)(q, x) * (q @ x.T < SAME)
+        pairs = PointPairs(q, x)
+        weights = Gaussian(self.temperature).of_pairs(pairs) * (pairs.squared_distances() >= SAME)
         mass = weights.sum(-1, keepdim=True)
         estimate = shrink_to_prior(weights @ values, mass, values.mean(0), self.shrinkage)
         return torch.where(mass + self.shrinkage > 0, estimate, values.mean(0))

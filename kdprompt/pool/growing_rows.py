@@ -43,7 +43,8 @@ class GrowingRows:
             if is_free:
                 storage.used = end
         if not is_free:
-            roomy = self.rows.new_empty((end + max(end // SPARE, FEW), *self.rows.shape[1:]))
+            with torch.inference_mode(False):  # a caller's inference mode must not bind what later versions write into
+                roomy = self.rows.new_empty((end + max(end // SPARE, FEW), *self.rows.shape[1:]))
             roomy[:begin] = self.rows
             storage = _Storage(roomy)
             storage.used = end

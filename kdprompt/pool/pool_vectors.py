@@ -55,6 +55,11 @@ class PoolVectors:
             rows[repeated] = standing
         return cls(tensors.memory.x, rows.to(vectors.device))
 
+    def held_by(self, pool: Pool, tensors: PoolTensors) -> "PoolVectors":
+        """The same, in the rows of the tensors of a loaded pool, which were made after its vectors were read."""
+        is_late = self.places is None and tensors.memory is not None and self.stored is not tensors.memory.x
+        return PoolVectors.of(pool, self.stored.rows, tensors) if is_late else self
+
     @property
     def rows(self) -> Tensor:
         """All of them ``[n, d]``."""
@@ -122,7 +127,11 @@ class PoolChange:
 
     def list_vectors(self, before: PoolVectors) -> Tensor:
         """The embeddings after the change, in the order of the pool, in memory of their own."""
-        return torch.cat([before.stored.rows, self.vectors])[self._place(before, self._behind(before))]
+        places, begin = self._place(before, self._behind(before)), len(before.stored.rows)
+        vectors = before.stored.rows.index_select(0, places.clamp_max(begin - 1))
+        come = places >= begin
+        vectors[come] = self.vectors[places[come] - begin]
+        return vectors
 
     def keep(self, before: PoolVectors, earlier: PoolTensors, tensors: PoolTensors) -> PoolVectors:
         """The embeddings after the change.

@@ -81,26 +81,33 @@ def normalise_rows(x: Tensor) -> Tensor:
     """
     norms: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     if _are_ordinary(norms, x.shape[-1]):
-        is_unit = (norms - 1).abs() <= UNIT * torch.finfo(x.dtype).eps
+        is_unit = _are_unit(norms)
         return x if bool(is_unit.all()) else x / norms.masked_fill(is_unit, 1)
     largest = x.abs().amax(-1, keepdim=True)
     extreme = (largest > SAFE) | ((largest < 1 / SAFE) & (largest > 0))
-    return torch.nn.functional.normalize(torch.where(extreme, x / largest, x), dim=-1, eps=1e-30)
+    unit = torch.nn.functional.normalize(torch.where(extreme, x / largest, x), dim=-1, eps=1e-30)
+    return torch.where(_are_unit(norms), x, unit)
+
+
+def _are_unit(norms: Tensor) -> Tensor:
+    """Which norms are 1 but for the rounding of their dtype."""
+    return (norms - 1).abs() <= UNIT * torch.finfo(norms.dtype).eps
 
 
 def halve_rows(x: Tensor) -> Tensor:
     """Rows of unit norm in float16 ``[n, d]``; those that are such already stay as they are, bit by bit.
 
-    A component of unit norm misses by 2⁻¹² at most. The norm of the row does so too, and is not corrected.
+    A component misses by 2⁻¹² at most, and the norm of a row by twice that; it is not corrected.
     """
-    if x.dtype is torch.float16:
-        norms = torch.cat([torch.linalg.vector_norm(part.float(), dim=-1) for part in x.split(ROWS)])
-        if bool(((norms - 1).abs() <= torch.finfo(torch.float16).eps).all()):
-            return x
     half = torch.empty(x.shape, dtype=torch.float16, device=x.device)
     for start in range(0, len(x), ROWS):
         part = x[start : start + ROWS]
-        half[start : start + ROWS] = normalise_rows(part.to(torch.promote_types(x.dtype, torch.float32)))
+        wide = part.to(torch.promote_types(x.dtype, torch.float32))
+        unit = normalise_rows(wide).half()
+        if x.dtype is torch.float16:
+            norms = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+            unit = torch.where((norms - 1).abs() <= torch.finfo(torch.float16).eps, part, unit)
+        half[start : start + ROWS] = unit
     return half
 
 
@@ -130,6 +137,8 @@ def read_vectors(vectors: Any, texts: Sequence[str], name: str, *, copy: bool = 
 def _to_tensor(vectors: Any, copy: bool) -> Tensor:
     """A tensor of real floating numbers."""
     tensor = _read_numbers(vectors, copy)
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"a tensor of the layout {tensor.layout}; make it dense: vectors.to_dense()")
     if tensor.is_complex():
         raise TypeError("complex numbers")
     return tensor if tensor.is_floating_point() else tensor.to(torch.float32)
@@ -143,7 +152,8 @@ def _read_numbers(vectors: Any, copy: bool) -> Tensor:
     if isinstance(vectors, Tensor):
         with torch.inference_mode(False):  # an embedder's inference mode must not bind what is kept
             plain = vectors.detach()
-            return plain.clone(memory_format=torch.contiguous_format) if copy else plain
+            is_copied = copy and plain.layout is torch.strided
+            return plain.clone(memory_format=torch.contiguous_format) if is_copied else plain
     return _read_array(np.asarray(vectors), copy) if hasattr(vectors, "__array__") else torch.tensor(vectors)
 
 

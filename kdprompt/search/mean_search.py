@@ -78,11 +78,14 @@ class MeanProblem:
         return mean
 
     def find_points(self, x: Tensor) -> Tensor | None:
-        """Which of the points ``[m, d]`` is each row ``[n]``, where the points are the rows in any order; else None."""
-        if x.shape != self.x.shape:
+        """Which of the points ``[m, d]`` is each row ``[n]``, where the points are the rows in any order; else None.
+
+        Rows of half precision are none of them: points are of another norm, by a rounding.
+        """
+        if x.shape != self.x.shape or x.dtype != self.x.dtype:
             return None
         theirs, ours = _sort_points(x), _sort_points(self.x)
-        if not torch.equal(x[theirs], self.x[ours].to(x.dtype)):
+        if not torch.equal(x[theirs], self.x[ours]):
             return None
         return torch.empty_like(ours).scatter(0, ours, theirs)
 

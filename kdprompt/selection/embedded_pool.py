@@ -85,7 +85,8 @@ class EmbeddedPool:
         embedded = cls.build(pool, given.to(device), embedder, settings)
         if embedded.embeddings.stored.rows is not given:  # copied already
             return embedded
-        return replace(embedded, embeddings=PoolVectors(GrowingRows(given.clone())))
+        with torch.inference_mode(False):  # a caller's inference mode must not bind what is kept
+            return replace(embedded, embeddings=PoolVectors(GrowingRows(given.clone())))
 
     @classmethod
     def build(
@@ -178,19 +179,18 @@ class EmbeddedPool:
     def _change(self, pool: Pool, change: PoolChange, settings: Settings) -> "EmbeddedPool":
         """The pool after a change, with the tensors changed by who has gone and who was added."""
         check_size(pool, len(pool), settings)
-        before = self.tensors
+        before, embeddings = self.tensors, self.embeddings.held_by(self.pool, self.tensors)
         rows, moved = before.rows.change([self.pool[at] for at in change.gone], change.added)
-        known = dict(self.outputs)
-        tensors = None
-        keeps_vectors = change.keeps_vectors(self.pool, self.embeddings, before.rows, rows, moved)
-        if keeps_vectors and not self.embeddings.has_many_gaps:
+        known, tensors = dict(self.outputs), None
+        keeps_vectors = change.keeps_vectors(self.pool, embeddings, before.rows, rows, moved)
+        if keeps_vectors and not embeddings.has_many_gaps:
             embed = partial(embed_outputs, known, self.embedder)
             joined = change.take_vectors(moved.joined)
             tensors = change_tensors(before, rows, moved, joined, embed, settings.outputs)
         if tensors is None:
-            vectors = change.list_vectors(self.embeddings)
+            vectors = change.list_vectors(embeddings)
             return EmbeddedPool.build(pool, vectors, self.embedder, settings, self.outputs, self.lexical_share)
-        embeddings, late = change.keep(self.embeddings, before, tensors), LateValue.of(tensors)
+        embeddings, late = change.keep(embeddings, before, tensors), LateValue.of(tensors)
         counted = self.counted.copy()
         after = replace(self, pool=pool, embeddings=embeddings, late_tensors=late, outputs=known, counted=counted)
         return after._check(settings)._with_counts([shown.id for shown in moved.joined], settings)
@@ -200,7 +200,7 @@ class EmbeddedPool:
         texts = [demonstration.input for demonstration in added]
         fresh = self.check_width(embed_documents(self.embedder, texts))
         if self.tensors.x.dtype is torch.float16:
-            fresh = halve_rows(fresh)
+            return halve_rows(fresh).to(self.tensors.x.device)
         return cast_vectors(fresh, self.embeddings.stored.rows, texts, "embed_documents of the embedder")
 
     def check_width(self, vectors: Tensor) -> Tensor:

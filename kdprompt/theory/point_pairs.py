@@ -10,7 +10,8 @@ __all__ = ["PointPairs", "combine_squares", "multiply_with_all"]
 
 FEW = 4  # points, for which a processor is faster with the many rows first,
 LARGE = 1 << 21  # where these are so many numbers that a cache holds them no longer when the next query comes
-WIDENED = 1 << 21  # numbers of half precision that are widened at a time
+WIDENED = 1 << 21  # numbers of half precision that are widened at a time on a processor, for its cache,
+MANY_WIDENED = 1 << 27  # and on an accelerator
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def multiply_with_all(few: Tensor, x: Tensor) -> Tensor:
     """
     if x.dtype != few.dtype:
         inner = few.new_empty(len(few), len(x))
-        step = max(1, WIDENED // x.shape[-1])
+        step = max(1, (WIDENED if x.device.type == "cpu" else MANY_WIDENED) // x.shape[-1])
         for start in range(0, len(x), step):
             inner[:, start : start + step] = multiply_with_all(few, x[start : start + step].to(few.dtype))
         return inner

@@ -14,7 +14,7 @@ __all__ = ["RidgeChange", "RidgeFit", "RidgeSums", "ridge_regression", "shrink_t
 
 CHUNK = 8192  # points that are held in float64 at a time
 BLOCK = 128  # rows of Σ x xᵀ that are summed at a time, from the diagonal on
-EXACT_UP_TO = 32_768  # points whose products are taken in float64; those of more are taken in the points' own dtype,
+EXACT_UP_TO = 32_768  # points whose products are taken in float64; those of more are taken in the values' dtype,
 SHORT = 1024  # so many points a group, whose sums are added in float64,
 GROUPS = 4  # and so many groups at a time
 MOST_CHANGES = 64  # points that join or leave until an inverse is computed anew, before rounding adds up

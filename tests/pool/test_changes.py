@@ -219,6 +219,31 @@ def test_equal_examples_with_vectors_of_their_own_keep_them():
     assert torch.equal(selector._pool.vectors, vectors) and not holds_once(selector)
 
 
+def test_a_loaded_pool_holds_its_vectors_once_after_a_change(tmp_path):
+    selector = make_with(UNITS, many(80), {})
+    selector.save(tmp_path / "selector")
+    loaded = DistillationSelector.load(tmp_path / "selector", UNITS)
+    loaded.add_examples(many(2, 80))
+    assert holds_once(loaded)
+    check_same(loaded)
+
+
+@pytest.mark.parametrize("embedder", [EMBEDDER, UNITS], ids=["any norm", "unit norm"])
+def test_changes_may_be_made_inside_and_outside_of_inference_mode(embedder):
+    with torch.inference_mode():
+        vectors = embedder.embed_documents([shown["input"] for shown in many(40)])
+        selector = make_with(embedder, many(40), {})
+        given = DistillationSelector.from_examples(
+            many(40), embedder, vectors=vectors, settings=make_settings(calibrate=False, k=2)
+        )
+        for each in (selector, given):
+            each.add_examples(many(1, 40))
+    for each in (selector, given):
+        each.add_examples(many(1, 41))
+        each.remove(each.pool[3].id)
+    check_same(selector)
+
+
 def test_many_gaps_are_closed():
     selector = make(many(300), {})
     for i in range(200):

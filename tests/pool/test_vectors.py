@@ -58,6 +58,18 @@ def test_rows_are_not_copied_for_whoever_copies_them():
     assert not check_vectors(bound, TEXTS, "vectors", copy=False).requires_grad
 
 
+def test_sparse_vectors_are_refused_by_name():
+    for copy in (True, False):
+        with pytest.raises(EmbeddingError, match=r"sparse.*to_dense"):
+            check_vectors(torch.tensor(ROWS).to_sparse(), TEXTS, "vectors", copy=copy)
+
+
+def test_unit_rows_stay_beside_extreme_ones():
+    unit = normalise_rows(torch.randn(20, 33))
+    found = normalise_rows(torch.cat([unit, torch.full((1, 33), 1e30)]))
+    assert torch.equal(found[:20], unit) and abs(float(found[20].norm()) - 1) < 1e-6
+
+
 def test_read_only_arrays_and_inference_tensors_may_be_used_freely():
     locked = np.array(ROWS)
     locked.setflags(write=False)
