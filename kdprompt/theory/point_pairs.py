@@ -10,8 +10,9 @@ __all__ = ["PointPairs", "combine_squares", "multiply_with_all"]
 
 FEW = 4  # points, for which a processor is faster with the many rows first,
 LARGE = 1 << 21  # where these are so many numbers that a cache holds them no longer when the next query comes
-WIDENED = 1 << 21  # numbers of half precision that are widened at a time on a processor, for its cache,
-MANY_WIDENED = 1 << 27  # and on an accelerator
+WIDENED = 1 << 20  # numbers of half precision that one thread widens at a time: few enough for its cache,
+SHARED_WIDENED = 1 << 22  # that several threads do: many enough that waking them costs less,
+MANY_WIDENED = 1 << 27  # and that an accelerator does
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,19 @@ def multiply_with_all(few: Tensor, x: Tensor) -> Tensor:
     """
     if x.dtype != few.dtype:
         inner = few.new_empty(len(few), len(x))
-        step = max(1, (WIDENED if x.device.type == "cpu" else MANY_WIDENED) // x.shape[-1])
+        step = max(1, _count_widened(x.device) // x.shape[-1])
+        wide = few.new_empty(min(step, len(x)), x.shape[-1])  # once: memory that is new each time costs more than x
         for start in range(0, len(x), step):
-            inner[:, start : start + step] = multiply_with_all(few, x[start : start + step].to(few.dtype))
+            part = x[start : start + step]
+            inner[:, start : start + step] = multiply_with_all(few, wide[: len(part)].copy_(part))
         return inner
     if len(few) > FEW or x.numel() < LARGE or x.device.type != "cpu":
         return few @ x.T
     inner = x @ (few.repeat(2, 1) if len(few) == 1 else few).T  # a copy: with an expanded one the product is slow
     return inner.T[: len(few)].contiguous()
+
+
+def _count_widened(device: torch.device) -> int:
+    if device.type != "cpu":
+        return MANY_WIDENED
+    return WIDENED if torch.get_num_threads() == 1 else SHARED_WIDENED
