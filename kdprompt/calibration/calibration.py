@@ -235,7 +235,8 @@ def _say_noise(pool: PoolTensors, regression: KernelRegression) -> str:
     """How many labels of the pool seem to be wrong, in words; empty where none were found to be."""
     if regression.ridge is None or regression.ridge.noise == 0:
         return ""
-    possible = (pool.prior(pool.task, pool.v) > 0).sum(-1)[pool.label >= 0]
+    of_tasks = (pool.priors > 0).sum(-1)  # a number a task, not a row of priors an example
+    possible = of_tasks[pool.task[pool.label >= 0].cpu()]
     wrong = regression.ridge.noise * float((1 - 1 / possible).mean())  # what is drawn at random may be right
     return f"; about {100 * wrong:.0f} % of the labels seem to be wrong"
 

@@ -60,16 +60,19 @@ class DistinctRows:
     ordered: list[str]
 
     @classmethod
-    def build(cls, ids: Sequence[str], contents: Sequence[Content], order: list[int]) -> "tuple[DistinctRows, Numbers]":
+    def build(
+        cls, ids: Sequence[str], contents: Sequence[Content], order: list[int], numbers: Iterable[int]
+    ) -> "tuple[DistinctRows, Numbers]":
         """Rows in the order of ids, and the place in the pool of each ``[n]``.
 
         Args:
             ids: Of all demonstrations.
             contents: What makes each of them distinct.
             order: Their places in the order of ids.
+            numbers: 0, 1, … as somebody holds them already: 32 bytes each where they are made anew.
         """
         rows = [0] * len(ids)
-        for row, place in enumerate(order):
+        for row, place in zip(numbers, order, strict=True):
             rows[place] = row
         by_content: dict[Content, int] = dict(zip(contents, rows, strict=True))  # in the order in which they lie
         if len(by_content) == len(ids):

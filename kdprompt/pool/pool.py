@@ -247,8 +247,7 @@ class Pool:
             names: What names each of them in errors; None names it by its position.
         """
         if isinstance(queries, str | Mapping | Query):
-            kind = type(queries).__name__
-            raise QueryError(f"queries must be a sequence of queries, got one {kind}; wrap it in a list")
+            raise QueryError(f"queries must be several queries, got one {type(queries).__name__}; wrap it in a list")
         queries = list(queries)
         if names is None:
             names = ["the query"] if len(queries) == 1 else [f"query {i}" for i in range(len(queries))]
@@ -263,8 +262,9 @@ class Pool:
     def distinct_rows(self) -> tuple[DistinctRows, Numbers]:
         """Which of the examples are distinct, in the order of ids, and the place of each; built once."""
         with paused_collection():
-            of = self.members
-            return DistinctRows.build(of.list_ids(), of.list_contents(), of.order_by_id())
+            of, gapless = self.members, isinstance(self._numbers, range)
+            numbers = self._number_of.values() if gapless else range(len(of))
+            return DistinctRows.build(of.list_ids(), of.list_contents(), of.order_by_id(), numbers)
 
     def index(self, ident: str) -> int:
         """The position of an id.
