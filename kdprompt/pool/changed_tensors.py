@@ -64,7 +64,7 @@ def change_tensors(
     if before.output_mode == "labels" and codes.labels != before.labels:
         return None
     places = torch.arange(len(vectors), device=vectors.device)
-    joined, _ = encode_inputs(vectors, places, half=before.x.dtype is torch.float16)
+    joined, _ = encode_inputs(vectors, places, half=before.is_half)
     x = before.memory.x.append(joined)
     v = _encode_joined(before, codes, change, embed_outputs)
     memory = _remember(before, before.memory, codes, x, v)

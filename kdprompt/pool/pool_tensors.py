@@ -23,6 +23,7 @@ from kdprompt.pool.records import Demonstration, normalise_text
 from kdprompt.pool.row_encoding import EmbedOutputs, OutputMode, encode_inputs, encode_values, summarise_values
 from kdprompt.pool.row_index import RowIndex
 from kdprompt.pool.text_column import Numbers
+from kdprompt.theory.point_pairs import widen
 from kdprompt.theory.regression import RidgeChange, RidgeFit, RidgeSums
 
 __all__ = ["EmbedOutputs", "Label", "OutputMode", "PoolTensors", "RowMemory", "build_pool_tensors"]
@@ -103,6 +104,11 @@ class PoolTensors:
         """What is computed in: that of the values, float32 or float64."""
         return self.v.dtype
 
+    @property
+    def is_half(self) -> bool:
+        """Whether the inputs are held in half precision."""
+        return self.x.dtype is torch.float16
+
     def take_inputs(self, index: Tensor) -> Tensor:
         """The inputs of rows ``[…]``, ``[…, d]``, in the dtype that is computed in."""
         return self.x.index_select(0, index.flatten()).view(*index.shape, self.x.shape[-1]).to(self.dtype)
@@ -179,8 +185,7 @@ def build_pool_tensors(
     x, holds_given = encode_inputs(vectors, at, half=half)
     x, lexicon = _join_words(x, pool, places, lexical_share) if lexical_share else (x, None)
     in_rows = [labels[code][1] if code >= 0 else None for code in label.tolist()] if mode == "text" else []
-    like = x.new_empty(0, dtype=torch.promote_types(x.dtype, torch.float32))
-    v = encode_values(mode, in_rows, (label, len(labels)), (task, len(tasks)), like, embed_outputs)
+    v = encode_values(mode, in_rows, (label, len(labels)), (task, len(tasks)), widen(x[:0]), embed_outputs)
     squared_norms, sums = summarise_values(v, task, len(tasks))
     return PoolTensors(
         x=x,
@@ -231,8 +236,7 @@ def _join_words(x: Tensor, pool: Pool, places: Numbers, share: float) -> tuple[T
     texts = pool.members.list_inputs()
     inputs = [texts[place] for place in places.tolist()]
     lexicon = Lexicon.build(inputs, share)
-    joint = lexicon.join(x.to(torch.promote_types(x.dtype, torch.float32)), inputs)
-    return joint.to(x.dtype), lexicon
+    return lexicon.join(widen(x), inputs).to(x.dtype), lexicon
 
 
 def label_of(shown: Demonstration) -> Label | None:

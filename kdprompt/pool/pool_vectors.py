@@ -6,6 +6,7 @@ keeps them once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ class PoolVectors:
 
         Where the tensors are of half precision the vectors are, too.
         """
-        hold = halve_rows if tensors.x.dtype is torch.float16 else lambda given: given
+        hold = halve_rows if tensors.is_half else lambda given: given
         if tensors.memory is None or not tensors.memory.holds_given:
             return cls(GrowingRows(hold(vectors)))
         rows, (distinct, places) = torch.empty(len(pool), dtype=torch.long), pool.distinct_rows
@@ -98,10 +99,14 @@ class PoolChange:
     vectors: Tensor
     place: int | None = None
 
+    @cached_property
+    def _number_of(self) -> dict[str, int]:
+        return {shown.id: number for number, shown in enumerate(self.added)}
+
     def take_vectors(self, shown: Sequence[Demonstration]) -> Tensor:
         """The embeddings of some of those that come ``[·, d]``."""
-        at = {one.id: i for i, one in enumerate(self.added)}
-        return self.vectors[torch.tensor([at[one.id] for one in shown], dtype=torch.long, device=self.vectors.device)]
+        at = [self._number_of[one.id] for one in shown]
+        return self.vectors[torch.tensor(at, dtype=torch.long, device=self.vectors.device)]
 
     def keeps_vectors(
         self, pool: Pool, vectors: PoolVectors, before: DistinctRows, after: DistinctRows, moved: RowChange
@@ -118,7 +123,7 @@ class PoolChange:
         renamed = [row for row in moved.arrived if row < len(before.ids)]
         if not renamed:
             return True
-        fresh = {shown.id: at for at, shown in enumerate(self.added)}
+        fresh = self._number_of
         new = [
             self.vectors[fresh[ident]] if ident in fresh else vectors.at([pool.index(ident)])[0]
             for ident in (after.ids[row] for row in renamed)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.pool.vectors import halve_rows, normalise_rows
+from kdprompt.theory.point_pairs import widen
 
 __all__ = ["EmbedOutputs", "OutputMode", "encode_inputs", "encode_values", "summarise_values"]
 
@@ -26,7 +27,7 @@ def encode_inputs(vectors: Tensor, places: Tensor, *, half: bool) -> tuple[Tenso
     are_given = True
     for start in range(0, len(places), GATHERED):
         part = vectors.index_select(0, places[start : start + GATHERED])
-        unit = halve_rows(part) if half else normalise_rows(part.to(dtype))
+        unit = halve_rows(part) if half else normalise_rows(widen(part))
         x[start : start + GATHERED] = unit
         are_given = are_given and (half or unit is part)
     return x, are_given

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdprompt.theory.point_pairs import multiply_with_all
+from kdprompt.theory.point_pairs import multiply_with_all, widen
 
 __all__ = ["IndexReport", "RowIndex"]
 
@@ -131,14 +131,10 @@ def _find_exactly(x: Tensor, rows: Tensor, size: int) -> list[set[int]]:
     """The nearest other rows of some rows."""
     found: list[set[int]] = []
     for part in rows.split(CHUNK):
-        similarity = multiply_with_all(_widen(x[part]), x)
+        similarity = multiply_with_all(widen(x[part]), x)
         similarity[torch.arange(len(part)), part] = -torch.inf
         found += map(set, similarity.topk(size, dim=-1).indices.tolist())
     return found
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _measure_recall(index: RowIndex, x: Tensor, rows: Tensor, exact: list[set[int]]) -> float:
@@ -146,6 +142,6 @@ def _measure_recall(index: RowIndex, x: Tensor, rows: Tensor, exact: list[set[in
     size = index.report.size
     if size == 0:
         return 1.0
-    value, found = index.search(x, _widen(x[rows]), size + 1)
+    value, found = index.search(x, widen(x[rows]), size + 1)
     there = found.masked_fill(value == -torch.inf, -1).tolist()
     return sum(len(near.intersection(row)) for near, row in zip(exact, there, strict=True)) / (size * len(rows))

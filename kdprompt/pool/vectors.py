@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.errors import EmbeddingError
+from kdprompt.theory.point_pairs import widen
 
 __all__ = [
     "cast_vectors",
@@ -102,7 +103,7 @@ def halve_rows(x: Tensor) -> Tensor:
     half = torch.empty(x.shape, dtype=torch.float16, device=x.device)
     for start in range(0, len(x), ROWS):
         part = x[start : start + ROWS]
-        wide = part.to(torch.promote_types(x.dtype, torch.float32))
+        wide = widen(part)
         unit = normalise_rows(wide).half()
         if x.dtype is torch.float16:
             norms = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)

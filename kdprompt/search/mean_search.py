@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.theory.kernels import Kernel, mix_output_kernel
-from kdprompt.theory.point_pairs import PointPairs, multiply_with_all
+from kdprompt.theory.point_pairs import PointPairs, multiply_with_all, widen
 
 __all__ = ["MeanProblem", "search_by_means"]
 
@@ -66,10 +66,10 @@ class MeanProblem:
 
         for start in range(0, len(self.x), TILE):
             rows = slice(start, start + TILE)
-            ours = self._widen(self.x[rows])
+            ours = widen(self.x[rows])
             for begin in range(0 if own is None else start, len(x), TILE):
                 points = slice(begin, begin + TILE)
-                pairs = PointPairs(ours, self._widen(x[points]))
+                pairs = PointPairs(ours, widen(x[points]))
                 pairs = pairs.with_known(x_norms=self._norms[rows], y_norms=norms[points])
                 kappa = self.kernel.of_pairs(pairs)
                 add(rows, points, kappa)
@@ -95,20 +95,16 @@ class MeanProblem:
         Returns:
             κ⊗ ``[n]``; and rows that are never chosen together with it, itself among them, boolean ``[n]``.
         """
-        point = self._widen(self.x[row : row + 1])
+        point = widen(self.x[row : row + 1])
         inner = multiply_with_all(point, self.x)[0]
 
         def evaluate(rows: slice) -> Tensor:
-            pairs = PointPairs(self._widen(self.x[rows]), point)
+            pairs = PointPairs(widen(self.x[rows]), point)
             return self.kernel.of_pairs(pairs.with_known(inner=inner[rows, None], x_norms=self._norms[rows]))
 
         values = mix_output_kernel(self.v @ self.v[row], self.output_share)
         repeats = (self.text == self.text[row]) | (inner >= self.near_duplicate)
         return self._join(evaluate).squeeze(-1) * values, repeats
-
-    def _widen(self, x: Tensor) -> Tensor:
-        """Inputs in the dtype that is computed in; those that are in it already, themselves."""
-        return x.to(self.v.dtype)
 
     def _join(self, evaluate: Callable[[slice], Tensor]) -> Tensor:
         """What a function of rows gives of all rows; of inputs in half precision some are widened at a time."""
@@ -118,12 +114,12 @@ class MeanProblem:
     @cached_property
     def _norms(self) -> Tensor:
         """‖x‖² of every row ``[n]``, a tile at a time: squares of all would be a second copy of the pool."""
-        return torch.cat([self._widen(rows).square().sum(-1) for rows in self.x.split(TILE)])
+        return torch.cat([widen(rows).square().sum(-1) for rows in self.x.split(TILE)])
 
     def diagonal(self) -> Tensor:
         """κ⊗ of every row with itself ``[n]``, float64."""
         values = mix_output_kernel(self.v.square().sum(-1), self.output_share)
-        return (self._join(lambda rows: self.kernel.diagonal(self._widen(self.x[rows]))) * values).double()
+        return (self._join(lambda rows: self.kernel.diagonal(widen(self.x[rows]))) * values).double()
 
     def first_minimum(self, values: Tensor) -> tuple[float, int]:
         """The smallest of ``values: [n]``, and the first row that has it; ∞ and −1 where there is none."""

@@ -199,7 +199,7 @@ class EmbeddedPool:
         """Inputs' vectors ``[m, d]`` as the pool keeps them."""
         texts = [demonstration.input for demonstration in added]
         fresh = self.check_width(embed_documents(self.embedder, texts))
-        if self.tensors.x.dtype is torch.float16:
+        if self.tensors.is_half:
             return halve_rows(fresh).to(self.tensors.x.device)
         return cast_vectors(fresh, self.embeddings.stored.rows, texts, "embed_documents of the embedder")
 

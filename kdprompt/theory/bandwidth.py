@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.theory.kernels import squared_distances
+from kdprompt.theory.point_pairs import widen
 from kdprompt.theory.regression import shrink_to_prior
 from kdprompt.theory.standard_error import is_within_one_standard_error
 
@@ -33,8 +34,7 @@ def median_heuristic(x: Tensor, *, max_points: int = 2000) -> float:
         Garreau, Jitkrittum, Kanagawa (2017), "Large sample analysis of the median heuristic",
         arXiv 1707.07269.
     """
-    points = _take_evenly(x, max_points)
-    points = points.to(torch.promote_types(points.dtype, torch.float32))
+    points = widen(_take_evenly(x, max_points))
     pairs = squared_distances(points, points).triu_(diagonal=1)  # each once, zeros elsewhere
     distinct = pairs.masked_select(pairs > 1e-6)  # without the indices that indexing makes, four times as large
     return float(distinct.median()) if distinct.numel() else 1.0

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-__all__ = ["PointPairs", "combine_squares", "multiply_with_all"]
+__all__ = ["PointPairs", "combine_squares", "multiply_with_all", "widen"]
 
 FEW = 4  # points, for which a processor is faster with the many rows first,
 LARGE = 1 << 21  # where these are so many numbers that a cache holds them no longer when the next query comes
@@ -79,6 +79,11 @@ def multiply_with_all(few: Tensor, x: Tensor) -> Tensor:
         return few @ x.T
     inner = x @ (few.repeat(2, 1) if len(few) == 1 else few).T  # a copy: with an expanded one the product is slow
     return inner.T[: len(few)].contiguous()
+
+
+def widen(x: Tensor) -> Tensor:
+    """Numbers of half precision in single precision; others as they are, themselves."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _count_widened(device: torch.device) -> int:

@@ -18,6 +18,7 @@ NOT_REEXPORTED = {
     "combine_squares",
     "log_softmax_of_few",
     "multiply_with_all",
+    "widen",
 }
 FLAT_MODULE = (  # the names of kdprompt.theory when it was one file
     "Guarantee OrderSensitivity bias complexity distilled_weights generalisation_bound interference "
