@@ -33,6 +33,7 @@ from .readers.label_reader import LabelReader as LabelReader
 from .readers.reader import Answer as Answer
 from .readers.reader import Reader as Reader
 from .readers.text_reader import TextReader as TextReader
+from .search.ordering import AgreementLast as AgreementLast
 from .search.ordering import ByObjective as ByObjective
 from .search.ordering import EvidenceLast as EvidenceLast
 from .search.ordering import LikeliestLast as LikeliestLast

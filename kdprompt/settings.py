@@ -14,7 +14,7 @@ from kdprompt.defaults import DEFAULT_K, DEFAULT_STATIC_ROUNDS
 from kdprompt.deprecation import keep_attributes, warn_renamed
 from kdprompt.objective.parameters import ObjectiveSettings
 from kdprompt.pool.prompt import CountTokens, PromptTemplate, approximate_tokens
-from kdprompt.search import ordering
+from kdprompt.search import order_names
 from kdprompt.search.ordering import ByObjective, LikeliestLast, Order
 from kdprompt.short_repr import ChangedFields
 
@@ -133,8 +133,8 @@ class Settings(ChangedFields):
         budget: Most tokens that the demonstrations of a prompt may take together; None is no limit.
         quota: Limits by output.
         order: Reading order and position profile, or a name, ``"nearest-last"`` say; None: ``EvidenceLast`` where
-            J models the reader (R9), else ``LikeliestLast``; for a static prompt, which has no one query, the order
-            of smallest J under recency (R7).
+            J models the reader (R9), ``AgreementLast`` for text, else ``LikeliestLast``; for a static prompt, which has
+            no one query, the order of smallest J under recency (R7).
         outputs: How outputs enter: as labels, as embedded text, not at all; ``auto`` looks at the pool.
         objective: The parameters of J.
         search: Which demonstrations may stand in a prompt for one query.
@@ -153,7 +153,7 @@ class Settings(ChangedFields):
     k_max: int = Field(default=16, ge=1, le=MOST)
     budget: int | None = Field(default=None, ge=0, le=2**62)
     quota: Quota | None = None
-    order: Annotated[Order | None, BeforeValidator(ordering.order_by_name)] = None
+    order: Annotated[Order | None, BeforeValidator(order_names.order_by_name)] = None
     outputs: Literal["auto", "labels", "text", "none"] = "auto"
     objective: ObjectiveSettings = Field(default_factory=ObjectiveSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)

@@ -45,8 +45,8 @@ from kdprompt.objective.parameters import ObjectiveParameters, ObjectiveWeights
 from kdprompt.objective.reader_profile import CAPABLE_READER
 from kdprompt.objective.regression import KernelRegression
 from kdprompt.observation import observe
-from kdprompt.pool.pool_tensors import PoolTensors
-from kdprompt.search.ordering import EvidenceLast, Order
+from kdprompt.pool.pool_tensors import OutputMode, PoolTensors
+from kdprompt.search.ordering import AgreementLast, EvidenceLast, LikeliestLast, Order
 from kdprompt.selection.context import SelectionContext
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selection.traffic import Traffic
@@ -106,13 +106,24 @@ class Calibration:
         """The parameters of J in force for one query."""
         return self.chosen.parameters
 
+    def choose_order(self, output_mode: OutputMode) -> Order:
+        """The order for one query that neither the settings nor a reader chose.
+
+        Args:
+            output_mode: How outputs enter. Labels: the order that J's model of the reader decides (R9). Text: what
+                most of the prompt says stands last (R7).
+        """
+        if self.parameters.weights.reader > 0:
+            return EvidenceLast()
+        return AgreementLast() if output_mode == "text" else LikeliestLast()
+
     def query_context(self, pool: EmbeddedPool, settings: Settings) -> SelectionContext:
         """What prompts for single queries depend on; a reader's order holds where the settings leave it open.
 
-        Where none was asked, the order that J's model of the reader decides stands in its place (R9).
+        Where none was asked, what the outputs are decides (``choose_order``).
         """
-        order = self.order or (EvidenceLast() if self.parameters.weights.reader > 0 else None)
-        if order is not None and settings.order is None:
+        if settings.order is None:
+            order = self.order or self.choose_order(pool.tensors.output_mode)
             settings = settings.model_copy(update={"order": order})
         return SelectionContext(pool, settings, self.parameters, self.regression, pool.estimate_own(self.own))
 

@@ -63,8 +63,9 @@ MinSimilarityOption = Annotated[
 TaskOption = Annotated[str | None, Option(help="Choose from this task alone.")]
 PermitOption = Annotated[list[str] | None, Option(help="Choose from examples with this output; repeatable.")]
 OrderOption = Annotated[
-    Literal["evidence-last", "likeliest-last", "nearest-last", "nearest-first", "by-objective"] | None,
-    Option(help="Reading order. Default: evidence-last for labels, else likeliest-last; with --static by-objective."),
+    Literal["evidence-last", "agreement-last", "likeliest-last", "nearest-last", "nearest-first", "by-objective"]
+    | None,
+    Option(help="Reading order. Default: evidence-last (labels), agreement-last (text); with --static by-objective."),
 ]
 TemplateOption = Annotated[
     Path | None,

@@ -19,7 +19,7 @@ from kdprompt.evaluate.selectors import (
 from kdprompt.evaluate.static_baselines import STATIC_BASELINES
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.reader_profile import find_profile
-from kdprompt.search.ordering import ORDERS
+from kdprompt.search.order_names import ORDERS
 from kdprompt.settings import Settings
 from kdprompt.theory.kernels import Gaussian
 

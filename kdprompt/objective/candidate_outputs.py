@@ -1,6 +1,6 @@
-"""The outputs of candidates: how likely each is at the queries, and which candidates have the same one.
+"""The outputs of candidates: how likely each is at the queries, what a prompt says of each, and which are the same.
 
-Read by the reading order ``LikeliestLast`` alone; J does not depend on it.
+Read by the reading orders ``LikeliestLast`` and ``AgreementLast`` alone; J does not depend on it.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdprompt.objective.set_state import gather_rows
 from kdprompt.objective.target import Target
+from kdprompt.theory.attention import normalise_attention
 
 __all__ = ["CandidateOutputs"]
 
@@ -39,6 +40,20 @@ class CandidateOutputs:
         queries = self.target.queries
         with_target = gather_rows(self.v, members) @ self.target.v[:, :queries].transpose(-1, -2)
         return (with_target * self.target.query_mass[:, None, :queries]).sum(-1)
+
+    def agreement(self, members: Tensor, pull: Tensor) -> Tensor:
+        """⟨v_i, f̄_S(q)⟩ of the members of prompts with what each prompt says, in units of the largest squared norm.
+
+        Args:
+            members: Candidates ``[b, K]``, −1 pads.
+            pull: κ(x_i, q) ≥ 0 of each, 0 at pads ``[b, K]``.
+
+        Returns:
+            ``[b, K]``, in [−1, 1]; 0 where no member attends to the query.
+        """
+        v = gather_rows(self.v, members.clamp_min(0))
+        read_out = normalise_attention(pull, -1)[:, None, :].to(v) @ v
+        return (v @ read_out.transpose(-1, -2)).squeeze(-1) / max(self.value_radius, EQUAL) ** 2
 
     def group(self, members: Tensor) -> Tensor:
         """The place of the first of the ``members: [b, K]`` with the same output, of each ``[b, K]``."""

@@ -15,13 +15,12 @@ from torch import Tensor
 from kdprompt.objective.candidate_outputs import CandidateOutputs
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.weighted_sets import evaluate_place_swaps, evaluate_weighted, weighted_terms
-from kdprompt.pool.records import suggest
 from kdprompt.search.position_profiles import PositionProfile, Recency, Uniform
 from kdprompt.search.search import first_minimum
 from kdprompt.tagged_union import TaggedUnion
 
 __all__ = [
-    "ORDERS",
+    "AgreementLast",
     "ByObjective",
     "EvidenceLast",
     "LikeliestLast",
@@ -29,7 +28,6 @@ __all__ = [
     "NearestLast",
     "Order",
     "OrderingProblem",
-    "order_by_name",
 ]
 
 EXACT = 7
@@ -58,7 +56,7 @@ class Order(TaggedUnion, ABC):
 
     @property
     def reads_outputs(self) -> bool:
-        """Whether it looks at outputs beside J."""
+        """Whether it looks at the outputs that are estimated for the queries, beside J."""
         return False
 
     @abstractmethod
@@ -74,12 +72,16 @@ class Order(TaggedUnion, ABC):
         return table[(arranged >= 0).sum(-1)]
 
 
+def _attention(objective: Objective) -> Tensor:
+    """κ(x_i, q) of each candidate, averaged over the queries ``[b, L]``."""
+    return (objective.attention * objective.query_weights[:, None, :]).sum(-1)
+
+
 def _by_attention(objective: Objective, chosen: Tensor, fixed: int, *, nearest_last: bool) -> Tensor:
     if fixed:
         moved = _by_attention(objective, chosen[:, fixed:], 0, nearest_last=nearest_last)
         return torch.cat([chosen[:, :fixed], moved], -1)
-    attention = (objective.attention * objective.query_weights[:, None, :]).sum(-1)
-    near = attention.gather(-1, chosen.clamp_min(0))
+    near = _attention(objective).gather(-1, chosen.clamp_min(0))
     near = near if nearest_last else -near
     # Sorted by candidate first, then stably by attention: ties stand in the order of ids.
     start = torch.where(chosen >= 0, chosen, torch.iinfo(chosen.dtype).max).argsort(-1)
@@ -159,6 +161,29 @@ def _spread(outputs: CandidateOutputs, members: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class AgreementLast(Order):
+    """Rising agreement ⟨v_i, f̄_S(q)⟩: the outputs most like what the whole prompt says last, equal ones nearest last.
+
+    What the prompt distils at the query is its read-out f̄_S(q) = Σ a_j(q) v_j (R1, R6). A reader follows most what it
+    read last, so its attention rises toward the query (R7). Of all orders this one then keeps what is read nearest to
+    what the set says: Σ ω_i ⟨v_i, f̄_S(q)⟩ is largest where both rise together. Of texts of which no two are equal the
+    commonest form comes last, instead of the one output whose input happens to be nearest.
+    """
+
+    profile: PositionProfile = field(default_factory=Uniform)
+    kind: Literal["agreement_last"] = "agreement_last"
+
+    def arrange(self, problem: OrderingProblem, chosen: Tensor, fixed: int = 0) -> Tensor:
+        start = _by_attention(problem.objective, chosen, fixed, nearest_last=True)
+        if not start.numel():
+            return start
+        pull = _attention(problem.objective).gather(-1, start.clamp_min(0)).masked_fill(start < 0, 0)
+        agreement = (problem.outputs.agreement(start, pull) / TIE).round().masked_fill(start < 0, torch.inf)
+        tail = start[:, fixed:].gather(-1, agreement[:, fixed:].argsort(dim=-1, stable=True))
+        return torch.cat([start[:, :fixed], tail], -1)
+
+
+@dataclass(frozen=True)
 class EvidenceLast(Order):
     """Nearest last, but for the demonstration at the very end: the one with which J is least there (R9).
 
@@ -214,31 +239,6 @@ class ByObjective(Order):
             search = _enumerate if k - fixed <= EXACT else _descend
             result[rows, :k] = search(objective.subset(rows), start[rows, :k], self.profile, fixed)
         return result
-
-
-ORDERS: dict[str, type[Order]] = {  # by the names of commands
-    "likeliest-last": LikeliestLast,
-    "evidence-last": EvidenceLast,
-    "nearest-last": NearestLast,
-    "nearest-first": NearestFirst,
-    "by-objective": ByObjective,
-}
-
-
-def order_by_name(name: object) -> object:
-    """The order of a name, as commands and settings have it, and what is no text as it is.
-
-    Raises:
-        ValueError: There is no order of this name; the message suggests one.
-    """
-    if not isinstance(name, str):
-        return name
-    if name not in ORDERS:
-        near = suggest(name, ORDERS)
-        raise ValueError(
-            f"order must be one of {list(ORDERS)}, got {name!r}" + (f"; did you mean {near!r}?" if near else "")
-        )
-    return ORDERS[name]()
 
 
 def _position_weights(orders: Tensor, profile: PositionProfile, like: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from kdprompt.calibration.calibration import Calibration, calibrate_pool
 from kdprompt.calibration.held_out import encode_rows
 from kdprompt.pool.neighbours import find_neighbours
 from kdprompt.readers.reader import Reader
-from kdprompt.search.ordering import EvidenceLast, LikeliestLast, NearestFirst, Order
+from kdprompt.search.order_names import ORDERS
+from kdprompt.search.ordering import NearestFirst, Order
 from kdprompt.selection.candidates import find_static_candidates
 from kdprompt.selection.embedded_pool import EmbeddedPool
 from kdprompt.selection.per_query import solve_queries
@@ -36,7 +37,7 @@ from kdprompt.tuning.static_prompt import choose_by_reader
 
 __all__ = ["calibrate_query_prompts"]
 
-NAMES = {EvidenceLast: "evidence last", LikeliestLast: "likeliest last", NearestFirst: "nearest first"}
+NAMES = {order: name.replace("-", " ") for name, order in ORDERS.items()}
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def calibrate_query_prompts(
     plan = plan_answers(pool.tensors, settings, max_answers)
     measured, about = _measure(held_out, rows, settings, generator) if plan.profile else (None, "")
     static = _static_prompt(pool, sample, calibration, settings, held_out, plan)
-    recipes = _list_recipes(settings, calibration, static, _calibrate_for(measured, pool, traffic, settings))
+    orders = (calibration.choose_order(pool.tensors.output_mode), NearestFirst()) if settings.order is None else (None,)
+    recipes = _list_recipes(orders, calibration, static, _calibrate_for(measured, pool, traffic, settings))
     encoded = encode_rows(pool.tensors, held_out.held)
     neighbours = find_neighbours(pool.tensors, encoded, settings.search.shortlist)
 
@@ -161,11 +163,9 @@ def _static_prompt(
 
 
 def _list_recipes(
-    settings: Settings, calibration: Calibration, static: Tensor, measured: Calibration | None
+    orders: Sequence[Order | None], calibration: Calibration, static: Tensor, measured: Calibration | None
 ) -> list[_Recipe]:
     """The recipes, the simplest first."""
-    first = EvidenceLast() if calibration.parameters.weights.reader > 0 else LikeliestLast()
-    orders: tuple[Order | None, ...] = (None,) if settings.order is not None else (first, NearestFirst())
     half = static[len(static) - len(static) // 2 :]
     prefixes = [static[:0], *([half] if len(half) else [])]
     whole = [_Recipe(calibration, orders[0], static)] if len(static) else []

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from kdprompt.objective.parameters import ObjectiveWeights
 from kdprompt.objective.target import Target
 from kdprompt.objective.weighted_sets import weighted_terms
-from kdprompt.search.ordering import ORDERS as ORDERS_BY_NAME
+from kdprompt.search.order_names import ORDERS as ORDERS_BY_NAME
+from kdprompt.search.order_names import order_by_name
 from kdprompt.search.ordering import (
+    AgreementLast,
     ByObjective,
     EvidenceLast,
     LikeliestLast,
     NearestFirst,
     NearestLast,
-    order_by_name,
 )
 from kdprompt.search.position_profiles import MeasuredProfile, PrimacyRecency, Recency, Uniform
 from kdprompt.settings import Settings
@@ -261,6 +262,62 @@ def test_free_texts_stand_by_their_agreement_with_the_estimate(device, dtype):
     assert arranged == [[11, 9, 0, 2, 4]] * 2
 
 
+def texts(world, seed):
+    """A world whose outputs are points on a sphere, none of them equal, and these in float64."""
+    v = np.random.default_rng(seed).normal(size=(*world.x.shape[:2], 5))
+    v /= np.linalg.norm(v, axis=-1, keepdims=True)
+    of_target = torch.as_tensor(v[:, :4]).to(world.x)
+    target = Target(
+        world.target.x,
+        of_target,
+        *(getattr(world.target, name) for name in ("query_mass", "nearby_mass", "support")),
+        world.target.task,
+        1,
+    )
+    x = torch.as_tensor(world.raw["x"]).to(world.x)
+    kernel = Gaussian(TEMPERATURE)
+    return v, build_ordering_problem(kernel, (x, torch.as_tensor(v).to(world.x)), target, SHARE, PENALTIES)
+
+
+def agreements(world, b, members, v):
+    """⟨v_i, f̄_S(q)⟩ of each member, by its formula."""
+    pull = np.array([world.nearness(b, i) for i in members])
+    return v[b, members] @ (pull / pull.sum() @ v[b, members])
+
+
+@pytest.mark.parametrize("fixed", [0, 2])
+@pytest.mark.parametrize("k", [1, 2, 5, 9])
+@pytest.mark.parametrize("seed", range(3))
+def test_agreement_rises_with_what_the_whole_prompt_says(seed, k, fixed, device, dtype):
+    world, chosen = World(seed, device, dtype), draw(seed, k)
+    v, problem = texts(world, seed)
+    arranged = AgreementLast().arrange(problem, index(chosen, device), min(fixed, k)).tolist()
+    for b, members in enumerate(chosen):
+        assert arranged[b][:fixed] == members[:fixed] and sorted(arranged[b]) == sorted(members)
+        rising = agreements(world, b, arranged[b], v)[fixed:]  # of all members, the fixed ones among them
+        assert (np.diff(rising) > -1e-3).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_all_orders_agreement_last_keeps_most_of_what_the_set_says(seed, device, dtype):
+    world, chosen, omega = World(seed, device, dtype), draw(seed, 6), np.array(Recency(0.7).weights(6))
+    v, problem = texts(world, seed)
+    for b, row in enumerate(AgreementLast().arrange(problem, index(chosen, device)).tolist()):
+        of = dict(zip(chosen[b], agreements(world, b, chosen[b], v), strict=True))
+        best = max(float(omega @ [of[i] for i in order]) for order in permutations(chosen[b]))
+        assert float(omega @ [of[i] for i in row]) >= best - 1e-3
+
+
+def test_the_commonest_of_forms_comes_last_and_of_equal_outputs_the_nearest(device, dtype):
+    x = torch.linspace(0.0, 1.0, 6, device=device, dtype=dtype)[None, :, None]  # nearest last
+    forms = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])[None].to(x)
+    forms[0, 3] = torch.tensor([0.6, 0.8])  # between the two
+    own = torch.ones(1, 1, device=device, dtype=dtype)
+    target = Target(torch.ones_like(x[:, :1]), forms[:, :1], own, own, own, own.long(), 1)
+    problem = build_ordering_problem(Gaussian(100.0), (x, forms), target, 0.5, ObjectiveWeights())
+    assert AgreementLast().arrange(problem, index([[5, 4, 3, 2, 1, 0]], device)).tolist() == [[1, 5, 0, 2, 4, 3]]
+
+
 @pytest.mark.parametrize("fixed", [0, 2])
 @pytest.mark.parametrize("profile", [Uniform(), Recency(0.7)], ids=["uniform", "recency"])
 @pytest.mark.parametrize("seed", range(3))
@@ -288,8 +345,16 @@ def test_evidence_last_is_nearest_last_where_no_reader_is_modelled(device, dtype
     assert (EvidenceLast().arrange(world.problem, chosen) == NearestLast().arrange(world.problem, chosen)).all()
 
 
-ORDERS = [NearestLast(), NearestFirst(), LikeliestLast(), ByObjective(), ByObjective(PrimacyRecency()), EvidenceLast()]
-NAMES = ["last", "first", "likeliest", "recency", "ends", "evidence"]
+ORDERS = [
+    NearestLast(),
+    NearestFirst(),
+    AgreementLast(),
+    LikeliestLast(),
+    ByObjective(),
+    ByObjective(PrimacyRecency()),
+    EvidenceLast(),
+]
+NAMES = ["last", "first", "agreement", "likeliest", "recency", "ends", "evidence"]
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=NAMES)
@@ -327,7 +392,7 @@ def test_ties_stand_in_the_order_of_candidates(device, dtype):
     target = Target(x[:, :1] * 2, v[:, :1], own, own, own, own.long(), 1)
     problem = build_ordering_problem(Gaussian(), (x, v), target, 0.5, ObjectiveWeights())
     chosen = index([[3, 8, 0, 5, 1]], device)
-    for order in (NearestLast(), NearestFirst(), LikeliestLast(), ByObjective()):
+    for order in (NearestLast(), NearestFirst(), AgreementLast(), LikeliestLast(), ByObjective()):
         assert order.arrange(problem, chosen).tolist() == [[0, 1, 3, 5, 8]]
 
 
