@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from kdprompt import CallableEmbedder, DistillationSelector, Pool, Settings
+from kdprompt import CallableEmbedder, DistillationSelector, ObjectiveSettings, ObjectiveWeights, Pool, Settings
 from kdprompt.calibration.calibration import Calibration
 from kdprompt.selection import per_query
 
@@ -53,3 +53,26 @@ def test_what_a_selector_keeps_is_not_bound_by_the_mode_in_which_it_computes():
         weight = torch.ones(6, dtype=torch.float64, requires_grad=True)
         next(iter(fits.values())).predict(weight[None]).sum().backward()
     assert weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("outputs", "objective", "order"),
+    [
+        ("labels", ObjectiveSettings(), "evidence-last"),
+        ("labels", ObjectiveSettings(weights=ObjectiveWeights(interference=0.25)), "likeliest-last"),
+        ("text", ObjectiveSettings(), "agreement-last"),
+    ],
+)
+def test_what_the_outputs_are_decides_the_order_where_nobody_does(outputs, objective, order):
+    selector, queries = make_selector()
+    records = [{"input": f"text {i}", "output": f"text {60 + i % 3}"} for i in range(60)]
+
+    def choose(**changes):
+        settings = Settings(k=4, outputs=outputs, objective=objective, **changes)
+        built = DistillationSelector.from_examples(records, selector.embedder, settings=settings)
+        return [selection.ids for selection in built.select_batch(queries)]
+
+    names = ("evidence-last", "agreement-last", "likeliest-last", "nearest-last")
+    found, prompts = choose(), {name: choose(order=name) for name in names}
+    assert found == prompts[order]
+    assert sum(prompt == found for prompt in prompts.values()) == 1, "the orders differ here"
