@@ -123,7 +123,7 @@ def test_a_static_prompt_of_a_changed_pool_is_that_of_the_pool_in_one_go():
     assert found.ids == fresh.select_static(queries).ids and not set(found.ids) & set(first.ids[:2])
 
 
-@pytest.mark.parametrize("order", [None, "likeliest-last"])
+@pytest.mark.parametrize("order", [None, "agreement-last", "likeliest-last"])
 def test_outputs_of_queries_are_estimated_when_somebody_looks_at_them(order, monkeypatch):
     vectors = torch.randn(83, 8, generator=torch.Generator().manual_seed(3))
     examples = [{"input": f"text {i}", "output": ["red", "blue", "green"][i % 3]} for i in range(60)]
@@ -135,7 +135,7 @@ def test_outputs_of_queries_are_estimated_when_somebody_looks_at_them(order, mon
     estimated, calls = static.estimate_sample_target, []
     monkeypatch.setattr(static, "estimate_sample_target", lambda *given: calls.append(1) or estimated(*given))
     found = selector.select_static(queries)
-    assert len(found.ids) == 6 and len(calls) == (order is not None)  # this order looks at outputs, J does not
+    assert len(found.ids) == 6 and len(calls) == (order == "likeliest-last")  # it alone looks at estimates, not J
     monkeypatch.setattr(static, "assume_sample_target", None)
     monkeypatch.setattr(static, "_weighs_means_alone", lambda _: False)
     other = selector.select_static(queries)

@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from kdprompt import (
+    AgreementLast,
     ByObjective,
     DistillationSelector,
     LikeliestLast,
@@ -145,7 +146,9 @@ def test_the_best_prefix_begins_at_the_prefix(penalties, sizes, device, dtype):
 
 
 @pytest.mark.parametrize(
-    "order", [NearestLast(), NearestFirst(), LikeliestLast(), ByObjective()], ids=lambda order: order.kind
+    "order",
+    [NearestLast(), NearestFirst(), AgreementLast(), LikeliestLast(), ByObjective()],
+    ids=lambda order: order.kind,
 )
 def test_an_order_moves_the_tail_alone_and_pads_stay_last(order, device, dtype):
     world = World(3, device, dtype)
