@@ -31,7 +31,11 @@ MOVED: dict[str, tuple[str, ...]] = {  # former modules, and the modules that ha
     "kdprompt.evaluate.summary": ("kdprompt.evaluate",),
     "kdprompt.kernels": ("kdprompt.theory.kernels",),
     "kdprompt.mmd": ("kdprompt.theory.mmd", "kdprompt.theory.kernels", "kdprompt.theory.samples"),
-    "kdprompt.ordering": ("kdprompt.search.ordering", "kdprompt.search.position_profiles"),
+    "kdprompt.ordering": (
+        "kdprompt.search.ordering",
+        "kdprompt.search.order_names",
+        "kdprompt.search.position_profiles",
+    ),
     "kdprompt.probe.attention": ("kdprompt.probe",),
     "kdprompt.prompt": ("kdprompt.pool.prompt",),
     "kdprompt.reading": ("kdprompt.readers.reader", "kdprompt.tuning.halving"),

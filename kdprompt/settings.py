@@ -171,7 +171,7 @@ class Settings(ChangedFields):
 
     @property
     def query_order(self) -> Order:
-        """The order in force for one query."""
+        """The order for one query where calibration chose none: it does, by the outputs or by a reader's answers."""
         return self.order or LikeliestLast()
 
     def for_static_prompt(self, k: int | Literal["auto"] | None = None) -> Self:

@@ -148,6 +148,7 @@ NAMES = [  # what README, cookbook and docstrings of 0.1.0 told to import
     ("kdprompt.mmd", "mmd"),
     ("kdprompt.ordering", "Custom"),
     ("kdprompt.ordering", "NearestLast"),
+    ("kdprompt.ordering", "order_by_name"),
     ("kdprompt.ordering", "Profile"),
     ("kdprompt.prompt", "PromptTemplate"),
     ("kdprompt.reading", "Answer"),

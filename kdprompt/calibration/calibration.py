@@ -110,12 +110,12 @@ class Calibration:
         """The order for one query that neither the settings nor a reader chose.
 
         Args:
-            output_mode: How outputs enter. Labels: the order that J's model of the reader decides (R9). Text: what
-                most of the prompt says stands last (R7).
+            output_mode: How outputs enter. Text: what most of the prompt says stands last (R7). Else: the order that
+                J's model of the reader decides, where it has one (R9).
         """
-        if self.parameters.weights.reader > 0:
-            return EvidenceLast()
-        return AgreementLast() if output_mode == "text" else LikeliestLast()
+        if output_mode == "text":
+            return AgreementLast()
+        return EvidenceLast() if self.parameters.weights.reader > 0 else LikeliestLast()
 
     def query_context(self, pool: EmbeddedPool, settings: Settings) -> SelectionContext:
         """What prompts for single queries depend on; a reader's order holds where the settings leave it open.

@@ -65,7 +65,7 @@ PermitOption = Annotated[list[str] | None, Option(help="Choose from examples wit
 OrderOption = Annotated[
     Literal["evidence-last", "agreement-last", "likeliest-last", "nearest-last", "nearest-first", "by-objective"]
     | None,
-    Option(help="Reading order. Default: evidence-last (labels), agreement-last (text); with --static by-objective."),
+    Option(help="Reading order. Default: evidence-last; for text agreement-last; with --static by-objective."),
 ]
 TemplateOption = Annotated[
     Path | None,

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kdprompt.objective.set_state import gather_rows
 from kdprompt.objective.target import Target
-from kdprompt.theory.attention import normalise_attention
 
 __all__ = ["CandidateOutputs"]
 
@@ -41,18 +40,18 @@ class CandidateOutputs:
         with_target = gather_rows(self.v, members) @ self.target.v[:, :queries].transpose(-1, -2)
         return (with_target * self.target.query_mass[:, None, :queries]).sum(-1)
 
-    def agreement(self, members: Tensor, pull: Tensor) -> Tensor:
+    def agreement(self, members: Tensor, shares: Tensor) -> Tensor:
         """⟨v_i, f̄_S(q)⟩ of the members of prompts with what each prompt says, in units of the largest squared norm.
 
         Args:
             members: Candidates ``[b, K]``, −1 pads.
-            pull: κ(x_i, q) ≥ 0 of each, 0 at pads ``[b, K]``.
+            shares: a_i(q) of each, 0 at pads ``[b, K]``.
 
         Returns:
-            ``[b, K]``, in [−1, 1]; 0 where no member attends to the query.
+            In the dtype of the shares ``[b, K]``, in [−1, 1].
         """
-        v = gather_rows(self.v, members.clamp_min(0))
-        read_out = normalise_attention(pull, -1)[:, None, :].to(v) @ v
+        v = gather_rows(self.v, members.clamp_min(0)).to(shares)
+        read_out = shares[:, None, :] @ v
         return (v @ read_out.transpose(-1, -2)).squeeze(-1) / max(self.value_radius, EQUAL) ** 2
 
     def group(self, members: Tensor) -> Tensor:

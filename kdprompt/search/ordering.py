@@ -18,6 +18,7 @@ from kdprompt.objective.weighted_sets import evaluate_place_swaps, evaluate_weig
 from kdprompt.search.position_profiles import PositionProfile, Recency, Uniform
 from kdprompt.search.search import first_minimum
 from kdprompt.tagged_union import TaggedUnion
+from kdprompt.theory.attention import normalise_attention
 
 __all__ = [
     "AgreementLast",
@@ -33,7 +34,7 @@ __all__ = [
 EXACT = 7
 CHUNK = 32
 STEPS = 1 << 16  # to which places are rounded, so that equal ones are equal on every device
-TIE = 1e-3  # estimated shares of outputs that differ by less are equal
+TIE = 1e-3  # to which estimated shares of outputs, and agreements, are rounded: equal ones are ties
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,12 @@ class Order(TaggedUnion, ABC):
         return table[(arranged >= 0).sum(-1)]
 
 
-def _attention(objective: Objective) -> Tensor:
-    """κ(x_i, q) of each candidate, averaged over the queries ``[b, L]``."""
-    return (objective.attention * objective.query_weights[:, None, :]).sum(-1)
-
-
 def _by_attention(objective: Objective, chosen: Tensor, fixed: int, *, nearest_last: bool) -> Tensor:
     if fixed:
         moved = _by_attention(objective, chosen[:, fixed:], 0, nearest_last=nearest_last)
         return torch.cat([chosen[:, :fixed], moved], -1)
-    near = _attention(objective).gather(-1, chosen.clamp_min(0))
+    attention = (objective.attention * objective.query_weights[:, None, :]).sum(-1)
+    near = attention.gather(-1, chosen.clamp_min(0))
     near = near if nearest_last else -near
     # Sorted by candidate first, then stably by attention: ties stand in the order of ids.
     start = torch.where(chosen >= 0, chosen, torch.iinfo(chosen.dtype).max).argsort(-1)
@@ -167,7 +164,8 @@ class AgreementLast(Order):
     What the prompt distils at the query is its read-out f̄_S(q) = Σ a_j(q) v_j (R1, R6). A reader follows most what it
     read last, so its attention rises toward the query (R7). Of all orders this one then keeps what is read nearest to
     what the set says: Σ ω_i ⟨v_i, f̄_S(q)⟩ is largest where both rise together. Of texts of which no two are equal the
-    commonest form comes last, instead of the one output whose input happens to be nearest.
+    commonest form comes last, where the kernel is as wide as calibration takes it; under a narrow one each is read by
+    its own query alone, and the nearest comes last.
     """
 
     profile: PositionProfile = field(default_factory=Uniform)
@@ -177,10 +175,22 @@ class AgreementLast(Order):
         start = _by_attention(problem.objective, chosen, fixed, nearest_last=True)
         if not start.numel():
             return start
-        pull = _attention(problem.objective).gather(-1, start.clamp_min(0)).masked_fill(start < 0, 0)
-        agreement = (problem.outputs.agreement(start, pull) / TIE).round().masked_fill(start < 0, torch.inf)
+        agreement = problem.outputs.agreement(start, _attention_shares(problem.objective, start))
+        agreement = (agreement / TIE).round().masked_fill(start < 0, torch.inf)
         tail = start[:, fixed:].gather(-1, agreement[:, fixed:].argsort(dim=-1, stable=True))
         return torch.cat([start[:, :fixed], tail], -1)
+
+
+def _attention_shares(objective: Objective, members: Tensor) -> Tensor:
+    """a_i(q) of the members of prompts ``[b, K]``, the mean over the queries, in the dtype of sums ``[b, K]``.
+
+    Equal shares where nobody attends to any query, as under a kernel that is wider and wider; 0 at pads.
+    """
+    there = (members >= 0).to(objective.sum_dtype)
+    places = members.clamp_min(0)[..., None].expand(-1, -1, objective.attention.shape[-1])
+    pull = objective.attention.gather(1, places).to(there) * there[..., None]
+    shares = (normalise_attention(pull, 1) * objective.query_weights[:, None, :].to(there)).sum(-1)
+    return normalise_attention(torch.where(shares.sum(-1, keepdim=True) > 0, shares, there), -1)
 
 
 @dataclass(frozen=True)

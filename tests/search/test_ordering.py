@@ -318,6 +318,29 @@ def test_the_commonest_of_forms_comes_last_and_of_equal_outputs_the_nearest(devi
     assert AgreementLast().arrange(problem, index([[5, 4, 3, 2, 1, 0]], device)).tolist() == [[1, 5, 0, 2, 4, 3]]
 
 
+def on_a_line(places, outputs, queries, kernel):
+    """Candidates on a line with outputs A, B, C, and queries of equal mass."""
+    x = torch.tensor(places)[None, :, None]
+    v = torch.eye(3)[["ABC".index(output) for output in outputs]][None]
+    q = torch.tensor(queries)[None, :, None]
+    mass, own = torch.full_like(q[..., 0], 1 / len(queries)), torch.ones_like(q[..., 0])
+    target = Target(q, v[:, :1].expand(-1, len(queries), -1), mass, mass, own, own.long(), len(queries))
+    return build_ordering_problem(kernel, (x, v), target, 0.5, ObjectiveWeights())
+
+
+def test_of_many_queries_each_reads_the_prompt_for_itself():
+    """One query reads A and two read B, from afar: so B comes last, though κ is larger at A."""
+    problem = on_a_line([0.0, 3.0, 3.1], "ABB", [0.0, 5.0, 5.2], Gaussian(0.5))
+    assert AgreementLast().arrange(problem, torch.tensor([[0, 1, 2]])).tolist() == [[0, 1, 2]]
+
+
+def test_where_nobody_attends_all_say_as_much():
+    """So the commonest output comes last; κ does not tell which of them is nearest."""
+    problem = on_a_line([50.0, 60.0, 70.0, 80.0], "ABCB", [0.0], Gaussian(0.001))
+    assert not problem.objective.attention.any()
+    assert AgreementLast().arrange(problem, torch.tensor([[3, 2, 1, 0]])).tolist() == [[0, 2, 1, 3]]
+
+
 @pytest.mark.parametrize("fixed", [0, 2])
 @pytest.mark.parametrize("profile", [Uniform(), Recency(0.7)], ids=["uniform", "recency"])
 @pytest.mark.parametrize("seed", range(3))

@@ -61,6 +61,7 @@ def test_what_a_selector_keeps_is_not_bound_by_the_mode_in_which_it_computes():
         ("labels", ObjectiveSettings(), "evidence-last"),
         ("labels", ObjectiveSettings(weights=ObjectiveWeights(interference=0.25)), "likeliest-last"),
         ("text", ObjectiveSettings(), "agreement-last"),
+        ("text", ObjectiveSettings(weights=ObjectiveWeights(reader=1.0)), "agreement-last"),
     ],
 )
 def test_what_the_outputs_are_decides_the_order_where_nobody_does(outputs, objective, order):
