@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from kdprompt import ByObjective, CallableEmbedder, DistillationSelector, NearestLast, ObjectiveWeights, Quota
+from kdprompt import (
+    ByObjective,
+    CallableEmbedder,
+    DistillationSelector,
+    LikeliestLast,
+    NearestLast,
+    ObjectiveWeights,
+    Quota,
+)
 from kdprompt.objective.reader_profile import ReaderProfile
 from kdprompt.pool.records import Query
 from kdprompt.search.position_profiles import Recency
@@ -57,9 +65,9 @@ CASES = {
     "prefix, swaps, quota": {"weights": R6, "asked": "prefix", "quota": Quota(most=3)},
     "own text shown": {"weights": R6, "exclude_query_text": False},
     "few duplicates": {"weights": R6, "near_duplicate": 0.6},
-    "free text": {"weights": R6, "outputs": "text"},
+    "free text": {"weights": R6, "outputs": "text", "order": LikeliestLast()},  # the order of texts when it was written
     "no outputs": {"weights": R6, "outputs": "none", "kernel": Matern(1.5, 0.5)},
-    "words": {"weights": R6, "outputs": "text", "lexical_share": 0.3},
+    "words": {"weights": R6, "outputs": "text", "order": LikeliestLast(), "lexical_share": 0.3},
     "polynomial": {"weights": R6, "kernel": Polynomial(2, 0.5)},
     "nearest last": {"weights": R6, "order": NearestLast(Recency())},
     "by objective": {"k": 5, "weights": R6, "order": ByObjective(Recency(0.7))},
