@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdprompt.objective.candidate_outputs import CandidateOutputs
 from kdprompt.objective.objective import Objective
+from kdprompt.objective.set_state import gather_rows
 from kdprompt.objective.weighted_sets import evaluate_place_swaps, evaluate_weighted, weighted_terms
 from kdprompt.search.position_profiles import PositionProfile, Recency, Uniform
 from kdprompt.search.search import first_minimum
@@ -187,8 +188,7 @@ def _attention_shares(objective: Objective, members: Tensor) -> Tensor:
     Equal shares where nobody attends to any query, as under a kernel that is wider and wider; 0 at pads.
     """
     there = (members >= 0).to(objective.sum_dtype)
-    places = members.clamp_min(0)[..., None].expand(-1, -1, objective.attention.shape[-1])
-    pull = objective.attention.gather(1, places).to(there) * there[..., None]
+    pull = gather_rows(objective.attention, members.clamp_min(0)).to(there) * there[..., None]
     shares = (normalise_attention(pull, 1) * objective.query_weights[:, None, :].to(there)).sum(-1)
     return normalise_attention(torch.where(shares.sum(-1, keepdim=True) > 0, shares, there), -1)
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, permutations
 
@@ -249,14 +250,7 @@ def test_free_texts_stand_by_their_agreement_with_the_estimate(device, dtype):
     world = World(2, device, dtype)
     angles = torch.linspace(0.0, 3.0, 12, device=device, dtype=dtype)
     v = torch.stack([angles.cos(), angles.sin(), torch.zeros_like(angles)], -1).expand(2, -1, -1)
-    target = Target(
-        world.target.x,
-        v[:, [4] * 4],
-        *(getattr(world.target, f) for f in ("query_mass", "nearby_mass", "support")),
-        world.target.task,
-        1,
-        0.4,
-    )
+    target = replace(world.target, v=v[:, [4] * 4])
     problem = build_ordering_problem(Gaussian(), (world.x, v), target, SHARE, PENALTIES)
     arranged = LikeliestLast().arrange(problem, index([[0, 4, 9, 2, 11]] * 2, device)).tolist()
     assert arranged == [[11, 9, 0, 2, 4]] * 2
@@ -266,17 +260,9 @@ def texts(world, seed):
     """A world whose outputs are points on a sphere, none of them equal, and these in float64."""
     v = np.random.default_rng(seed).normal(size=(*world.x.shape[:2], 5))
     v /= np.linalg.norm(v, axis=-1, keepdims=True)
-    of_target = torch.as_tensor(v[:, :4]).to(world.x)
-    target = Target(
-        world.target.x,
-        of_target,
-        *(getattr(world.target, name) for name in ("query_mass", "nearby_mass", "support")),
-        world.target.task,
-        1,
-    )
-    x = torch.as_tensor(world.raw["x"]).to(world.x)
-    kernel = Gaussian(TEMPERATURE)
-    return v, build_ordering_problem(kernel, (x, torch.as_tensor(v).to(world.x)), target, SHARE, PENALTIES)
+    outputs = torch.as_tensor(v).to(world.x)
+    target = replace(world.target, v=outputs[:, :4])
+    return v, build_ordering_problem(Gaussian(TEMPERATURE), (world.x, outputs), target, SHARE, PENALTIES)
 
 
 def agreements(world, b, members, v):
