@@ -5,8 +5,9 @@ function or LangChain model that writes text. Both follow the protocol ``Reader`
 ``select_static`` and the benchmark harness accept.
 """
 
-from kdprompt.readers.causal_lm import CausalLM, Precision, load_causal_lm, smollm2
+from kdprompt.readers.causal_lm import CausalLM, load_causal_lm, smollm2
 from kdprompt.readers.label_reader import LabelReader, LabelScoring
+from kdprompt.readers.precision import Precision
 from kdprompt.readers.reader import Answer, Reader
 from kdprompt.readers.scores import LabelScores
 from kdprompt.readers.text_reader import TextReader

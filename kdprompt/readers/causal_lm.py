@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,11 +19,11 @@ from kdprompt.readers.packing import (
     common_prefix_length,
     split_into_packs,
 )
+from kdprompt.readers.precision import Precision, parse_precision
 from kdprompt.readers.scores import LabelScores
 
-__all__ = ["CausalLM", "Precision", "load_causal_lm", "smollm2"]
+__all__ = ["CausalLM", "load_causal_lm", "smollm2"]
 
-Precision = Literal["float32", "bfloat16", "float16"]
 CPU_BATCH = 8192  # tokens whose keys and values are held while answers are written
 ACCELERATOR_BATCH = 65_536
 
@@ -240,7 +240,7 @@ def smollm2() -> CausalLM:
     return load_causal_lm("smollm2", device="cpu")
 
 
-def load_causal_lm(model: str, *, dtype: Precision | None = None, device: str | None = None) -> CausalLM:
+def load_causal_lm(model: str, *, dtype: Precision | torch.dtype | None = None, device: str | None = None) -> CausalLM:
     """Loads a causal language model by name or folder, from the Hugging Face hub or its local cache.
 
     Args:
@@ -253,16 +253,17 @@ def load_causal_lm(model: str, *, dtype: Precision | None = None, device: str | 
 
     Raises:
         ImportError: ``smollm2`` is asked for, and its package, gguf or accelerate is not installed.
-        ValueError: Nothing of this name holds a causal language model with its tokenizer.
+        ValueError: Nothing of this name holds a causal language model with its tokenizer; or no such precision.
     """
     from sentence_transformers.util import get_device_name
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    named = parse_precision(dtype)
     source, gguf_file = _find_weights(_find_packaged_smollm2() if model == "smollm2" else model)
     name = Path(source).name + (f"-{Path(gguf_file).stem}" if gguf_file else "")
     name = "SmolLM2-135M-Instruct" if model == "smollm2" else name
     options = {"gguf_file": gguf_file} if gguf_file else {}
-    precision = getattr(torch, dtype) if dtype else torch.float32 if gguf_file else "auto"
+    precision = getattr(torch, named) if named else torch.float32 if gguf_file else "auto"
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype=precision, **options)
@@ -273,7 +274,7 @@ def load_causal_lm(model: str, *, dtype: Precision | None = None, device: str | 
             f"with config.json, weights and tokenizer, or a GGUF file ({said})"
         ) from error
     loaded = loaded.to(device or get_device_name())
-    return CausalLM(loaded, tokenizer, name=f"{name}-{dtype}" if dtype else name)
+    return CausalLM(loaded, tokenizer, name=f"{name}-{named}" if named else name)
 
 
 def _find_weights(model: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import torch
 
 from kdprompt.readers import CausalLM, LabelReader, load_causal_lm
 from kdprompt.readers.packing import CPU_PACKING
+from kdprompt.readers.precision import parse_precision
 
 LABELS = ["card arrival", "card delivery estimate", "card", "positive", "negative"]
 PROMPTS = [
@@ -119,12 +120,25 @@ def test_constrained_decoding_is_greedy_among_the_labels(small_lm):
 @pytest.mark.slow
 @pytest.mark.llm
 def test_another_precision_answers_alike_under_another_name(small_lm, device):
-    half = load_causal_lm("smollm2", dtype="bfloat16", device=device)
+    half = load_causal_lm("smollm2", dtype=torch.bfloat16, device=device)
     assert half.name == f"{small_lm.name}-bfloat16" and half.model.dtype == torch.bfloat16
     assert half.model.device.type == torch.device(device).type and small_lm.model.dtype == torch.float32
     for prompt in PROMPTS:
         scores = half.label_scores(prompt, LABELS)
         assert scores.tolist() == pytest.approx(small_lm.label_scores(prompt, LABELS).tolist(), abs=0.3)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "half", torch.float64, 16])
+def test_a_precision_that_no_model_is_loaded_in_is_named(dtype):
+    with pytest.raises(ValueError, match=r"dtype must be one of .*float32.*bfloat16.*float16.*got") as caught:
+        load_causal_lm("smollm2", dtype=dtype)
+    assert repr(dtype) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_a_precision_may_be_named_or_given_as_pytorch_has_it(name):
+    assert parse_precision(name) == parse_precision(getattr(torch, name)) == name
+    assert parse_precision(None) is None
 
 
 @pytest.mark.llm
