@@ -110,7 +110,7 @@ class Calibration:
         """The order for one query that neither the settings nor a reader chose.
 
         Args:
-            output_mode: How outputs enter. Text: what most of the prompt says stands last (R7). Else: the order that
+            output_mode: How outputs enter. Text: what the pool makes one expect stands last (R7). Else: the order that
                 J's model of the reader decides, where it has one (R9).
         """
         if output_mode == "text":

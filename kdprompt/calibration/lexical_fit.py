@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdprompt.calibration.held_out import HeldOutRows, LeftOutRows
 from kdprompt.calibration.pseudo_queries import PseudoQueries, TrialResult, find_best
-from kdprompt.calibration.regression_fit import fit_regression
+from kdprompt.calibration.regression_fit import fit_kernel_regression
 from kdprompt.objective.parameters import ObjectiveParameters, ObjectiveWeights
 from kdprompt.pool.pool_tensors import PoolTensors
 from kdprompt.selection.embedded_pool import EmbeddedPool
@@ -58,7 +58,7 @@ def _try_share(pool: PoolTensors, rows: Tensor, settings: Settings) -> TrialResu
     """What prompts of small MMD show to rows that are held out, under the kernel that foretells outputs."""
     shortlist = settings.search.shortlist
     left_out = LeftOutRows.draw(pool, shortlist, torch.Generator().manual_seed(settings.seed), 0)
-    regression = fit_regression(pool, settings, left_out)
+    regression = fit_kernel_regression(pool, settings, left_out)
     kernel = settings.objective.kernel or regression.kernel
     parameters = ObjectiveParameters(kernel=kernel, output_share=1.0, neighbourhood=0.0, weights=ObjectiveWeights())
     held_out = HeldOutRows.apart(pool, rows, shortlist)

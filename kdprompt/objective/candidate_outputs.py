@@ -1,4 +1,4 @@
-"""The outputs of candidates: how likely each is at the queries, what a prompt says of each, and which are the same.
+"""The outputs of candidates: how likely each is at the queries, how far each is what one expects, which are the same.
 
 Read by the reading orders ``LikeliestLast`` and ``AgreementLast`` alone; J does not depend on it.
 """
@@ -41,18 +41,25 @@ class CandidateOutputs:
         return (with_target * self.target.query_mass[:, None, :queries]).sum(-1)
 
     def agreement(self, members: Tensor, shares: Tensor) -> Tensor:
-        """⟨v_i, f̄_S(q)⟩ of the members of prompts with what each prompt says, in units of the largest squared norm.
+        """⟨v_i, r(q)⟩ of the members of prompts with what the whole pool says of the queries, in its ridge regression.
+
+        Where none was fitted, ⟨v_i, f̄_S(q)⟩ with what each prompt says.
 
         Args:
             members: Candidates ``[b, K]``, −1 pads.
             shares: a_i(q) of each, 0 at pads ``[b, K]``.
 
         Returns:
-            In the dtype of the shares ``[b, K]``, in [−1, 1].
+            In the dtype of the shares, in units of the largest squared norm ``[b, K]``.
         """
         v = gather_rows(self.v, members.clamp_min(0)).to(shares)
-        read_out = shares[:, None, :] @ v
-        return (v @ read_out.transpose(-1, -2)).squeeze(-1) / max(self.value_radius, EQUAL) ** 2
+        expected = self.target.expected
+        if expected is None:
+            said = shares[:, None, :] @ v
+        else:
+            mass = self.target.query_mass[:, None, : self.target.queries]
+            said = mass.to(shares) @ expected.to(shares)
+        return (v @ said.transpose(-1, -2)).squeeze(-1) / max(self.value_radius, EQUAL) ** 2
 
     def group(self, members: Tensor) -> Tensor:
         """The place of the first of the ``members: [b, K]`` with the same output, of each ``[b, K]``."""

@@ -1,11 +1,12 @@
 """Estimates the outputs of queries, which come without (v* of R6).
 
-Kernel regression looks at the neighbours alone. For labels a ridge regression on the whole pool joins it, since
-directions of the embedding that matter everywhere are learnt from everywhere.
+Kernel regression looks at the neighbours alone. A ridge regression on the whole pool joins it, since directions of the
+embedding that matter everywhere are learnt from everywhere: for labels as a product of shares, for embedded outputs as
+a sum of vectors.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import ConfigDict, Field
@@ -22,12 +23,16 @@ SMALLEST_SHARE = 1e-30  # of an output, before its logarithm is taken; one numbe
 
 @dataclass(frozen=True)
 class RidgePart:
-    """How a ridge regression joins: log v̂ = exponent·log v̂_kernel + weight·r, up to a constant in the label.
+    """How a ridge regression r joins the kernel regression.
+
+    Labels: log v̂ = exponent·log v̂_kernel + weight·r, up to a constant in the label.
+    Embedded outputs: v̂ = exponent·v̂_kernel + weight·r.
 
     Attributes:
         penalty: α of the ridge regression r, > 0.
         weight: ≥ 0.
-        exponent: Of the kernel regression, ≥ 0.
+        exponent: Of the kernel regression, ≥ 0; a factor where outputs are embedded.
+        fitted_to: What the outputs were; of a pool whose outputs enter otherwise by now it says nothing.
         noise: ε, the share of the pool's labels that were drawn uniformly from the possible ones, in [0, 1). v̂ is the
             estimate of what the others say: of the label that is right, not of the one that the pool would show.
     """
@@ -38,9 +43,10 @@ class RidgePart:
     weight: NotNegative
     exponent: NotNegative
     noise: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    fitted_to: Literal["labels", "text"] = "labels"
 
     def combine(self, shares: Tensor, scores: Tensor, possible: Tensor) -> Tensor:
-        """Joins the shares of the kernel regression with the scores of the ridge regression.
+        """Joins the shares of labels by the kernel regression with the scores of the ridge regression.
 
         Args:
             shares: v̂_kernel ``[..., c]``.
@@ -52,6 +58,10 @@ class RidgePart:
         """
         logits = self.exponent * shares.clamp_min(SMALLEST_SHARE).log() + self.weight * scores
         return logits.masked_fill(~possible, -torch.inf).softmax(-1)
+
+    def add(self, values: Tensor, scores: Tensor) -> Tensor:
+        """Joins embedded outputs by the kernel regression with those of the ridge regression, each ``[..., c]``."""
+        return self.exponent * values + self.weight * scores
 
     def believe(self, values: Tensor, estimate: Tensor) -> Tensor:
         """What is right where the pool shows a label, seeing that the label may be noise: Bayes' rule.

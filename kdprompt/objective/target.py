@@ -1,7 +1,7 @@
 """The target: the query distribution Q as joint points of inputs, *estimated* outputs and weights.
 
-Queries come without outputs. Their values are estimated by kernel regression on the pool, each point left out of its
-own estimate; the support of the estimate scales what is built on it.
+Queries come without outputs. Their values are estimated by the regressions on the pool, each point left out of its own
+estimate; the support of the estimate by its neighbours scales what is built on it.
 """
 
 from dataclasses import dataclass, replace
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdprompt.objective.regression import KernelRegression
+from kdprompt.objective.ridge_estimate import join_ridge
 from kdprompt.pool.gathered_rows import GatheredRows
 from kdprompt.pool.neighbours import Neighbours, take_rows
 from kdprompt.pool.pool_tensors import PoolTensors
@@ -22,7 +23,6 @@ __all__ = [
     "estimate_query_target",
     "estimate_sample_target",
     "estimate_target",
-    "score_labels",
 ]
 
 CHUNK = 128  # queries whose neighbours are held at a time
@@ -45,6 +45,8 @@ class Target:
         own: ℓ₀ of R9, what the reader knows of the queries, in nats ``[b, queries, c]``; None, or NaN for a query:
             nothing is known of it.
         squared_norm: ‖μ_Q‖² under J's kernel ``[b]``, where it is at hand.
+        expected: r of embedded outputs, what the ridge regression alone says of the queries, in float64 on the CPU
+            ``[b, queries, c]``; None where none was fitted.
     """
 
     x: Tensor
@@ -58,6 +60,7 @@ class Target:
     prior: Tensor | None = None
     own: Tensor | None = None
     squared_norm: Tensor | None = None
+    expected: Tensor | None = None
 
     @property
     def weights(self) -> Tensor:
@@ -113,17 +116,13 @@ def _query_target(
     weights = nearby.kernel.clamp_min(0)
     prior = pool.prior(neighbours.task, neighbours.q)
     value, support = regression(weights[:, None, :], nearby.v, prior)
-    if regression.ridge is not None and pool.output_mode == "labels":
-        scores = score_labels(pool, neighbours.queries, regression.ridge.penalty)
-        permitted = neighbours.queries.permitted
-        possible = prior > 0 if permitted is None else (prior > 0) & permitted
-        value = regression.ridge.combine(value[:, 0], scores, possible)[:, None, :]
+    value, expected = join_ridge(pool, neighbours.queries, regression, value[:, 0], prior)
     task = _estimate_task(pool, weights, neighbours.index)[:, None]
     mass = torch.ones_like(support)
     own = neighbours.queries.own
     return Target(
         x=neighbours.q[:, None, :],
-        v=value,
+        v=value[:, None, :],
         query_mass=mass,
         nearby_mass=mass,
         support=support,
@@ -131,26 +130,8 @@ def _query_target(
         queries=1,
         prior=prior[:, None, :],
         own=None if own is None else own[:, None, :],
+        expected=None if expected is None else expected[:, None, :],
     )
-
-
-def score_labels(pool: PoolTensors, queries: QueryTensors, penalty: float) -> Tensor:
-    """The ridge regression of the pool's labels at each query, rows with its own text left out, ``[b, c]``.
-
-    Args:
-        pool: The pool, with labels.
-        queries: ``b`` queries.
-        penalty: α of the regression.
-    """
-    text = queries.excluded_text.to(pool.text.device)
-    if not bool((text >= 0).any()):
-        return pool.ridge(penalty).predict(queries.q.cpu().double()).to(queries.q)
-    codes = 2 + int(torch.maximum(pool.text.amax(), text.amax()))  # the last: of gaps
-    left_out = torch.zeros(codes, dtype=torch.bool, device=pool.text.device)
-    left_out[text[text >= 0]] = True
-    rows = (left_out[pool.text] & (pool.label >= 0)).nonzero().squeeze(-1)  # few, if any
-    own, values = (text[:, None] == pool.text[rows]).cpu().double(), pool.v[rows].cpu().double()
-    return pool.ridge(penalty).predict_without(queries.q.cpu().double(), own.sum(-1), own @ values).to(queries.q)
 
 
 def estimate_neighbourhood_target(
@@ -191,6 +172,7 @@ def estimate_neighbourhood_target(
         task=query.task,
         prior=query.prior,
         own=query.own,
+        expected=query.expected,
         queries=1,
         neighbourhood=share,
     )

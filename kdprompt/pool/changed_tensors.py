@@ -205,7 +205,7 @@ def _follow_sums(before: PoolTensors, after: PoolTensors, left: Tensor) -> PoolT
 
 
 def _take_labelled(tensors: PoolTensors, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs and values of some of the rows, those with a label; float64 on the CPU."""
+    """Inputs and values of some of the rows, those with an output; float64 on the CPU."""
     rows = rows[tensors.label[rows] >= 0]
     return tensors.x[rows].cpu().double(), tensors.v[rows].cpu().double()
 

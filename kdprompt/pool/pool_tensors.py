@@ -114,7 +114,7 @@ class PoolTensors:
         return self.x.index_select(0, index.flatten()).view(*index.shape, self.x.shape[-1]).to(self.dtype)
 
     def ridge(self, penalty: float) -> RidgeFit:
-        """The ridge regression of the labels on the inputs, of all rows that have one; fitted once, kept."""
+        """The ridge regression of the values on the inputs, of all rows with an output; fitted once, kept."""
         if penalty not in self._ridges:
             with torch.inference_mode(False):  # a caller's inference mode must not bind what is kept
                 sums, change = self.ridge_sums, self.ridge_change
@@ -127,7 +127,7 @@ class PoolTensors:
 
     @cached_property
     def ridge_sums(self) -> RidgeSums:
-        """What all these regressions share: sums over the rows that have a label, float64 on the CPU."""
+        """What all these regressions share: sums over the rows with an output, float64 on the CPU."""
         x, v = self.x.cpu(), self.v.cpu()
         labelled = (self.label >= 0).cpu()
         return RidgeSums.of(x, v) if bool(labelled.all()) else RidgeSums.of(x[labelled], v[labelled])

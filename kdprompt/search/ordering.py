@@ -160,13 +160,13 @@ def _spread(outputs: CandidateOutputs, members: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AgreementLast(Order):
-    """Rising agreement ⟨v_i, f̄_S(q)⟩: the outputs most like what the whole prompt says last, equal ones nearest last.
+    """Rising agreement ⟨v_i, r(q)⟩: the outputs most like what the pool makes one expect last, equal ones nearest last.
 
-    What the prompt distils at the query is its read-out f̄_S(q) = Σ a_j(q) v_j (R1, R6). A reader follows most what it
-    read last, so its attention rises toward the query (R7). Of all orders this one then keeps what is read nearest to
-    what the set says: Σ ω_i ⟨v_i, f̄_S(q)⟩ is largest where both rise together. Of texts of which no two are equal the
-    commonest form comes last, where the kernel is as wide as calibration takes it; under a narrow one each is read by
-    its own query alone, and the nearest comes last.
+    r(q) is what the ridge regression of the outputs on the inputs, on the whole pool, says at the query (R6): of texts
+    of which no two are equal what they have in common, their form. Where none was fitted, as for labels and static
+    prompts, the prompt's own read-out f̄_S(q) = Σ a_j(q) v_j stands in (R1). A reader follows most what it read last,
+    so its attention rises toward the query (R7). Of all orders this one then keeps what is read nearest to what is
+    expected: Σ ω_i ⟨v_i, r(q)⟩ is largest where both rise together.
     """
 
     profile: PositionProfile = field(default_factory=Uniform)

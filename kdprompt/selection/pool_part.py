@@ -87,7 +87,7 @@ class PoolFrame:
         embedder: Embeds queries.
         outputs: Embeddings of output texts that were needed, by text.
         tasks, labels, output_mode, value_radius, priors, lexicon: As in ``PoolTensors``.
-        ridge_sums: What ridge regressions of the labels on the inputs share; None where outputs are no labels.
+        ridge_sums: What ridge regressions of the values on the inputs share; None where there are no outputs.
         lexical_share: Share of words in the inputs' vectors, in [0, 1].
     """
 
@@ -117,7 +117,7 @@ class PoolFrame:
             value_radius=tensors.value_radius,
             priors=tensors.priors,
             lexicon=tensors.lexicon,
-            ridge_sums=tensors.ridge_sums if tensors.output_mode == "labels" else None,
+            ridge_sums=tensors.ridge_sums if tensors.output_mode != "none" else None,
             lexical_share=pool.lexical_share,
         )
 

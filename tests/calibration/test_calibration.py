@@ -27,8 +27,9 @@ from kdprompt.calibration.pseudo_queries import PseudoQueries
 from kdprompt.objective.gram import compute_gram_blocks
 from kdprompt.objective.objective import Objective
 from kdprompt.objective.reader_loss import ReaderLoss
-from kdprompt.objective.regression import KernelRegression
-from kdprompt.objective.target import estimate_query_target, score_labels
+from kdprompt.objective.regression import KernelRegression, RidgePart
+from kdprompt.objective.ridge_estimate import predict_by_ridge
+from kdprompt.objective.target import estimate_query_target
 from kdprompt.pool.neighbours import find_neighbours
 from kdprompt.pool.pool_tensors import build_pool_tensors
 from kdprompt.search.search import greedy_search
@@ -59,7 +60,7 @@ def world(seed=0, *, n=160, classes=4, spread=0.35, flipped=0.0, outputs="labels
 
 def featured(records, vectors, answers=None, mode="auto"):
     rows = torch.ones(len(records), WIDTH) if answers is None else answers
-    known = {record.get("output"): row for record, row in zip(records, rows, strict=True)}
+    known = {record.get("output") or "": row for record, row in zip(records, rows, strict=True)}
     return build_pool_tensors(
         Pool.from_records(records), vectors, lambda texts: torch.stack([known[t] for t in texts]), mode
     )
@@ -418,7 +419,7 @@ def test_the_ridge_regression_joins_by_the_likelihood_of_what_was_left_out():
     part = calibrate(features, SETTINGS).regression.ridge
     assert part is not None and part.weight > 0
     order = torch.arange(len(features))
-    scores = score_labels(features, encode_rows(features, order), part.penalty)
+    scores = predict_by_ridge(features, encode_rows(features, order), part.penalty)
     x, v = features.x.double(), features.v.double()
     for i in range(0, 160, 20):
         others = order != i
@@ -427,6 +428,85 @@ def test_the_ridge_regression_joins_by_the_likelihood_of_what_was_left_out():
         inner = centred.T @ centred + part.penalty * torch.eye(6, dtype=torch.float64)
         expected = (x[i] - mean) @ torch.linalg.solve(inner, centred.T @ (v[others] - prior)) + prior
         np.testing.assert_allclose(scores[i].double(), expected, atol=1e-6)
+
+
+def linear_world(rng, *, noise):
+    """Inputs around clusters, and embedded outputs that follow the input everywhere alike but for a noise."""
+    records, vectors, _ = world(5, outputs="text", spread=0.6)
+    vectors[9] = vectors[8]
+    answers = vectors / vectors.norm(dim=-1, keepdim=True) @ torch.tensor(rng.normal(size=(WIDTH, WIDTH)))
+    answers = answers + noise * torch.tensor(rng.normal(size=answers.shape))
+    records[7] |= {"output": None}
+    records[9]["input"] = records[8]["input"].upper()  # one text: neither helps the other
+    return featured(records, vectors, answers, "text")
+
+
+def test_two_regressions_of_embedded_outputs_are_weighed_by_least_squares():
+    """Against a regression solved without each example's text, and weights on a grid, in NumPy."""
+    features = linear_world(np.random.default_rng(4), noise=0.4)
+    found = calibrate(features, SETTINGS).regression
+    part = found.ridge
+    assert part.weight > 0 and part.penalty in regression_fit.VALUE_PENALTIES and part.fitted_to == "text"
+    neighbours = find_neighbours(features, encode_rows(features, torch.arange(160)), 24)
+    kernel = estimate_query_target(features, neighbours, replace(found, ridge=None)).v[:, 0].numpy()
+    x, v, known = features.x.numpy(), features.v.numpy(), features.label.numpy() >= 0
+    text = features.text.numpy()
+
+    def regress(penalty):
+        rows = []
+        for i in range(160):
+            others = known & (text != text[i])
+            mean, prior = x[others].mean(0), v[others].mean(0)
+            centred = x[others] - mean
+            slope = np.linalg.solve(centred.T @ centred + penalty * np.eye(WIDTH), centred.T @ (v[others] - prior))
+            rows.append((x[i] - mean) @ slope + prior)
+        return np.array(rows)
+
+    def loss(of_kernel, of_ridge, ridge):
+        return ((v - of_kernel * kernel - of_ridge * ridge)[known] ** 2).sum()
+
+    ridges = {penalty: regress(penalty) for penalty in regression_fit.VALUE_PENALTIES}
+    reached = loss(part.exponent, part.weight, ridges[part.penalty])
+    grid = np.linspace(0, 1.2, 25)
+    assert reached <= min(loss(a, b, ridge) for ridge in ridges.values() for a in grid for b in grid)
+    assert reached < 0.95 * loss(1, 0, ridges[part.penalty])
+    joined = estimate_query_target(features, neighbours, found)
+    np.testing.assert_allclose(joined.expected[:, 0], ridges[part.penalty], atol=1e-9)
+    by_hand = part.exponent * kernel + part.weight * ridges[part.penalty]
+    np.testing.assert_allclose(joined.v[:, 0], by_hand, atol=1e-9)
+
+
+@pytest.mark.parametrize("output_mode", ["text", "labels"])
+def test_what_the_ridge_regression_alone_says_is_kept_of_embedded_outputs_only(output_mode):
+    records, vectors, answers = world(8, outputs=output_mode, flipped=0.3)
+    features = featured(records, vectors, answers, output_mode)
+    neighbours = find_neighbours(features, encode_rows(features, torch.arange(4)), 24)
+    plain = replace(calibrate(features, SETTINGS).regression, ridge=None)
+    by_neighbours = estimate_query_target(features, neighbours, plain)
+    assert by_neighbours.expected is None
+    for fitted_to in ("labels", "text"):
+        ridge = RidgePart(1.0, 0.5, 0.5, fitted_to=fitted_to)
+        target = estimate_query_target(features, neighbours, replace(plain, ridge=ridge))
+        assert (target.expected is None) == (output_mode == "labels" or fitted_to == "labels")
+        assert torch.equal(target.v, by_neighbours.v) == (fitted_to != output_mode), "a pool whose outputs changed"
+
+
+def test_a_ridge_regression_that_tells_nothing_joins_no_embedded_outputs():
+    """Each text stands twice, a little apart, with its own output: neighbours say all that there is to say."""
+    rng = np.random.default_rng(6)
+    vectors = np.repeat(rng.normal(size=(80, WIDTH)), 2, axis=0)
+    vectors += 1e-3 * rng.normal(size=vectors.shape)
+    answers = torch.tensor(np.repeat(rng.normal(size=(80, WIDTH)), 2, axis=0))
+    records = [{"id": f"{i:04d}", "input": f"text {i}", "output": f"answer {i}"} for i in range(160)]
+    assert calibrate(featured(records, torch.tensor(vectors), answers, "text"), SETTINGS).regression.ridge is None
+
+
+@pytest.mark.parametrize("known", [1, 3, 7])
+def test_few_outputs_are_no_reason_for_a_ridge_regression(known):
+    records, vectors, answers = world(5, outputs="text", n=60)
+    for record in records[known:]:
+        record["output"] = None
+    assert calibrate(featured(records, vectors, answers, "text"), SETTINGS).regression.ridge is None
 
 
 def test_where_outputs_follow_neighbours_the_estimate_is_at_least_as_likely_with_the_ridge_regression():

@@ -42,8 +42,9 @@ def make_queries(count=60):
     return [f"{LETTERS[i % 3]} query {i}" for i in range(count)]
 
 
-def test_a_pool_of_some_rows_has_the_codes_and_sums_of_the_whole():
-    pool = make_selector()._pool
+@pytest.mark.parametrize("outputs", ["labels", "text"])
+def test_a_pool_of_some_rows_has_the_codes_and_sums_of_the_whole(outputs):
+    pool = make_selector(outputs=outputs)._pool
     rows = PoolRows.join([PoolRows.take(pool, [7, 3, 200]), PoolRows.take(pool, [3, 11])])
     part = PoolFrame.of(pool).embed(rows)
     assert [part.demonstration(row).id for row in range(4)] == [pool.demonstration(row).id for row in (3, 7, 11, 200)]

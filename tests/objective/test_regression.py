@@ -60,6 +60,13 @@ def test_the_ridge_regression_joins_in_the_logarithm(weight, exponent, batch, de
 
 
 @BATCHES
+def test_embedded_outputs_are_joined_as_a_sum(batch, device, dtype):
+    values, scores = np.random.default_rng(3).normal(size=(2, *batch, LABELS))
+    found = RidgePart(1.0, 0.7, 0.4).add(*tensors(device, dtype, values, scores))
+    np.testing.assert_allclose(found.cpu(), 0.4 * values + 0.7 * scores, **tolerance(dtype))
+
+
+@BATCHES
 @pytest.mark.parametrize("noise", [0.0, 0.2, 0.9])
 def test_what_is_right_where_a_label_is_shown_follows_from_bayes(noise, batch, device, dtype):
     rng = np.random.default_rng(3)

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from kdprompt.objective.regression import KernelRegression
+from kdprompt.objective.ridge_estimate import predict_by_ridge
 from kdprompt.objective.target import (
     assume_sample_target,
     estimate_neighbourhood_target,
     estimate_query_target,
     estimate_sample_target,
     estimate_target,
-    score_labels,
 )
 from kdprompt.pool.distinct_rows import DistinctRows
 from kdprompt.pool.gathered_rows import GatheredRows
@@ -360,7 +360,7 @@ def test_a_pool_without_tags_has_no_task_for_any_query(device, dtype):
 
 
 @pytest.mark.parametrize("own", [0, 7])
-def test_labels_are_scored_without_the_rows_that_have_the_querys_own_text(own, device):
+def test_the_ridge_regression_is_without_the_rows_that_have_the_querys_own_text(own, device):
     """A ridge regression solved anew without that row, in NumPy."""
     world = World(2, device, torch.float64 if device.type != "mps" else torch.float32)
     tensors, penalty = world.tensors, 0.7
@@ -369,7 +369,7 @@ def test_labels_are_scored_without_the_rows_that_have_the_querys_own_text(own, d
         torch.full((2,), -1, device=device),
         torch.tensor([own, -1], device=device),
     )
-    found = score_labels(tensors, queries, penalty).cpu().double().numpy()
+    found = predict_by_ridge(tensors, queries, penalty).cpu().double().numpy()
     for b, left_out in enumerate((own, None)):
         kept = [row for row in range(12) if row != left_out]
         x = np.concatenate([world.x[kept], np.ones((len(kept), 1))], 1)

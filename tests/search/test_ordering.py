@@ -284,6 +284,24 @@ def test_agreement_rises_with_what_the_whole_prompt_says(seed, k, fixed, device,
         assert (np.diff(rising) > -1e-3).all()
 
 
+@pytest.mark.parametrize("fixed", [0, 2])
+@pytest.mark.parametrize("k", [1, 2, 5, 9])
+@pytest.mark.parametrize("seed", range(3))
+def test_where_the_whole_pool_says_something_of_the_queries_agreement_is_with_that(seed, k, fixed, device, dtype):
+    world, chosen = World(seed, device, dtype), draw(seed, k)
+    v, problem = texts(world, seed)
+    expected = np.random.default_rng(seed + 9).normal(size=(2, problem.outputs.target.queries, 5))
+    target = replace(problem.outputs.target, expected=torch.as_tensor(expected))  # float64 on the CPU
+    problem = replace(problem, outputs=replace(problem.outputs, target=target))
+    arranged = AgreementLast().arrange(problem, index(chosen, device), min(fixed, k)).tolist()
+    for b, members in enumerate(chosen):
+        assert arranged[b][:fixed] == members[:fixed] and sorted(arranged[b]) == sorted(members)
+        said = world.raw["query_mass"][b][: expected.shape[1]] @ expected[b]
+        assert (np.diff(v[b, arranged[b][fixed:]] @ said) > -1e-3).all()
+    whole = agreements(world, 0, chosen[0], v)  # what the prompt itself says is another matter
+    assert k < 5 or not (np.diff([dict(zip(chosen[0], whole, strict=True))[i] for i in arranged[0]]) > -1e-3).all()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_of_all_orders_agreement_last_keeps_most_of_what_the_set_says(seed, device, dtype):
     world, chosen, omega = World(seed, device, dtype), draw(seed, 6), np.array(Recency(0.7).weights(6))

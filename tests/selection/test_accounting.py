@@ -138,21 +138,30 @@ def regress(weights, values, prior, shrinkage):
     return estimate / total, sum(weights) / total
 
 
-def join_ridge(rows, q, query, part, shares, prior):
-    """The estimate with a ridge regression on all labelled rows but those with the query's own text."""
+def join_ridge(rows, q, query, part, value, prior):
+    """The estimate with a ridge regression on all rows with an output but those with the query's own text."""
+    scores = ridge_of(rows, q, query, part.penalty)
+    if rows.mode == "text":
+        joined = part.exponent * value + part.weight * scores
+        if query.task is not None and len(rows.task_names) > 1:  # what the query states stays
+            joined[-len(rows.task_names) :] = value[-len(rows.task_names) :]
+        return joined
+    allowed = [query.outputs is None or output in query.outputs for output in rows.named_outputs]
+    mass = [
+        math.exp(part.exponent * math.log(share) + part.weight * score) if p > 0 and inside else 0.0
+        for share, score, p, inside in zip(value, scores, prior, allowed, strict=True)
+    ]
+    return np.array(mass) / sum(mass)
+
+
+def ridge_of(rows, q, query, penalty):
     inside = [
         i for i in range(len(rows.ids)) if rows.outputs[i] is not None and plain(rows.texts[i]) != plain(query.text)
     ]
     x, v = rows.x[inside], rows.v[inside]
     centred = x - x.mean(0)
-    slope = np.linalg.solve(centred.T @ centred + part.penalty * np.eye(x.shape[1]), centred.T @ (v - v.mean(0)))
-    scores = (q - x.mean(0)) @ slope + v.mean(0)
-    allowed = [query.outputs is None or output in query.outputs for output in rows.named_outputs]
-    mass = [
-        math.exp(part.exponent * math.log(share) + part.weight * score) if p > 0 and inside else 0.0
-        for share, score, p, inside in zip(shares, scores, prior, allowed, strict=True)
-    ]
-    return np.array(mass) / sum(mass)
+    slope = np.linalg.solve(centred.T @ centred + penalty * np.eye(x.shape[1]), centred.T @ (v - v.mean(0)))
+    return (q - x.mean(0)) @ slope + v.mean(0)
 
 
 def point_of(rows, q, query, regression, size):
@@ -451,7 +460,7 @@ def regression_of(selector, setting):
     if setting.mode == "none":
         assert found.kernel == setting.kernel
         return setting.plain_kernel, found.shrinkage, None
-    assert isinstance(found.kernel, Gaussian) and (found.ridge is None or setting.mode == "labels")
+    assert isinstance(found.kernel, Gaussian)
     return gaussian(found.kernel.temperature), found.shrinkage, found.ridge
 
 

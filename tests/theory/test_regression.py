@@ -34,30 +34,36 @@ def test_it_is_the_ridge_regression(points, penalty, device):
     np.testing.assert_allclose(fit.predict(torch.tensor(q, device=device)).cpu(), expected, atol=1e-10)
 
 
-@pytest.mark.parametrize("penalty", [0.1, 3.0])
-def test_leaving_points_out_is_a_fit_without_them(points, penalty, device):
+@pytest.mark.parametrize("penalty", [0.03, 3.0])
+def test_leaving_points_out_is_a_fit_without_them_wherever_it_is_asked(points, penalty, device):
+    """Points that lie at the query, near it, and far away; the queries of one call leave out as many as they like."""
     x, v = points
     fit = ridge_regression(torch.tensor(x, device=device), torch.tensor(v, device=device), penalty)
-    for i, own in ((0, [0]), (3, [3, 7]), (12, [12])):
+    left_out, most = [[0], [3, 7], [12], [], [5, 20, 21, 22]], 4
+    q = np.concatenate([x[[0, 3]], x[[12]] + 0.01, x[[1]], 3 * x[[9]]])
+    rows = torch.tensor([[*own, *[0] * (most - len(own))] for own in left_out])
+    there = torch.tensor([[place < len(own) for place in range(most)] for own in left_out], device=device)
+    held = (torch.tensor(points[which][rows], device=device) for which in (0, 1))
+    found = fit.predict_without(torch.tensor(q, device=device), *held, there)
+    for b, own in enumerate(left_out):
         others = [j for j in range(40) if j not in own]
-        copies = torch.tensor([float(len(own))], dtype=torch.float64, device=device)
-        values = torch.tensor(v[own].sum(0, keepdims=True), device=device)
-        found = fit.predict_without(torch.tensor(x[[i]], device=device), copies, values)[0]
-        np.testing.assert_allclose(found.cpu(), fit_plainly(x[others], v[others], penalty, x[i]), atol=1e-9)
+        np.testing.assert_allclose(found[b].cpu(), fit_plainly(x[others], v[others], penalty, q[b]), atol=1e-9)
 
 
 def test_leaving_nothing_out_is_the_fit_itself(points):
     x, v = points
     fit, q = ridge_regression(torch.tensor(x), torch.tensor(v), 1.0), torch.randn(4, 5, dtype=torch.float64)
-    none = torch.zeros(4, dtype=torch.float64)
-    assert (fit.predict_without(q, none, torch.zeros(4, 3, dtype=torch.float64)) == fit.predict(q)).all()
+    held = torch.tensor(x[:4, None]), torch.tensor(v[:4, None])
+    assert (fit.predict_without(q, *held, torch.zeros(4, 1, dtype=torch.bool)) == fit.predict(q)).all()
 
 
-def test_a_single_point_leaves_its_own_value():
-    fit = ridge_regression(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 1.0]]), 1.0)
-    assert fit.predict(torch.zeros(1, 2)).tolist() == [[0.0, 1.0]]
-    left_out = fit.predict_without(torch.tensor([[1.0, 2.0]]), torch.ones(1), torch.tensor([[0.0, 1.0]]))
-    assert left_out.isfinite().all()
+def test_where_no_point_is_left_nothing_is_known():
+    x, v = torch.randn(3, 2, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
+    fit = ridge_regression(x, v, 1.0)
+    there = torch.tensor([[True, True, True], [True, True, False]])
+    found = fit.predict_without(x[:2], x.expand(2, -1, -1), v.expand(2, -1, -1), there)
+    assert found[0].tolist() == [0.0] * 4
+    np.testing.assert_allclose(found[1], v[2], atol=1e-12)  # the one that is left has its own mean
 
 
 @pytest.mark.parametrize("width", [5, 300])
