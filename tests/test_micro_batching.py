@@ -495,7 +495,8 @@ def test_an_embedder_of_many_is_asked_once():
 def test_an_embedder_that_is_awaited_is_asked_for_all_at_the_same_time_once_it_answers():
     chooser = selector(Awaited)
     run(together(chooser, QUERIES))
-    assert chooser.embedder.most == len(QUERIES) - 2 and len(chooser.embedder.asked) == len(QUERIES)
+    # Two are asked at first; all others as soon as one has answered, the second or not.
+    assert len(QUERIES) - 2 <= chooser.embedder.most < len(QUERIES) == len(chooser.embedder.asked)
 
 
 def test_an_embedder_of_one_is_asked_from_several_threads():
