@@ -97,6 +97,13 @@ def build_ordering_problem(kernel, candidates, target, output_share, weights, va
     return OrderingProblem(objective, CandidateOutputs(v, target, value_radius))
 
 
+def fit_ridge_plainly(x, v, penalty, q):
+    """The ridge regression of all the points given, at q; an unpenalised intercept."""
+    centred = x - x.mean(0)
+    slope = np.linalg.solve(centred.T @ centred + penalty * np.eye(x.shape[1]), centred.T @ (v - v.mean(0)))
+    return (q - x.mean(0)) @ slope + v.mean(0)
+
+
 def kappa(a, b, temperature):
     """The Gaussian kernel of two points, by its formula."""
     return math.exp(-float((a - b) @ (a - b)) / (2 * temperature))

@@ -129,8 +129,9 @@ class PseudoQueries:
         rows, neighbours = held_out.rows, held_out.neighbours
         duplicate = find_duplicates(pool, neighbours.index, settings.search.near_duplicate)
         target, true_values = estimate_neighbourhood_target(pool, neighbours, regression), pool.v[rows]
-        if regression.ridge is not None and regression.ridge.fitted_to == pool.output_mode == "labels":
-            true_values = regression.ridge.believe(true_values, target.v[:, 0])
+        ridge = regression.ridge_for(pool.output_mode)
+        if ridge is not None:  # of text there is no noise, and values are believed as they are
+            true_values = ridge.believe(true_values, target.v[:, 0])
         return cls(
             x=pool.take_inputs(neighbours.index),
             v=pool.v[neighbours.index],

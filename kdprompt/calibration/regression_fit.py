@@ -48,7 +48,7 @@ def fit_regression(pool: PoolTensors, settings: Settings, left_out: LeftOutRows)
         left_out: The rows that are left out in turn.
     """
     regression = fit_kernel_regression(pool, settings, left_out)
-    if pool.output_mode == "none" or len(pool) < SMALLEST:
+    if not _has_enough(pool):
         return regression
     if pool.output_mode == "text":
         return replace(regression, ridge=_fit_values(pool, regression, left_out.first))
@@ -63,7 +63,7 @@ def fit_regression(pool: PoolTensors, settings: Settings, left_out: LeftOutRows)
 
 def fit_kernel_regression(pool: PoolTensors, settings: Settings, left_out: LeftOutRows) -> KernelRegression:
     """The part of the regression that looks at the neighbours alone; arguments as ``fit_regression`` has them."""
-    if pool.output_mode == "none" or len(pool) < SMALLEST:
+    if not _has_enough(pool):
         kernel = settings.objective.kernel or Gaussian(median_heuristic(pool.x))
         return KernelRegression(kernel, 0.1)
     rows, neighbours = left_out.first.rows, left_out.first.neighbours
@@ -76,6 +76,11 @@ def fit_kernel_regression(pool: PoolTensors, settings: Settings, left_out: LeftO
         labels=pool.output_mode == "labels",
     )
     return KernelRegression(Gaussian(fit.temperature), fit.shrinkage)
+
+
+def _has_enough(pool: PoolTensors) -> bool:
+    """Whether there is something to predict, and to fit to."""
+    return pool.output_mode != "none" and len(pool) >= SMALLEST
 
 
 def _estimate(pool: PoolTensors, regression: KernelRegression, left_out: HeldOutRows) -> Tensor:

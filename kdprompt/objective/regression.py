@@ -99,6 +99,10 @@ class KernelRegression:
     shrinkage: NotNegative
     ridge: RidgePart | None = None
 
+    def ridge_for(self, output_mode: str) -> RidgePart | None:
+        """The ridge regression that joins where outputs enter so; one that was fitted to others does not."""
+        return self.ridge if self.ridge is not None and self.ridge.fitted_to == output_mode else None
+
     def __call__(self, weights: Tensor, values: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
         """Estimates values and how far the pool supports them.
 

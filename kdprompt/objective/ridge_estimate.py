@@ -35,8 +35,8 @@ def join_ridge(
     Returns:
         v̂ ``[b, c]``, and r alone where outputs are embedded, in float64 on the CPU ``[b, c]``; else None.
     """
-    ridge = regression.ridge
-    if ridge is None or ridge.fitted_to != pool.output_mode:
+    ridge = regression.ridge_for(pool.output_mode)
+    if ridge is None:
         return value, None
     by_ridge = predict_by_ridge(pool, queries, ridge.penalty)
     if ridge.fitted_to == "labels":

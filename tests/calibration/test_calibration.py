@@ -35,7 +35,7 @@ from kdprompt.pool.pool_tensors import build_pool_tensors
 from kdprompt.search.search import greedy_search
 from kdprompt.theory.bandwidth import fit_by_leave_one_out
 from kdprompt.theory.kernels import Gaussian, Laplace
-from support import change_settings, make_settings
+from support import change_settings, fit_ridge_plainly, make_settings
 
 WIDTH = 8
 SETTINGS = make_settings(k=4, shortlist=24)  # a short shortlist: these pools are small
@@ -420,13 +420,10 @@ def test_the_ridge_regression_joins_by_the_likelihood_of_what_was_left_out():
     assert part is not None and part.weight > 0
     order = torch.arange(len(features))
     scores = predict_by_ridge(features, encode_rows(features, order), part.penalty)
-    x, v = features.x.double(), features.v.double()
+    x, v = features.x.double().numpy(), features.v.double().numpy()
     for i in range(0, 160, 20):
-        others = order != i
-        mean, prior = x[others].mean(0), v[others].mean(0)
-        centred = x[others] - mean
-        inner = centred.T @ centred + part.penalty * torch.eye(6, dtype=torch.float64)
-        expected = (x[i] - mean) @ torch.linalg.solve(inner, centred.T @ (v[others] - prior)) + prior
+        others = (order != i).numpy()
+        expected = fit_ridge_plainly(x[others], v[others], part.penalty, x[i])
         np.testing.assert_allclose(scores[i].double(), expected, atol=1e-6)
 
 
@@ -456,10 +453,7 @@ def test_two_regressions_of_embedded_outputs_are_weighed_by_least_squares():
         rows = []
         for i in range(160):
             others = known & (text != text[i])
-            mean, prior = x[others].mean(0), v[others].mean(0)
-            centred = x[others] - mean
-            slope = np.linalg.solve(centred.T @ centred + penalty * np.eye(WIDTH), centred.T @ (v[others] - prior))
-            rows.append((x[i] - mean) @ slope + prior)
+            rows.append(fit_ridge_plainly(x[others], v[others], penalty, x[i]))
         return np.array(rows)
 
     def loss(of_kernel, of_ridge, ridge):

@@ -12,7 +12,7 @@ from kdprompt.objective.regression import RidgePart
 from kdprompt.objective.ridge_estimate import predict_by_ridge
 from kdprompt.objective.target import estimate_query_target
 from kdprompt.pool.neighbours import find_neighbours
-from support import make_settings
+from support import fit_ridge_plainly, make_settings
 
 PENALTY = 0.03
 RIDGE = RidgePart(PENALTY, weight=0.6, exponent=0.5, fitted_to="text")
@@ -40,9 +40,7 @@ def fit_plainly(selector, left_out, q):
     tensors = selector._pool.tensors
     rows = [row for row in range(len(tensors)) if row not in left_out]
     x, v = tensors.x.double().numpy()[rows], tensors.v.double().numpy()[rows]
-    centred = x - x.mean(0)
-    slope = np.linalg.solve(centred.T @ centred + PENALTY * np.eye(WIDTH), centred.T @ (v - v.mean(0)))
-    return (q - x.mean(0)) @ slope + v.mean(0)
+    return fit_ridge_plainly(x, v, PENALTY, q)
 
 
 @pytest.mark.parametrize("many", [256, 10], ids=["by its rows", "solved anew"])

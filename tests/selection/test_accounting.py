@@ -22,7 +22,7 @@ from kdprompt import (
 )
 from kdprompt.search.position_profiles import PrimacyRecency, Recency
 from kdprompt.theory.kernels import Gaussian, Laplace, Linear, Polynomial
-from support import make_settings
+from support import fit_ridge_plainly, make_settings
 
 WIDTH = 6
 PENALTIES = ObjectiveWeights(bias=1.0, complexity=0.05, interference=0.7)
@@ -158,10 +158,7 @@ def ridge_of(rows, q, query, penalty):
     inside = [
         i for i in range(len(rows.ids)) if rows.outputs[i] is not None and plain(rows.texts[i]) != plain(query.text)
     ]
-    x, v = rows.x[inside], rows.v[inside]
-    centred = x - x.mean(0)
-    slope = np.linalg.solve(centred.T @ centred + penalty * np.eye(x.shape[1]), centred.T @ (v - v.mean(0)))
-    return (q - x.mean(0)) @ slope + v.mean(0)
+    return fit_ridge_plainly(rows.x[inside], rows.v[inside], penalty, q)
 
 
 def point_of(rows, q, query, regression, size):

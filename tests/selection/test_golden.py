@@ -66,11 +66,7 @@ CASES = {
     "prefix, swaps, quota": {"weights": R6, "asked": "prefix", "quota": Quota(most=3)},
     "own text shown": {"weights": R6, "exclude_query_text": False},
     "few duplicates": {"weights": R6, "near_duplicate": 0.6},
-    "free text": {
-        "weights": R6,
-        "outputs": "text",
-        "order": LikeliestLast(),
-    },  # the order of texts when the file was written
+    "free text": {"weights": R6, "outputs": "text", "order": LikeliestLast()},  # the order of texts when it was written
     "no outputs": {"weights": R6, "outputs": "none", "kernel": Matern(1.5, 0.5)},
     "words": {"weights": R6, "outputs": "text", "order": LikeliestLast(), "lexical_share": 0.3},
     "polynomial": {"weights": R6, "kernel": Polynomial(2, 0.5)},

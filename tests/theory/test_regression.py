@@ -8,13 +8,7 @@ from hypothesis import strategies as st
 
 from kdprompt.theory import regression
 from kdprompt.theory.regression import RidgeChange, RidgeSums, ridge_regression
-
-
-def fit_plainly(x, v, penalty, q):
-    """The ridge regression of all the points given, at q; an unpenalised intercept."""
-    centred = x - x.mean(0)
-    slope = np.linalg.solve(centred.T @ centred + penalty * np.eye(x.shape[1]), centred.T @ (v - v.mean(0)))
-    return (q - x.mean(0)) @ slope + v.mean(0)
+from support import fit_ridge_plainly
 
 
 @pytest.fixture
@@ -30,11 +24,11 @@ def test_it_is_the_ridge_regression(points, penalty, device):
     x, v = points
     fit = ridge_regression(torch.tensor(x, device=device), torch.tensor(v, device=device), penalty)
     q = np.random.default_rng(1).normal(size=(6, 5))
-    expected = [fit_plainly(x, v, penalty, row) for row in q]
+    expected = [fit_ridge_plainly(x, v, penalty, row) for row in q]
     np.testing.assert_allclose(fit.predict(torch.tensor(q, device=device)).cpu(), expected, atol=1e-10)
 
 
-@pytest.mark.parametrize("penalty", [0.03, 3.0])
+@pytest.mark.parametrize("penalty", [0.03, 0.1, 3.0])
 def test_leaving_points_out_is_a_fit_without_them_wherever_it_is_asked(points, penalty, device):
     """Points that lie at the query, near it, and far away; the queries of one call leave out as many as they like."""
     x, v = points
@@ -47,7 +41,7 @@ def test_leaving_points_out_is_a_fit_without_them_wherever_it_is_asked(points, p
     found = fit.predict_without(torch.tensor(q, device=device), *held, there)
     for b, own in enumerate(left_out):
         others = [j for j in range(40) if j not in own]
-        np.testing.assert_allclose(found[b].cpu(), fit_plainly(x[others], v[others], penalty, q[b]), atol=1e-9)
+        np.testing.assert_allclose(found[b].cpu(), fit_ridge_plainly(x[others], v[others], penalty, q[b]), atol=1e-9)
 
 
 def test_leaving_nothing_out_is_the_fit_itself(points):
@@ -55,6 +49,14 @@ def test_leaving_nothing_out_is_the_fit_itself(points):
     fit, q = ridge_regression(torch.tensor(x), torch.tensor(v), 1.0), torch.randn(4, 5, dtype=torch.float64)
     held = torch.tensor(x[:4, None]), torch.tensor(v[:4, None])
     assert (fit.predict_without(q, *held, torch.zeros(4, 1, dtype=torch.bool)) == fit.predict(q)).all()
+
+
+def test_a_single_point_leaves_its_own_value():
+    x, v = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 1.0]])
+    fit = ridge_regression(x, v, 1.0)
+    assert fit.predict(torch.zeros(1, 2)).tolist() == [[0.0, 1.0]]
+    left_out = fit.predict_without(x, x[None], v[None], torch.ones(1, 1, dtype=torch.bool))
+    assert left_out.isfinite().all()
 
 
 def test_where_no_point_is_left_nothing_is_known():
@@ -75,7 +77,7 @@ def test_points_join_and_leave_the_sums(width, device):
     assert sums.count == 40
     rest = [*range(10), *range(30, 60)]
     for penalty in (0.3, 30.0):
-        expected = fit_plainly(x[rest].cpu().numpy(), v[rest].cpu().numpy(), penalty, q)
+        expected = fit_ridge_plainly(x[rest].cpu().numpy(), v[rest].cpu().numpy(), penalty, q)
         np.testing.assert_allclose(sums.fit(penalty).predict(torch.tensor(q, device=device)).cpu(), expected, atol=1e-9)
 
 
@@ -112,13 +114,15 @@ def test_after_points_have_joined_and_left_it_is_the_regression_of_those_that_ar
         sums = RidgeSums.of(torch.tensor(x), torch.tensor(v))
         fits = {penalty: change.fit(penalty, sums)} if is_asked else {}
     fit = change.fit(penalty, sums)
-    np.testing.assert_allclose(fit.predict(torch.tensor(q)), [fit_plainly(x, v, penalty, row) for row in q], atol=1e-8)
+    np.testing.assert_allclose(
+        fit.predict(torch.tensor(q)), [fit_ridge_plainly(x, v, penalty, row) for row in q], atol=1e-8
+    )
     centred = x - x.mean(0)
     squares = centred.T @ centred + penalty * np.eye(4)
     np.testing.assert_allclose(fit.inverse, np.linalg.inv(squares), rtol=1e-8, atol=1e-10 / penalty)
     assert fit.count == len(x)
     again = change.fit(2 * penalty, sums)  # which nobody asked for before
-    np.testing.assert_allclose(again.predict(torch.tensor(q[0])), fit_plainly(x, v, 2 * penalty, q[0]), atol=1e-9)
+    np.testing.assert_allclose(again.predict(torch.tensor(q[0])), fit_ridge_plainly(x, v, 2 * penalty, q[0]), atol=1e-9)
 
 
 def test_an_inverse_is_computed_anew_before_rounding_adds_up():
